@@ -1,0 +1,140 @@
+"""Every exception that wsicurate raises on purpose.
+
+Each message names the file, the value that was found and what to change. Each class inherits the package's
+base and the built-in that fits, so that ``except FileNotFoundError`` works as one would expect::
+
+    WsicurateError
+    ├── ConfigError (ValueError)                    a setting that cannot be
+    ├── SlideTableError (ValueError)                the slide table is wrong
+    ├── SlideError                                  one slide cannot be used; the others can
+    │   ├── SlideSkipped                            a rule, not an accident; .reason names the rule
+    │   │   ├── NoResolutionError                   nobody says how large its pixels are
+    │   │   ├── TooCoarseError                      its finest pixels are coarser than the target
+    │   │   └── NotBrightfieldError                 dark ground or no colour: not a stained section
+    │   ├── SlideNotFoundError (FileNotFoundError)
+    │   ├── UnreadableSlideError (OSError)          no reader opens it
+    │   ├── UnreadableRegionError (OSError)         it opens, but these pixels cannot be decoded
+    │   │   └── UnscannedRegionError                these pixels were never scanned
+    │   ├── SlideChangedError (RuntimeError)        not the file that it was when the work began
+    │   └── WorkerCrashedError (RuntimeError)       reading it killed the process that read it
+    ├── StoreError
+    │   ├── StoreNotFoundError (FileNotFoundError)
+    │   ├── StoreFormatError (ValueError)           not a store, or of a format that is not understood
+    │   ├── StoreSettingsError (ValueError)         made with other settings
+    │   ├── StoreWriteError (OSError)               full disk, read-only folder
+    │   ├── CorruptStoreError (ValueError)          bytes that do not hold what they should
+    │   └── LeaseLostError (RuntimeError)           another run took the slide over
+    └── NothingToDoError (ValueError)               no slide was found
+"""
+
+from __future__ import annotations
+
+
+class WsicurateError(Exception):
+    """The base of all of them."""
+
+
+class ConfigError(WsicurateError, ValueError):
+    """A setting is out of range, of the wrong type, or contradicts another."""
+
+
+class SlideTableError(WsicurateError, ValueError):
+    """The slide table cannot be read as one; the message names file, line and column."""
+
+
+class NothingToDoError(WsicurateError, ValueError):
+    """The inputs hold no slide."""
+
+
+class SlideError(WsicurateError):
+    """One slide cannot be used. ``reason`` is the short word that tables and counts use."""
+
+    reason = "failed"
+
+
+class SlideSkipped(SlideError):
+    """A rule says that this slide is not tiled. Not an accident."""
+
+    reason = "skipped"
+
+
+class NoResolutionError(SlideSkipped):
+    """Neither table, metadata, objective power nor ``--default-mpp`` says how large a pixel is."""
+
+    reason = "no_resolution"
+
+
+class TooCoarseError(SlideSkipped):
+    """The finest level is more than 5% coarser than the target, and upsampling was not asked for."""
+
+    reason = "too_coarse"
+
+
+class NotBrightfieldError(SlideSkipped):
+    """Dark ground or no colour: fluorescence or a single channel, not a stained section."""
+
+    reason = "not_brightfield"
+
+
+class SlideNotFoundError(SlideError, FileNotFoundError):
+    """The slide's file is not there (any more)."""
+
+    reason = "not_found"
+
+
+class UnreadableSlideError(SlideError, OSError):
+    """No reader opens the file."""
+
+    reason = "unreadable"
+
+
+class UnreadableRegionError(SlideError, OSError):
+    """The slide opens, but a region of it cannot be decoded."""
+
+    reason = "unreadable_region"
+
+
+class UnscannedRegionError(UnreadableRegionError):
+    """The region holds pixels that the scanner never made; readers would paint them white."""
+
+    reason = "not_scanned"
+
+
+class SlideChangedError(SlideError, RuntimeError):
+    """The file is not the one that it was when it was surveyed or tiled."""
+
+    reason = "changed"
+
+
+class WorkerCrashedError(SlideError, RuntimeError):
+    """The worker process died while it worked on this slide alone."""
+
+    reason = "reader_crashed"
+
+
+class StoreError(WsicurateError):
+    """Something about the store as a whole."""
+
+
+class StoreNotFoundError(StoreError, FileNotFoundError):
+    """There is no store at this path."""
+
+
+class StoreFormatError(StoreError, ValueError):
+    """The path holds something else, or a store of a format that this version does not read."""
+
+
+class StoreSettingsError(StoreError, ValueError):
+    """The store was made with other settings; the message names each difference."""
+
+
+class StoreWriteError(StoreError, OSError):
+    """The store cannot be written: full disk, file-size limit, read-only folder."""
+
+
+class CorruptStoreError(StoreError, ValueError):
+    """Stored bytes fail their checksum or do not decode to what the metadata says."""
+
+
+class LeaseLostError(StoreError, RuntimeError):
+    """Another run holds, or has taken over, the slide that this one was working on."""

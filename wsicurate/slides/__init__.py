@@ -1,0 +1,1 @@
+"""A slide file -> pixels at a physical resolution."""

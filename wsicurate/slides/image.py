@@ -1,0 +1,76 @@
+"""Plain images with a stated resolution: a PNG, JPEG or TIFF that the slide table names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from wsicurate.errors import UnreadableSlideError
+from wsicurate.slides.base import Level, SlideBase, SlideMetadata
+
+#: Larger images are refused: they are decoded whole, by each worker, and Pillow needs seven bytes a pixel.
+MAX_PIXELS = 180_000_000
+
+
+class ImageSlide(SlideBase):
+    """A plain image as a slide of one level. It is decoded whole on the first read, then kept.
+
+    Density tags of plain images (72 or 96 dpi) mean nothing, so the metadata states no resolution.
+    """
+
+    reader = "image"
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self._path = path
+        self._pixels: NDArray[np.uint8] | None = None
+        try:
+            with _opened(path) as image:
+                width, height = image.size
+                vendor = (image.format or "image").lower()
+        except Exception as error:  # Pillow raises many kinds on broken files
+            raise UnreadableSlideError(f"{path} cannot be opened as an image: {error}") from error
+        if width * height > MAX_PIXELS:
+            raise UnreadableSlideError(
+                f"{path} has {width}x{height} pixels; plain images are decoded whole, so at most {MAX_PIXELS} "
+                "pixels are read: convert it to a tiled pyramid (vips im_vips2tiff, bfconvert)"
+            )
+        self.levels = (Level(width, height, 1.0),)
+        self.metadata = SlideMetadata(mpp=None, objective_power=None, vendor=vendor, properties={})
+
+    def read(
+        self, level: int, x: int, y: int, width: int, height: int, *, allow_unscanned: bool = False
+    ) -> NDArray[np.uint8]:
+        """See `Slide.read`."""
+        self._check_bounds(level, x, y, width, height)
+        if self._pixels is None:
+            self._pixels = self._decode()
+        return np.ascontiguousarray(self._pixels[y : y + height, x : x + width])
+
+    def _decode(self) -> NDArray[np.uint8]:
+        try:
+            with _opened(self._path) as image:
+                return np.asarray(image.convert("RGB"))
+        except Exception as error:
+            raise UnreadableSlideError(f"{self.name} cannot be decoded: {error}") from error
+
+    def close(self) -> None:
+        """See `Slide.close`."""
+        self._pixels = None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open ``path`` with Pillow's bomb check moved to our own limit, which is above its default."""
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        with Image.open(path) as image:
+            yield image
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit

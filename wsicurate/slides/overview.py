@@ -1,0 +1,102 @@
+"""A whole slide in a few million pixels, read piece by piece, whatever its size and whatever is broken in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsicurate.errors import UnreadableRegionError
+from wsicurate.pixels.resample import resample_area
+from wsicurate.slides.base import Slide
+
+#: Resolution of overviews, µm per pixel (1.25x): a 256-px patch at 20x is 16 pixels wide.
+OVERVIEW_MPP = 8.0
+
+#: Longest side of an overview, pixels.
+MAX_SIDE = 4096
+
+_BLOCK_LEVEL_PX = 2048
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A small picture of a whole slide.
+
+    Attributes:
+        pixels: uint8, (h, w, 3), RGB; unreadable and unscanned places are white.
+        unreadable: bool, (h, w), True where no level could be decoded.
+        downsample: level-0 pixels per overview pixel along x and y.
+    """
+
+    pixels: NDArray[np.uint8]
+    unreadable: NDArray[np.bool_]
+    downsample: tuple[float, float]
+
+
+def read_overview(slide: Slide, slide_mpp: float, *, mpp: float = OVERVIEW_MPP) -> Overview:
+    """Read a slide at about ``mpp`` from the level that is just fine enough, by area.
+
+    A piece that the level cannot give (a broken tile) is asked of the finer levels; what none can give is marked.
+
+    Args:
+        slide: an open slide.
+        slide_mpp: its resolution, µm per level-0 pixel.
+        mpp: wanted resolution of the overview; coarser where a side would exceed 4,096 pixels, finer never.
+    """
+    full = slide.levels[0]
+    scale = max(1.0, mpp / slide_mpp, max(full.width, full.height) / MAX_SIDE)
+    width, height = max(1, round(full.width / scale)), max(1, round(full.height / scale))
+    pixels = np.full((height, width, 3), 255, dtype=np.uint8)
+    unreadable = np.zeros((height, width), dtype=bool)
+    first = max(
+        (index for index, level in enumerate(slide.levels) if level.width >= width and level.height >= height),
+        key=lambda index: slide.levels[index].downsample,
+    )
+    step = max(1, int(_BLOCK_LEVEL_PX * width / slide.levels[first].width))
+    for top in range(0, height, step):
+        for left in range(0, width, step):
+            block = (slice(top, min(top + step, height)), slice(left, min(left + step, width)))
+            _fill(slide, first, block, pixels, unreadable)
+    return Overview(pixels, unreadable, (full.width / width, full.height / height))
+
+
+Block = tuple[slice, slice]
+
+
+def _fill(
+    slide: Slide, level: int, block: Block, pixels: NDArray[np.uint8], unreadable: NDArray[np.bool_]
+) -> None:
+    """Fill one block of the overview from ``level``; on failure in quarters, then from the next finer level."""
+    try:
+        pixels[block] = _read_block(slide, level, block, pixels.shape)
+        return
+    except UnreadableRegionError:
+        pass
+    rows, columns = block
+    source_px = (rows.stop - rows.start) * slide.levels[level].height / len(pixels)
+    if max(rows.stop - rows.start, columns.stop - columns.start) > 1 and source_px > 128:
+        for part in _quarters(block):
+            _fill(slide, level, part, pixels, unreadable)
+    elif level > 0:
+        _fill(slide, level - 1, block, pixels, unreadable)
+    else:
+        unreadable[block] = True
+
+
+def _quarters(block: Block) -> list[Block]:
+    def halves(part: slice) -> list[slice]:
+        middle = (part.start + part.stop) // 2
+        return [half for half in (slice(part.start, middle), slice(middle, part.stop)) if half.stop > half.start]
+
+    return [(rows, columns) for rows in halves(block[0]) for columns in halves(block[1])]
+
+
+def _read_block(slide: Slide, level: int, block: Block, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    size = slide.levels[level]
+    rows, columns = block
+    top, bottom = (round(edge * size.height / shape[0]) for edge in (rows.start, rows.stop))
+    left, right = (round(edge * size.width / shape[1]) for edge in (columns.start, columns.stop))
+    source = slide.read(level, left, top, right - left, bottom - top, allow_unscanned=True)
+    return resample_area(source, rows.stop - rows.start, columns.stop - columns.start)

@@ -1,0 +1,169 @@
+"""`check`: every array opens, every checksum holds, every patch decodes, nothing unreferenced is left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsicurate.steps.crew import Crew, usable_cores
+from wsicurate.steps.opening import SlidePixels
+from wsicurate.steps.progress import Progress, ProgressCallback, no_progress
+from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.layout import ROOT, RUNS, SLIDES, WORK, mark_path, slide_path, work_path
+from wsicurate.store.leases import Leases
+from wsicurate.store.records import StoreRecord
+from wsicurate.store.store import read_store_record
+from wsicurate.store.verify import Problem, Verified, verify_slide
+
+#: What may lie in a store's root; ``curations`` is made by `curate`.
+_ROOT_NAMES = {ROOT, SLIDES, RUNS, WORK, "curations"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckReport:
+    """What `check` found.
+
+    Attributes:
+        store: the store's path.
+        problems: everything that is not as it should be; empty when all is well.
+        in_progress: keys of slides that a live run works on; they are not checked.
+        slides, patches: how many were checked.
+        bytes: of the slides checked.
+    """
+
+    store: Path
+    problems: Sequence[Problem]
+    in_progress: Sequence[str]
+    slides: int
+    patches: int
+    bytes: int
+
+    @property
+    def exit_status(self) -> int:
+        """0 if all is well, else 1."""
+        return 1 if self.problems else 0
+
+
+@dataclass(frozen=True)
+class _SlideTask:
+    store: Path
+    key: str
+    record: StoreRecord
+    slides: Sequence[Path]
+
+
+def check(
+    store: str | Path,
+    *,
+    slides: Sequence[str | Path] = (),
+    workers: int | None = None,
+    executor: Executor | None = None,
+    progress: ProgressCallback = no_progress,
+) -> CheckReport:
+    """Read a whole store and compare it with what it says of itself.
+
+    Args:
+        store: the store's folder.
+        slides: folders to look for moved slides in; needed by ``codec=none`` alone.
+        workers: processes; None means one per usable core.
+        executor: where the work runs instead.
+        progress: called after each slide.
+
+    Returns:
+        All problems, each with its place and its mend.
+
+    Raises:
+        StoreNotFoundError: if there is nothing.
+        StoreFormatError: if it is no store, or of another format.
+    """
+    path = Path(store).absolute()
+    local = LocalBytes(path)
+    record = read_store_record(local, str(path))
+    problems = list(_loose_ends(local))
+    finished, in_progress = [], []
+    leases = Leases(local)
+    for key in local.children(SLIDES):
+        if key == ROOT:
+            continue
+        if local_has(local, mark_path(key)):
+            finished.append(key)
+        elif leases.holder(work_path(key)):
+            in_progress.append(key)
+        else:
+            problems.append(Problem(slide_path(key), "it is unfinished and nobody works on it; run the same tile command again"))
+    folders = [Path(folder) for folder in slides]
+    patches = size = done = 0
+    crew = Crew(workers or usable_cores(), executor)
+    waiting = list(reversed(finished))
+    complete = False
+    try:
+        while waiting or crew.load:
+            while waiting and crew.has_room:
+                key = waiting.pop()
+                crew.submit(_check_slide, _SlideTask(path, key, record, folders), key)
+            for report in crew.finished(1.0):
+                done += 1
+                if report.error is not None:
+                    problems.append(Problem(slide_path(report.tag), f"checking it failed: {report.error!r}"))
+                else:
+                    verified: Verified = report.result
+                    problems += verified.problems
+                    patches += verified.patches
+                    size += verified.bytes
+                progress(Progress(slides_done=done, slides_total=len(finished), patches_done=patches))
+        complete = True
+    finally:
+        crew.close(kill=not complete)
+    return CheckReport(
+        store=path,
+        problems=sorted(problems, key=lambda problem: problem.where),
+        in_progress=in_progress,
+        slides=len(finished),
+        patches=patches,
+        bytes=size,
+    )
+
+
+def _check_slide(task: _SlideTask) -> Verified:
+    pixels = SlidePixels(task.slides)
+    try:
+        return verify_slide(LocalBytes(task.store), task.key, task.record, pixels)
+    finally:
+        pixels.close()
+
+
+def local_has(store: LocalBytes, key: str) -> bool:
+    """Whether there is a value at ``key``."""
+    try:
+        store.size(key)
+    except KeyError:
+        return False
+    return True
+
+
+def _loose_ends(store: LocalBytes) -> Iterator[Problem]:
+    """What lies outside of the slides and should not."""
+    for name in store.children():
+        if name not in _ROOT_NAMES:
+            yield Problem(name, "it is not part of a store; remove it")
+    for group in (SLIDES, RUNS):
+        if not local_has(store, f"{group}/zarr.json"):
+            yield Problem(f"{group}/zarr.json", "it is missing; run the same tile command again")
+    for name in store.children(RUNS):
+        try:
+            json.loads(store.get(f"{RUNS}/{name}"))
+        except (KeyError, ValueError) as error:
+            yield Problem(f"{RUNS}/{name}", f"it is not a run's record ({error!r}); remove it")
+    leases = Leases(store)
+    for key in store.children(WORK):
+        if not leases.holder(work_path(key)):
+            yield Problem(work_path(key), "an interrupted run left it; run the same tile command again")
+    for path, owner in store.partials():
+        if owner is None or owner.is_dead():
+            where = path.relative_to(store.root).as_posix()
+            yield Problem(where, "an interrupted run left it; run the same tile command again, or remove it")
+
+

@@ -1,0 +1,223 @@
+"""Workers: a process pool that survives crashes, and never survives its parent."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.context
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from wsicurate.errors import WorkerCrashedError
+
+#: Tasks handed to the executor at once, per worker: one runs, one waits.
+IN_FLIGHT_PER_WORKER = 2
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Task:
+    """A piece of work: a plain function of one picklable argument, and what the caller knows it by."""
+
+    function: Callable[[Any], Any]
+    argument: Any
+    tag: Any
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished task: its result, or the exception that it raised."""
+
+    tag: Any
+    result: Any = None
+    error: BaseException | None = None
+
+
+class Crew:
+    """Runs tasks on an executor, a bounded number of them at once.
+
+    The default executor is a pool of spawned processes. When one of them dies (a reader that crashes, a kernel that
+    kills for memory), the pool is built anew and the tasks that were in flight are run again one at a time; the one that
+    brings its process down alone is reported as `WorkerCrashedError`, all others finish.
+
+    Args:
+        workers: number of processes.
+        executor: any other `concurrent.futures.Executor` to use instead; it is neither rebuilt nor shut down.
+    """
+
+    def __init__(self, workers: int, executor: Executor | None = None) -> None:
+        self.workers = workers
+        self._given = executor
+        self._pool: ProcessPoolExecutor | None = None
+        self._context = _WorkerContext()
+        self._queue: deque[Task] = deque()
+        self._suspects: deque[Task] = deque()
+        self._flying: dict[Future[Any], Task] = {}
+        self._alone: Task | None = None
+
+    @property
+    def load(self) -> int:
+        """Tasks that are submitted and not reported yet."""
+        return len(self._queue) + len(self._suspects) + len(self._flying)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another task would start soon."""
+        return self.load < self.workers * IN_FLIGHT_PER_WORKER
+
+    def submit(self, function: Callable[[Any], Any], argument: Any, tag: Any) -> None:
+        """Queue ``function(argument)``; `finished` reports it under ``tag``."""
+        self._queue.append(Task(function, argument, tag))
+        self._pump()
+
+    def finished(self, timeout_s: float) -> Iterator[Done]:
+        """Wait up to ``timeout_s`` for tasks to finish, and report those that did."""
+        self._pump()
+        if not self._flying:
+            return
+        ready, _ = wait(self._flying, timeout=timeout_s, return_when=FIRST_COMPLETED)
+        crashed: list[Task] = []
+        reports: list[Done] = []
+        for future in ready:
+            task = self._flying.pop(future)
+            error = future.exception()
+            if isinstance(error, BrokenExecutor) and self._given is None:
+                crashed.append(task)
+            else:
+                reports.append(Done(task.tag, None if error else future.result(), error))
+        if crashed:
+            reports += self._after_crash(crashed)
+        elif self._alone is not None and not self._flying:
+            self._alone = None
+        self._pump()
+        yield from reports
+
+    def _after_crash(self, crashed: list[Task]) -> list[Done]:
+        """Build the pool anew; all that was in flight becomes suspect, what was alone is convicted."""
+        crashed += self._flying.values()
+        self._flying.clear()
+        self._discard_pool()
+        if self._alone is None:
+            self._suspects.extend(crashed)
+            return []
+        self._alone = None
+        error = WorkerCrashedError("the process that worked on it died: its reader crashed or the memory ran out")
+        return [Done(task.tag, None, error) for task in crashed]
+
+    def _pump(self) -> None:
+        """Hand tasks to the executor: suspects one at a time, then the queue up to the limit."""
+        if self._suspects:
+            if not self._flying:
+                self._alone = self._suspects.popleft()
+                self._start(self._alone)
+            return
+        if self._alone is not None:
+            return
+        while self._queue and len(self._flying) < self.workers * IN_FLIGHT_PER_WORKER:
+            self._start(self._queue.popleft())
+
+    def _start(self, task: Task) -> None:
+        try:
+            future = self._executor().submit(task.function, task.argument)
+        except BrokenExecutor:  # broke since the last wait: its futures say so next time
+            future = Future()
+            future.set_exception(BrokenExecutor("the pool broke"))
+        self._flying[future] = task
+
+    def _executor(self) -> Executor:
+        if self._given is not None:
+            return self._given
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(self.workers, mp_context=self._context, initializer=_begin_work)
+        return self._pool
+
+    def _discard_pool(self) -> None:
+        if self._pool is not None:
+            self._context.kill_all()
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def close(self, *, kill: bool = False) -> None:
+        """Wait for the workers to end; with ``kill``, end them now. Unfinished tasks are forgotten."""
+        self._queue.clear()
+        self._suspects.clear()
+        for future in self._flying:
+            future.cancel()
+        self._flying.clear()
+        if kill:
+            self._discard_pool()
+        elif self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+
+def _begin_work() -> None:
+    """First thing in a worker: leave Ctrl-C to the parent, and watch over the parent's life."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), name="wsicurate parent watch", daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    """End this process when the parent's end of the pipe closes: that happens however the parent dies."""
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
+
+
+class _WorkerContext(multiprocessing.context.SpawnContext):
+    """Spawned processes that are known by name and do not run the user's script again.
+
+    Spawning normally imports the parent's main script in the child, which breaks scripts without a main guard. Our tasks live in
+    modules, so the main script is hidden while a worker is started.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.processes: list[multiprocessing.context.SpawnProcess] = []
+
+    def Process(self, *args: Any, **keywords: Any) -> multiprocessing.context.SpawnProcess:  # type: ignore[override]  # noqa: N802
+        """A process, as `concurrent.futures` asks for it."""
+        process = _Worker(*args, **keywords)
+        self.processes.append(process)
+        return process
+
+    def kill_all(self) -> None:
+        """End every process that was started, at once."""
+        for process in self.processes:
+            with suppress(ValueError, AttributeError):  # closed, or never started
+                process.kill()
+        self.processes.clear()
+
+
+class _Worker(multiprocessing.context.SpawnProcess):
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802
+        with _hidden_main():
+            return multiprocessing.context.SpawnProcess._Popen(process_obj)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _hidden_main() -> Iterator[None]:
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

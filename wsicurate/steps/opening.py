@@ -1,0 +1,121 @@
+"""Opening a store so that every patch can be read, those of ``codec=none`` from their slides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsicurate.errors import SlideChangedError, SlideNotFoundError
+from wsicurate.slides.base import Slide
+from wsicurate.slides.discovery import find_slides
+from wsicurate.slides.identity import quick_hash
+from wsicurate.slides.opening import open_slide
+from wsicurate.slides.table import SlideRow
+from wsicurate.store.records import SlideRecord
+from wsicurate.store.store import Patches, Store
+from wsicurate.tiling.geometry import Lattice, ReadPlan
+from wsicurate.tiling.patches import cut_patch
+
+
+def open_store(path: str | Path, *, slides: Sequence[str | Path] = ()) -> Store:
+    """Open a patch store for reading.
+
+    Args:
+        path: the store's folder.
+        slides: folders to look for the slides in, should they have moved since; needed by ``codec=none`` alone. A slide is
+            known by its size and sampled hash, whatever its name is now.
+
+    Returns:
+        The store. Slides that are finished later are not in it: open it again.
+
+    Raises:
+        StoreNotFoundError: if there is nothing.
+        StoreFormatError: if it is something else, or a store of another format.
+        CorruptStoreError: if a slide's attributes cannot be read.
+    """
+    return Store(Path(path), source=SlidePixels([Path(folder) for folder in slides]))
+
+
+class SlidePixels:
+    """Reads patches from slides: the source of stores that keep coordinates alone.
+
+    The last slide stays open. Each slide is checked against its record when it is opened.
+    """
+
+    def __init__(self, folders: Sequence[Path] = ()) -> None:
+        self._folders = folders
+        self._moved: dict[str, tuple[Path, ...]] | None = None
+        self._kept: tuple[str, Slide] | None = None
+
+    def __call__(self, record: SlideRecord, xy: NDArray[np.int32]) -> Patches:
+        """Decode patches of one slide.
+
+        Args:
+            record: the slide's record in the store.
+            xy: int32, (k, 2): level-0 corners.
+
+        Returns:
+            uint8, (k, px, px, 3), RGB: the pixels that tiling saw, before any compression.
+
+        Raises:
+            SlideNotFoundError: if the slide is not where it was, nor in the folders.
+            SlideChangedError: if it is not the same file any more.
+            SlideError: if it cannot be read.
+        """
+        slide = self._open(record)
+        reading = record.reading
+        names = ("level", "downsample", "reduction", "pitch", "effective_mpp", "upsampled")
+        plan = ReadPlan(**{name: reading[name] for name in names})
+        lattice = Lattice.over(plan, int(reading["width"]), int(reading["height"]))
+        patches = np.empty((len(xy), record.patch_px, record.patch_px, 3), dtype=np.uint8)
+        for position, (x, y) in enumerate(xy.tolist()):
+            window = lattice.window(lattice.index(x), lattice.index(y))
+            patches[position] = cut_patch(slide.read, plan, window, record.patch_px)
+        return patches
+
+    def _open(self, record: SlideRecord) -> Slide:
+        wanted = str(record.source["quick_hash"])
+        if self._kept is not None and self._kept[0] == wanted:
+            return self._kept[1]
+        self.close()
+        slide = open_slide(self._find(record))
+        self._kept = (wanted, slide)
+        return slide
+
+    def _find(self, record: SlideRecord) -> Path:
+        path = Path(record.source["path"])
+        wanted = str(record.source["quick_hash"])
+        if self._moved is None:
+            self._moved = self._search()
+        if wanted in self._moved:
+            return self._moved[wanted][0]
+        if not path.exists():
+            where = f" nor in {', '.join(map(str, self._folders))}" if self._folders else ""
+            raise SlideNotFoundError(
+                f"{record.name} is not at {path}{where}; name the folder it is in now: open_store(..., slides=[FOLDER])"
+            )
+        if record.source["files"] == 1 and quick_hash([path]) != wanted:
+            raise SlideChangedError(f"{path} is not the file that was tiled as {record.name}; restore it, or tile again")
+        return path
+
+    def _search(self) -> dict[str, tuple[Path, ...]]:
+        """Slides in the folders, by hash. Plain images count as well: the store knows which it wants."""
+        if not self._folders:
+            return {}
+        rows = [
+            SlideRow(slide=file.relative_to(folder).as_posix(), line=0)
+            for folder in self._folders
+            for file in sorted(folder.rglob("*"))
+            if file.suffix.lower() in {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+        ]
+        found, _ = find_slides(self._folders, rows)
+        return {quick_hash(source.files): source.files for source in found}
+
+    def close(self) -> None:
+        """Close the slide that is open."""
+        if self._kept is not None:
+            self._kept[1].close()
+            self._kept = None

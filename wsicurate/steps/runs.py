@@ -1,0 +1,82 @@
+"""The record of a run: versions, settings, what became of each slide, timings."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from wsicurate._version import __version__
+from wsicurate.steps.progress import SlideOutcome
+from wsicurate.store.arrays import to_json
+from wsicurate.store.bytestore import ByteStore
+from wsicurate.store.layout import RUNS
+
+#: Packages whose version can change a pixel or a byte.
+_PACKAGES = ("numpy", "opencv-python-headless", "openslide-python", "openslide-bin", "pillow", "simplejpeg", "numcodecs", "zarr")
+
+
+def write_run(
+    store: ByteStore,
+    verb: str,
+    *,
+    settings: Mapping[str, Any],
+    outcomes: Iterable[SlideOutcome],
+    seconds: float,
+    ended: str,
+    extra: Mapping[str, Any] | None = None,
+) -> str:
+    """Write a run's record to ``runs/<time>.json``; two runs that end at once get different names.
+
+    Args:
+        store: the store.
+        verb: what was run.
+        settings: of the run.
+        outcomes: of the slides.
+        seconds: wall-clock time.
+        ended: ``complete``, or what ended it.
+        extra: more top-level fields.
+
+    Returns:
+        The record's key.
+    """
+    document = {
+        "verb": verb,
+        "ended": ended,
+        "seconds": round(seconds, 3),
+        "settings": {key: _plain(value) for key, value in settings.items()},
+        **(extra or {}),
+        "versions": _versions(),
+        "slides": [_plain(dataclasses.asdict(outcome)) for outcome in outcomes],
+    }
+    while True:
+        key = f"{RUNS}/{datetime.now(UTC).strftime('%Y%m%dT%H%M%S.%fZ')}.json"
+        if store.put_if_absent(key, to_json(document)):
+            return key
+
+
+def _versions() -> dict[str, str]:
+    versions = {"wsicurate": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def _plain(value: Any) -> Any:
+    """Something that JSON can hold."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float):
+        return round(value, 6)
+    return value

@@ -1,0 +1,530 @@
+"""`tile`: folders of slides -> patches in a store. Interruptible anywhere; several runs may share a store."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+import traceback
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from wsicurate._version import __version__
+from wsicurate.config import TileConfig
+from wsicurate.errors import (
+    CorruptStoreError,
+    LeaseLostError,
+    SlideError,
+    SlideSkipped,
+    StoreNotFoundError,
+    StoreSettingsError,
+    StoreWriteError,
+    WsicurateError,
+)
+from wsicurate.slides.discovery import SlideSource, find_slides
+from wsicurate.slides.table import SlideRow, read_slide_table
+from wsicurate.steps.crew import Crew, Done, usable_cores
+from wsicurate.steps.progress import Progress, ProgressCallback, SlideOutcome, Status, no_progress
+from wsicurate.steps.runs import write_run
+from wsicurate.steps.tile_tasks import (
+    CommitTask,
+    SegmentTask,
+    Survey,
+    SurveyTask,
+    commit,
+    cut_segment,
+    store_settings,
+    survey,
+)
+from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.commit import SlideContent, remove_slide, remove_work
+from wsicurate.store.layout import mark_path, segment_path, slide_key, slide_path, work_path
+from wsicurate.store.leases import Holder, Lease, Leases
+from wsicurate.store.records import SlideRecord, StoreRecord, differences
+from wsicurate.store.segments import is_finished
+from wsicurate.store.store import create_store, read_slide_record, read_slides, read_store_record
+from wsicurate.tiling.plan import segments
+from wsicurate.tissue.scores import SCORES
+
+#: How often slides that another run works on are looked at again, seconds.
+_POLL_S = 1.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileReport:
+    """What a run of `tile` did.
+
+    Attributes:
+        store: the store's path.
+        outcomes: one per slide, sorted by slide_id.
+        unmatched: rows of the slide table that matched no slide.
+        seconds: wall-clock time.
+        dry_run: whether nothing was written.
+    """
+
+    store: Path
+    outcomes: Sequence[SlideOutcome]
+    unmatched: Sequence[SlideRow] = ()
+    seconds: float = 0.0
+    dry_run: bool = False
+
+    def count(self, *statuses: Status) -> int:
+        """Number of slides with one of the statuses."""
+        return sum(outcome.status in statuses for outcome in self.outcomes)
+
+    @property
+    def patches(self) -> int:
+        """Patches of all slides, those that were there before included."""
+        return sum(outcome.patches for outcome in self.outcomes)
+
+    @property
+    def exit_status(self) -> Literal[0, 1, 3]:
+        """0: all done. 1: nothing could be done. 3: done, but some slides failed or were skipped."""
+        if not self.count("failed", "skipped"):
+            return 0
+        return 3 if self.count("tiled", "unchanged", "updated", "planned") else 1
+
+
+def tile(
+    slides: Iterable[str | Path] | str | Path,
+    store: str | Path,
+    config: TileConfig | None = None,
+    *,
+    executor: Executor | None = None,
+    progress: ProgressCallback = no_progress,
+) -> TileReport:
+    """Cut slides into tissue patches and store them.
+
+    Every slide is surveyed (resolution, tissue mask, plan), cut in segments that any worker can take, and committed by writing its mark last.
+    What is finished is never done again: run the same call after an interruption, and it goes on. Slides that cannot be
+    tiled are reported, and stop nobody.
+
+    Args:
+        slides: slide files and folders, searched to any depth.
+        store: the store's folder; made if it is not there.
+        config: settings; `TileConfig` has the defaults.
+        executor: where the work runs; a pool of ``config.workers`` processes by default. Tasks are plain functions of one picklable
+            argument; workers must see slides and store under the same paths.
+        progress: called from this thread as work goes on.
+
+    Returns:
+        What became of each slide. The same is written to ``runs/<time>.json`` in the store.
+
+    Raises:
+        ConfigError, SlideTableError: if settings, inputs or the slide table are wrong; nothing was done.
+        NothingToDoError: if the inputs hold no slide.
+        StoreFormatError, StoreSettingsError: if the store is something else or was made with other settings.
+        StoreWriteError: if the store cannot be written; what was committed stays.
+        KeyboardInterrupt: passed on, after leases were given back and workers ended.
+    """
+    began = time.monotonic()
+    config = config or TileConfig()
+    inputs = [Path(slides)] if isinstance(slides, str | Path) else [Path(path) for path in slides]
+    settings = store_settings(config)
+    rows = read_slide_table(config.slide_table) if config.slide_table else []
+    sources, unmatched = find_slides(inputs, rows, table=config.slide_table)
+    path = Path(store).absolute()
+    record = StoreRecord(
+        patch_px=config.patch_px,
+        codec=config.codec,
+        quality=config.quality if config.codec == "jpeg" else None,
+        version=__version__,
+        tiling=settings,
+    )
+    run = _Run(path, config, sources, record, executor, progress)
+    outcomes: Sequence[SlideOutcome] = ()
+    try:
+        outcomes = run.work()
+    except BaseException as error:
+        if not config.dry_run:
+            with contextlib.suppress(WsicurateError):
+                _write_record(run, unmatched, time.monotonic() - began, ended=f"{type(error).__name__}: {error}")
+        raise
+    report = TileReport(
+        store=path,
+        outcomes=outcomes,
+        unmatched=unmatched,
+        seconds=time.monotonic() - began,
+        dry_run=config.dry_run,
+    )
+    if not config.dry_run:
+        _write_record(run, unmatched, report.seconds, ended="complete")
+    return report
+
+
+def _write_record(run: _Run, unmatched: Sequence[SlideRow], seconds: float, *, ended: str) -> None:
+    write_run(
+        run.bytes,
+        "tile",
+        settings={**dataclasses.asdict(run.config), **run.record.tiling} if run.record.tiling else {},
+        outcomes=run.outcomes(),
+        seconds=seconds,
+        ended=ended,
+        extra={"unmatched_rows": [row.slide for row in unmatched]},
+    )
+
+
+@dataclass(eq=False)
+class _Job:
+    """A slide on its way."""
+
+    source: SlideSource
+    key: str
+    lease: Lease | None = None
+    survey: Survey | None = None
+    keys: list[str] = field(default_factory=list)
+    missing: int = 0
+    is_noted: bool = False
+    began: float = field(default_factory=time.monotonic)
+
+
+class _Run:
+    """One run of `tile`: decides what to hand to the crew next, and what to make of what comes back."""
+
+    def __init__(
+        self,
+        path: Path,
+        config: TileConfig,
+        sources: Sequence[SlideSource],
+        record: StoreRecord,
+        executor: Executor | None,
+        progress: ProgressCallback,
+    ) -> None:
+        self.config = config
+        self.bytes = LocalBytes(path)
+        self.record = record
+        self._path = path
+        self._sources = sources
+        self._progress = progress
+        self._leases = Leases(self.bytes)
+        self._crew = Crew(config.workers or usable_cores(), executor)
+        self._waiting = deque(_Job(source, slide_key(source.slide_id, config.mpp)) for source in sources)
+        self._elsewhere: list[_Job] = []
+        self._segments: deque[tuple[_Job, SegmentTask]] = deque()
+        self._active: dict[str, _Job] = {}
+        self._outcomes: dict[str, SlideOutcome] = {}
+        self._patches_done = 0
+        self._patches_known = 0
+
+    def outcomes(self) -> list[SlideOutcome]:
+        """What became of the slides so far, sorted by slide_id."""
+        return [self._outcomes[slide_id] for slide_id in sorted(self._outcomes)]
+
+    def work(self) -> list[SlideOutcome]:
+        """Do it all."""
+        self._prepare()
+        finished = False
+        try:
+            self._tell()
+            while self._waiting or self._active or self._elsewhere:
+                self._hand_out()
+                for done in self._crew.finished(_POLL_S):
+                    self._take_back(done)
+                if not self._waiting and not self._active and self._elsewhere:
+                    self._look_again()
+            finished = True
+        finally:
+            self._crew.close(kill=not finished)
+            if not self.config.dry_run:
+                self._leases.close()
+        return self.outcomes()
+
+    def _prepare(self) -> None:
+        """Make the store or check that it fits; with ``--overwrite``, remove the marks of what will be redone."""
+        name = str(self._path)
+        try:
+            there = read_store_record(self.bytes, name)
+        except StoreNotFoundError:
+            if not self.config.dry_run:
+                create_store(self.bytes, self.record)
+                there = read_store_record(self.bytes, name)
+            else:
+                return
+        found = differences(_comparable(there), _comparable(self.record))
+        ours = {job.key for job in self._waiting if self._is_wanted(job)}
+        others = [key for key, _ in read_slides(self.bytes) if key not in ours] if found else []
+        if found and (others or not self.config.overwrite):
+            kept = f", and {len(others)} slides of it are not redone (such as {others[0]})" if self.config.overwrite else ""
+            raise StoreSettingsError(
+                f"the store {name} was made with other settings: {'; '.join(found)}{kept}. Use the same settings, or another -o"
+                + ("" if self.config.overwrite else ", or --overwrite to redo its slides")
+            )
+        if self.config.dry_run:
+            return
+        self.bytes.remove_orphans()
+        if self.config.overwrite:
+            for key in ours:
+                self.bytes.delete(mark_path(key))
+        if found:
+            self.bytes.put("zarr.json", [self.record.to_json()])
+        elif there.tiling is None:
+            self.bytes.put("zarr.json", [dataclasses.replace(there, tiling=self.record.tiling).to_json()])
+
+    def _hand_out(self) -> None:
+        """Keep the crew busy: segments of slides under way first, then the next slide."""
+        while self._crew.has_room:
+            if self._segments:
+                job, task = self._segments.popleft()
+                if self._active.get(job.source.slide_id) is job:
+                    self._crew.submit(cut_segment, task, ("segment", job, len(task.rows)))
+            elif self._waiting:
+                self._begin(self._waiting.popleft())
+            else:
+                return
+
+    def _begin(self, job: _Job) -> None:
+        """Send a slide to be surveyed, unless somebody else has it or nobody wants it."""
+        job.began = time.monotonic()
+        kinds = self.config.kinds or ()
+        if not self._is_wanted(job):
+            known = f"its kind is {job.source.kind}" if job.source.kind else "its kind is not known"
+            self._finish(job, "excluded", "kind", f"{known}, not among --kinds {','.join(kinds)}")
+            return
+        committed = self._committed(job)
+        if committed is None and not self.config.dry_run:
+            lease = self._leases.acquire(work_path(job.key))
+            if isinstance(lease, Holder):
+                if not job.is_noted:
+                    self._tell(note=f"{job.source.name} is being tiled by {lease}; coming back to it later")
+                job.is_noted = True
+                self._elsewhere.append(job)
+                return
+            job.lease = lease
+            committed = self._committed(job)  # finished between the two looks
+            if committed is None:
+                remove_slide(self.bytes, job.key)  # what a killed finaliser left, or --overwrite is to replace
+        self._active[job.source.slide_id] = job
+        task = SurveyTask(job.source, self.config, self.record, committed)
+        self._crew.submit(survey, task, ("survey", job, 0))
+
+    def _is_wanted(self, job: _Job) -> bool:
+        return self.config.kinds is None or job.source.kind in self.config.kinds
+
+    def _committed(self, job: _Job) -> SlideRecord | None:
+        if self.config.overwrite and self.config.dry_run:
+            return None
+        try:
+            return read_slide_record(self.bytes, job.key)
+        except CorruptStoreError:
+            return None  # no mark that anyone could read: done again
+
+    def _look_again(self) -> None:
+        """Nothing is left but slides that other runs hold: take over from the dead, else wait a little."""
+        waiting, self._elsewhere = self._elsewhere, []
+        for job in waiting:
+            self._begin(job)
+        if self._elsewhere:
+            self._tell(note=f"waiting for {len(self._elsewhere)} slides that another run works on")
+            time.sleep(_POLL_S)
+
+    def _take_back(self, done: Done) -> None:
+        kind, job, patches = done.tag
+        if self._active.get(job.source.slide_id) is not job:
+            return  # its slide failed meanwhile
+        if done.error is not None:
+            self._take_error(job, done.error)
+        elif kind == "survey":
+            self._take_survey(job, done.result)
+        elif kind == "segment":
+            job.missing -= 1
+            self._patches_done += patches
+            self._tell()
+            if job.missing == 0:
+                self._send_to_commit(job)
+        else:
+            self._take_commit(job, done.result)
+
+    def _take_survey(self, job: _Job, result: Survey) -> None:
+        job.survey = result
+        if result.is_committed:
+            self._take_committed(job, result.record)
+            return
+        plan = result.plan
+        if plan is None:
+            raise ValueError(f"the survey of {job.source.name} came back without a plan")
+        if self.config.dry_run:
+            self._finish(
+                job,
+                "planned",
+                "" if len(plan) else "no_tissue",
+                "" if len(plan) else "no tissue was found",
+                patches=len(plan),
+                megabytes=len(plan) * (result.bytes_per_patch + 8) / 1e6,
+                record=result.record,
+            )
+            return
+        self._patches_known += len(plan)
+        pieces = list(segments(plan.cells))
+        job.keys = [segment_path(job.key, result.record.fingerprint, number) for number in range(len(pieces))]
+        self._remove_stale_segments(job)
+        for key, rows in zip(job.keys, pieces, strict=True):
+            if is_finished(self.bytes, key):
+                self._patches_done += len(rows)
+                continue
+            task = SegmentTask(
+                source=job.source,
+                stamp=result.stamp,
+                read_plan=_present(result.read_plan),
+                lattice=_present(result.lattice),
+                rows=rows,
+                cells=plan.cells[rows],
+                store_record=self.record,
+                store=self._path,
+                segment=key,
+            )
+            job.missing += 1
+            self._segments.append((job, task))
+        if job.missing == 0:
+            self._send_to_commit(job)
+
+    def _remove_stale_segments(self, job: _Job) -> None:
+        """Segments of an interrupted run with other settings are of no use."""
+        for key in list(self.bytes.keys(work_path(job.key))):
+            if key.endswith(".segment") and key not in job.keys:
+                self.bytes.delete(key)
+
+    def _send_to_commit(self, job: _Job) -> None:
+        result = _present(job.survey)
+        plan = _present(result.plan)
+        content = SlideContent(
+            xy=plan.xy,
+            tissue=plan.tissue,
+            score_names=SCORES,
+            unsampled_xy=plan.unsampled_xy,
+            segments=job.keys,
+            overview=_present(result.overview),
+            overview_downsample=result.overview_downsample,
+            mask=_present(result.mask),
+            mask_downsample=result.mask_downsample,
+        )
+        task = CommitTask(
+            source=job.source,
+            stamp=result.stamp,
+            key=job.key,
+            record=result.record,
+            content=content,
+            store_record=self.record,
+            store=self._path,
+            lease=_present(job.lease),
+        )
+        self._crew.submit(commit, task, ("commit", job, 0))
+
+    def _take_commit(self, job: _Job, record: SlideRecord) -> None:
+        stored = int(record.counts["stored"])
+        reason = message = ""
+        if not record.counts["planned"]:
+            reason, message = "no_tissue", "no tissue was found; it is in the store with no patches"
+        elif not stored:
+            example = next(iter(record.messages.values()), "")
+            reason, message = "no_patches", f"none of its {record.counts['planned']:,} planned patches could be read: {example}"
+        elif record.messages:
+            message = next(iter(record.messages.values()))
+        self._finish(job, "tiled", reason, message, patches=stored, megabytes=self._megabytes(job), record=record)
+
+    def _take_committed(self, job: _Job, record: SlideRecord) -> None:
+        """The slide was there; only its words, from the slide table, may be new."""
+        status: Status = "unchanged"
+        if not self.config.dry_run:
+            remove_work(self.bytes, job.key)
+            if record.to_json() != self.bytes.get(mark_path(job.key)):
+                self.bytes.put(mark_path(job.key), [record.to_json()])
+                status = "updated"
+        stored = int(record.counts["stored"])
+        self._patches_known += stored
+        self._patches_done += stored
+        reason = "" if stored else "no_tissue"
+        self._finish(job, status, reason, patches=stored, megabytes=self._megabytes(job), record=record)
+
+    def _take_error(self, job: _Job, error: BaseException) -> None:
+        if isinstance(error, StoreWriteError) or not isinstance(error, Exception):
+            raise error
+        if isinstance(error, LeaseLostError):
+            self._tell(note=f"{job.source.name}: {error}")
+            self._forget(job)
+            self._waiting.append(_Job(job.source, job.key))
+            return
+        if isinstance(error, CorruptStoreError):
+            remove_work(self.bytes, job.key)  # damaged segments: the next run cuts them again
+        if isinstance(error, SlideError):
+            status: Status = "skipped" if isinstance(error, SlideSkipped) else "failed"
+            self._finish(job, status, error.reason, str(error))
+            return
+        details = {"traceback": "".join(traceback.format_exception(error))}
+        self._finish(job, "failed", "error", f"{type(error).__name__}: {error}", details=details)
+
+    def _finish(
+        self,
+        job: _Job,
+        status: Status,
+        reason: str = "",
+        message: str = "",
+        *,
+        patches: int = 0,
+        megabytes: float = 0.0,
+        record: SlideRecord | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        facts = {} if record is None else {"reader": record.reader, "resolution": record.resolution, "reading": record.reading}
+        outcome = SlideOutcome(
+            slide_id=job.source.slide_id,
+            name=job.source.name,
+            status=status,
+            reason=reason,
+            message=message,
+            patches=patches,
+            dropped=dict(record.counts.get("dropped", {})) if record else {},
+            megabytes=megabytes,
+            warnings=tuple(record.resolution["warnings"]) if record else (),
+            seconds=time.monotonic() - job.began,
+            details={**facts, **(details or {})},
+        )
+        self._forget(job)
+        self._outcomes[job.source.slide_id] = outcome
+        self._tell(outcome=outcome)
+
+    def _forget(self, job: _Job) -> None:
+        self._active.pop(job.source.slide_id, None)
+        if job.lease is not None:
+            self._leases.release(job.lease)
+            job.lease = None
+
+    def _megabytes(self, job: _Job) -> float:
+        prefix = f"{slide_path(job.key)}/images"
+        return sum(self.bytes.size(key) for key in self.bytes.keys(prefix)) / 1e6
+
+    def _tell(self, *, outcome: SlideOutcome | None = None, note: str = "") -> None:
+        self._progress(
+            Progress(
+                slides_done=len(self._outcomes),
+                slides_total=len(self._sources),
+                patches_done=self._patches_done,
+                patches_known=self._patches_known,
+                outcome=outcome,
+                note=note,
+            )
+        )
+
+
+def _comparable(record: StoreRecord) -> dict[str, Any]:
+    """Everything that must be equal for two runs to share a store."""
+    fixed = {"patch_px": record.patch_px, "codec": record.codec, "quality": record.quality}
+    return fixed | dict(record.tiling or {})
+
+
+def _present(value: T | None) -> T:
+    if value is None:
+        raise ValueError("a slide was sent on before its survey was complete")
+    return value
+
+
+def reasons(outcomes: Iterable[SlideOutcome]) -> Counter[tuple[Status, str]]:
+    """Number of slides by status and reason."""
+    return Counter((outcome.status, outcome.reason) for outcome in outcomes)
+
+

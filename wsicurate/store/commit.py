@@ -1,0 +1,243 @@
+"""The finaliser: segments -> the arrays of a slide, then its commit mark; and the way back."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsicurate.errors import CorruptStoreError, LeaseLostError
+from wsicurate.store.arrays import SHARD_ITEMS, ArrayMetadata, write_array, write_items
+from wsicurate.store.bytestore import ByteStore
+from wsicurate.store.codecs import ChunkCodec, JpegCodec, verify_checksum
+from wsicurate.store.layout import mark_path, slide_path, work_path
+from wsicurate.store.records import SlideRecord, StoreRecord
+from wsicurate.store.segments import StoredSegment, read_segment
+
+#: Reason of windows that the sample of ``--max-patches-per-slide`` left out.
+NOT_SAMPLED = "not_sampled"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlideContent:
+    """Everything about a slide but the patches themselves, which lie in segments.
+
+    Attributes:
+        xy: int32, (p, 2): level-0 corners of the planned patches in raster order.
+        tissue: float32, (p,): share of each that is tissue.
+        score_names: names of the segments' scores.
+        unsampled_xy: int32, (m, 2): corners of windows that a sample left out.
+        segments: keys of the segments; together they hold every planned patch once.
+        overview: uint8, (h, w, 3), RGB.
+        mask: bool, (h, w), True on tissue.
+        overview_downsample, mask_downsample: level-0 pixels per pixel along x and y.
+    """
+
+    xy: NDArray[np.int32]
+    tissue: NDArray[np.float32]
+    score_names: Sequence[str]
+    unsampled_xy: NDArray[np.int32]
+    segments: Sequence[str]
+    overview: NDArray[np.uint8]
+    overview_downsample: tuple[float, float]
+    mask: NDArray[np.bool_]
+    mask_downsample: tuple[float, float]
+
+
+class ContentHash:
+    """BLAKE2b-128 of a slide's patches: coordinates (little-endian int32, in order), then each encoded patch in order.
+
+    Where no patches are stored (codec ``none``), the slide's fingerprint, which holds its file's hash, stands for them.
+    """
+
+    def __init__(self, xy: NDArray[np.int32]) -> None:
+        self._digest = hashlib.blake2b(xy.astype("<i4").tobytes(), digest_size=16)
+
+    def update(self, patch: bytes) -> None:
+        """Add the next encoded patch."""
+        self._digest.update(patch)
+
+    def hexdigest(self) -> str:
+        """32 hexadecimal digits."""
+        return self._digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """All segments of a slide, put into the order of the plan."""
+
+    segments: list[StoredSegment]
+    rows: NDArray[np.int32]
+    owner: NDArray[np.int32]
+    place: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    dropped: NDArray[np.int32]
+    reasons: list[str]
+    messages: dict[str, str]
+
+
+def commit_slide(
+    store: ByteStore,
+    key: str,
+    record: SlideRecord,
+    content: SlideContent,
+    store_record: StoreRecord,
+    *,
+    still_ours: Callable[[], bool] = lambda: True,
+) -> SlideRecord:
+    """Write a slide's arrays from its segments, then its mark, then remove the segments.
+
+    Args:
+        store: where.
+        key: name of the slide's group.
+        record: its attributes; counts of what was stored and dropped and the content hash are filled in here.
+        content: arrays.
+        store_record: the store's codec.
+        still_ours: asked just before the mark is written.
+
+    Returns:
+        The record as written.
+
+    Raises:
+        CorruptStoreError: if a segment is damaged, or they do not hold the plan exactly.
+        LeaseLostError: if ``still_ours`` says no; nothing is marked then.
+        StoreWriteError: if the store cannot be written.
+    """
+    gathered = _gather(store, key, content)
+    path = slide_path(key)
+    remove_slide(store, key)
+    xy = content.xy[gathered.rows]
+    digest = ContentHash(xy)
+    if store_record.codec == "none":
+        digest.update(record.fingerprint.encode())
+    else:
+        _write_images(store, f"{path}/images", gathered, store_record, digest)
+    columns = ("tissue", *content.score_names)
+    quality = np.column_stack([content.tissue[gathered.rows], gathered.scores]).astype(np.float32)
+    write_array(store, f"{path}/xy", xy, dimension_names=("patch", "axis"), attributes={"columns": ["x", "y"]})
+    write_array(
+        store, f"{path}/quality", quality, dimension_names=("patch", "score"), attributes={"columns": list(columns)}
+    )
+    dropped = _write_dropped(store, path, content, gathered)
+    _write_pictures(store, path, content, store_record)
+    record = dataclasses.replace(
+        record,
+        counts={**record.counts, "planned": len(content.xy), "stored": len(xy), "dropped": dropped},
+        messages=gathered.messages,
+        content_hash=digest.hexdigest(),
+    )
+    if not still_ours():
+        raise LeaseLostError(f"{record.name} was taken over by another run")
+    store.put(mark_path(key), [record.to_json()])
+    remove_work(store, key)
+    return record
+
+
+def remove_slide(store: ByteStore, key: str) -> None:
+    """Remove a slide: its mark first, so that nobody reads what is half gone."""
+    store.delete(mark_path(key))
+    for value in list(store.keys(slide_path(key))):
+        store.delete(value)
+
+
+def remove_work(store: ByteStore, key: str) -> None:
+    """Remove a slide's segments; leases stay, they are their holders' to remove."""
+    for value in list(store.keys(work_path(key))):
+        if value.endswith(".segment"):
+            store.delete(value)
+
+
+def _gather(store: ByteStore, key: str, content: SlideContent) -> _Gathered:
+    segments = []
+    for segment in content.segments:
+        try:
+            segments.append(read_segment(store, segment))
+        except KeyError:
+            raise LeaseLostError(f"the segment {segment} is gone: another run works on this slide") from None
+    parts = [stored.segment for stored in segments]
+    width = len(content.score_names)
+    rows = np.concatenate([np.empty(0, np.int32), *(part.rows for part in parts)])
+    dropped = np.concatenate([np.empty(0, np.int32), *(part.dropped for part in parts)])
+    if not np.array_equal(np.sort(np.concatenate([rows, dropped])), np.arange(len(content.xy))):
+        raise CorruptStoreError(f"the segments of {key} do not hold its {len(content.xy)} planned patches exactly once")
+    order = np.argsort(rows, kind="stable")
+    scores = np.concatenate([np.empty((0, width), np.float32), *(part.scores for part in parts)])
+    owner = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part.rows) for part in parts])
+    place = np.concatenate([np.empty(0, np.int64), *(np.arange(len(part.rows)) for part in parts)])
+    reasons = [reason for part in parts for reason in part.dropped_reasons]
+    messages: dict[str, str] = {}
+    for part in parts:
+        messages = {**part.messages, **messages}
+    return _Gathered(
+        segments=segments,
+        rows=rows[order],
+        owner=owner[order],
+        place=place[order],
+        scores=scores[order],
+        dropped=dropped,
+        reasons=reasons,
+        messages=dict(sorted(messages.items())),
+    )
+
+
+def _write_images(
+    store: ByteStore, path: str, gathered: _Gathered, store_record: StoreRecord, digest: ContentHash
+) -> None:
+    size = store_record.patch_px
+    codec: ChunkCodec = store_record.chunk_codec()
+    metadata = ArrayMetadata(
+        shape=(len(gathered.rows), size, size, 3),
+        dtype="uint8",
+        chunk=(1, size, size, 3),
+        shard=(SHARD_ITEMS, size, size, 3),
+        codec=codec,
+        dimension_names=("patch", "y", "x", "channel"),
+    )
+
+    def patches() -> Iterator[bytes]:
+        for owner, place in zip(gathered.owner, gathered.place, strict=True):
+            patch = gathered.segments[owner].patch(store, int(place))
+            verify_checksum(patch)
+            digest.update(patch)
+            yield patch
+
+    write_items(store, path, patches(), metadata)
+
+
+def _write_dropped(store: ByteStore, path: str, content: SlideContent, gathered: _Gathered) -> dict[str, int]:
+    xy = np.concatenate([content.xy[gathered.dropped], content.unsampled_xy])
+    words = [*gathered.reasons, *[NOT_SAMPLED] * len(content.unsampled_xy)]
+    order = np.lexsort((xy[:, 0], xy[:, 1]))
+    reasons = sorted(set(words))
+    codes = np.array([reasons.index(word) for word in words], dtype=np.uint8)
+    write_array(
+        store, f"{path}/dropped_xy", xy[order], dimension_names=("patch", "axis"), attributes={"columns": ["x", "y"]}
+    )
+    write_array(
+        store, f"{path}/dropped_reason", codes[order], dimension_names=("patch",), attributes={"reasons": reasons}
+    )
+    return dict(sorted(Counter(words).items()))
+
+
+def _write_pictures(store: ByteStore, path: str, content: SlideContent, store_record: StoreRecord) -> None:
+    picture_codec = None if store_record.codec == "zstd" else JpegCodec(store_record.quality or 90)
+    write_array(
+        store,
+        f"{path}/overview",
+        content.overview,
+        dimension_names=("y", "x", "channel"),
+        codec=picture_codec,
+        attributes={"downsample": list(content.overview_downsample)},
+    )
+    write_array(
+        store,
+        f"{path}/tissue",
+        content.mask,
+        dimension_names=("y", "x"),
+        attributes={"downsample": list(content.mask_downsample)},
+    )

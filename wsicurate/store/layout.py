@@ -1,0 +1,38 @@
+"""Where things lie in a store."""
+
+from __future__ import annotations
+
+#: Version of the store format that this code writes, and reads.
+FORMAT = 1
+
+ROOT = "zarr.json"
+SLIDES = "slides"
+RUNS = "runs"
+
+#: Work in progress: leases and segments. Gone when a slide is finished.
+WORK = ".wsicurate"
+
+
+def slide_key(slide_id: str, mpp: float) -> str:
+    """Name of a slide's group: ``slide_id@mpp``."""
+    return f"{slide_id}@{mpp:g}"
+
+
+def slide_path(key: str) -> str:
+    """Path of a slide's group."""
+    return f"{SLIDES}/{key}"
+
+
+def mark_path(key: str) -> str:
+    """Path of a slide's commit mark: without it, the slide does not exist."""
+    return f"{SLIDES}/{key}/zarr.json"
+
+
+def work_path(key: str) -> str:
+    """Path of a slide's work in progress."""
+    return f"{WORK}/{key}"
+
+
+def segment_path(key: str, fingerprint: str, number: int) -> str:
+    """Path of one finished segment of a slide made with the settings of ``fingerprint``."""
+    return f"{WORK}/{key}/{fingerprint[:16]}-{number:06d}.segment"

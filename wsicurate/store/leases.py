@@ -1,0 +1,208 @@
+"""Leases: who works on what, so that several runs can fill one store.
+
+A lease of generation g is the value ``<folder>/lease-g``; the highest generation counts. To take over from a dead holder
+is to create generation g + 1, which exactly one of several claimants can. A holder renews its lease by rewriting it; one
+that is overtaken notices when it looks for its successor. Should both go on for a moment, no harm is done: what they
+write is the same, byte for byte, and appears whole.
+
+A holder on the same machine is dead when its process is. One elsewhere, or one that hangs, is taken for dead when its
+lease was seen unchanged for `EXPIRY_S` by the claimant's own clock; the clocks of two machines are never compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from wsicurate.errors import StoreWriteError
+from wsicurate.store.bytestore import ByteStore
+from wsicurate.store.owners import Owner, this_process
+
+EXPIRY_S = 60.0
+RENEWAL_S = 10.0
+
+_PREFIX = "lease-"
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A lease that is held.
+
+    Attributes:
+        folder: what it is on: the folder in which it lies.
+        generation: its number.
+        token: what only the holder knows.
+    """
+
+    folder: str
+    generation: int
+    token: str
+
+    @property
+    def key(self) -> str:
+        """Where it lies."""
+        return f"{self.folder}/{_PREFIX}{self.generation:06d}"
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Somebody else, who holds a lease."""
+
+    owner: Owner
+
+    def __str__(self) -> str:
+        return str(self.owner)
+
+
+class Leases:
+    """The leases of one run: it acquires them, keeps them fresh from a thread, and gives them back.
+
+    Args:
+        store: where they lie.
+        clock: seconds that only go forward.
+        expiry_s: after how long an unchanged lease is dead.
+        renewal_s: how often held leases are renewed.
+    """
+
+    def __init__(
+        self,
+        store: ByteStore,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        expiry_s: float = EXPIRY_S,
+        renewal_s: float = RENEWAL_S,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._expiry_s = expiry_s
+        self._renewal_s = renewal_s
+        self._held: dict[str, Lease] = {}
+        self._seen: dict[str, tuple[bytes, float]] = {}
+        self._lock = threading.Lock()
+        self._beat = 0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def acquire(self, folder: str) -> Lease | Holder:
+        """Take the lease on ``folder``, or say who has it.
+
+        Raises:
+            StoreWriteError: if the store cannot be written.
+        """
+        generation = self._generation(folder)
+        before = Lease(folder, generation, "")
+        if generation:
+            value = self._value_at(before)
+            if value is None:
+                return self.acquire(folder)  # given back just now
+            holder = _holder(value)
+            if holder is not None and not self._is_dead(before.key, value, holder.owner):
+                return holder
+        lease = Lease(folder, generation + 1, secrets.token_hex(8))
+        if not self._store.put_if_absent(lease.key, self._value(lease)):
+            return self.acquire(folder)
+        if generation and self._value_at(before) not in (value, None):
+            self._store.delete(lease.key)  # given back and taken anew while we looked: not dead at all
+            return self.acquire(folder)
+        with self._lock:
+            self._held[folder] = lease
+        self._start_renewing()
+        return lease
+
+    def release(self, lease: Lease) -> None:
+        """Give a lease back, and remove those that it superseded. Does nothing if it was taken over."""
+        with self._lock:
+            self._held.pop(lease.folder, None)
+            if not is_current(self._store, lease):
+                return
+            for generation in self._generations(lease.folder):
+                if generation <= lease.generation:
+                    self._store.delete(Lease(lease.folder, generation, "").key)
+
+    def close(self) -> None:
+        """Stop renewing and give everything back."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        for lease in list(self._held.values()):
+            with contextlib.suppress(StoreWriteError):
+                self.release(lease)
+
+    def holder(self, folder: str) -> Holder | None:
+        """Who holds the lease on ``folder``, alive as far as is known; None if nobody."""
+        generation = self._generation(folder)
+        if not generation:
+            return None
+        lease = Lease(folder, generation, "")
+        value = self._value_at(lease)
+        holder = None if value is None else _holder(value)
+        return None if value is None or holder is None or self._is_dead(lease.key, value, holder.owner) else holder
+
+    def _value_at(self, lease: Lease) -> bytes | None:
+        try:
+            return self._store.get(lease.key)
+        except KeyError:
+            return None
+
+    def _is_dead(self, key: str, value: bytes, owner: Owner) -> bool:
+        if owner.is_dead():
+            return True
+        now = self._clock()
+        seen, since = self._seen.get(key, (b"", now))
+        if seen != value:
+            self._seen[key] = (value, now)
+            return False
+        return now - since > self._expiry_s
+
+    def _generations(self, folder: str) -> list[int]:
+        names = [name for name in self._store.children(folder) if name.startswith(_PREFIX)]
+        return sorted(int(name.removeprefix(_PREFIX)) for name in names)
+
+    def _generation(self, folder: str) -> int:
+        return max(self._generations(folder), default=0)
+
+    def _value(self, lease: Lease) -> bytes:
+        return json.dumps(
+            {"token": lease.token, "beat": self._beat, "owner": dataclasses.asdict(this_process())}
+        ).encode()
+
+    def _start_renewing(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._renew_until_closed, name="wsicurate leases", daemon=True)
+            self._thread.start()
+
+    def _renew_until_closed(self) -> None:
+        while not self._stop.wait(self._renewal_s):
+            self._beat += 1
+            for lease in list(self._held.values()):
+                with self._lock, contextlib.suppress(StoreWriteError, OSError):
+                    # The main thread meets the same full disk and reports it; a lease that was
+                    # given back or taken over meanwhile must not be brought to life again.
+                    if lease.folder in self._held and is_current(self._store, lease):
+                        self._store.put(lease.key, [self._value(lease)])
+
+
+def is_current(store: ByteStore, lease: Lease) -> bool:
+    """Whether ``lease`` still stands: nobody took it over."""
+    try:
+        value: Any = json.loads(store.get(lease.key))
+    except (KeyError, ValueError):
+        return False
+    successor = Lease(lease.folder, lease.generation + 1, "")
+    return bool(value.get("token") == lease.token) and successor.key.rpartition("/")[2] not in store.children(
+        lease.folder
+    )
+
+
+def _holder(value: bytes) -> Holder | None:
+    try:
+        return Holder(Owner(**json.loads(value)["owner"]))
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,339 @@
+"""Reading a store: slides, patches by index, slice and mask, and the table of all patches."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsicurate.errors import StoreFormatError, StoreNotFoundError
+from wsicurate.store.arrays import ItemArray, group_metadata, read_array, read_metadata
+from wsicurate.store.bytestore import ByteStore, LocalBytes
+from wsicurate.store.layout import ROOT, RUNS, SLIDES, mark_path, slide_path
+from wsicurate.store.records import SlideRecord, StoreRecord
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Patches = NDArray[np.uint8]
+Index = int | np.integer[Any] | slice | Sequence[int] | NDArray[Any]
+
+#: Reads patches of a slide whose pixels are not in the store: (record, xy (k, 2)) -> uint8 (k, px, px, 3).
+SourceReader = Callable[[SlideRecord, NDArray[np.int32]], Patches]
+
+#: Batches of at least this many patches are decoded by several threads.
+_THREADED_BATCH = 16
+
+
+class SlidePatches:
+    """The patches of one slide, in raster order.
+
+    Index it like an array: an integer gives one patch (px, px, 3), a slice, a list of integers or a boolean mask give
+    (k, px, px, 3); all uint8 RGB.
+
+    Attributes:
+        key: name of its group, ``slide_id@mpp``.
+        record: its attributes.
+    """
+
+    def __init__(
+        self, store: ByteStore, key: str, record: SlideRecord, store_record: StoreRecord, source: SourceReader | None
+    ) -> None:
+        self.key = key
+        self.record = record
+        self._store = store
+        self._store_record = store_record
+        self._source = source
+        self._path = slide_path(key)
+
+    @property
+    def slide_id(self) -> str:
+        """Its safe name."""
+        return self.record.slide_id
+
+    @property
+    def mpp(self) -> float:
+        """Target resolution of the patches, µm per pixel."""
+        return self.record.mpp
+
+    def __len__(self) -> int:
+        return int(self.record.counts["stored"])
+
+    @functools.cached_property
+    def xy(self) -> NDArray[np.int32]:
+        """int32, (n, 2): level-0 pixel of each patch's top-left corner."""
+        return np.asarray(read_array(self._store, f"{self._path}/xy"), dtype=np.int32)
+
+    @functools.cached_property
+    def quality(self) -> NDArray[np.float32]:
+        """float32, (n, q): scores of each patch; `quality_columns` names them."""
+        return np.asarray(read_array(self._store, f"{self._path}/quality"), dtype=np.float32)
+
+    @functools.cached_property
+    def quality_columns(self) -> tuple[str, ...]:
+        """Names of the columns of `quality`."""
+        return tuple(read_metadata(self._store, f"{self._path}/quality").attributes["columns"])
+
+    @functools.cached_property
+    def dropped_xy(self) -> NDArray[np.int32]:
+        """int32, (d, 2): corners of patches that were planned and are not there."""
+        return np.asarray(read_array(self._store, f"{self._path}/dropped_xy"), dtype=np.int32)
+
+    @functools.cached_property
+    def dropped_reason(self) -> list[str]:
+        """Why each of `dropped_xy` is not there."""
+        reasons = read_metadata(self._store, f"{self._path}/dropped_reason").attributes["reasons"]
+        return [reasons[code] for code in read_array(self._store, f"{self._path}/dropped_reason")]
+
+    @functools.cached_property
+    def tissue(self) -> NDArray[np.bool_]:
+        """bool, (h, w): the tissue mask of the whole slide."""
+        return np.asarray(read_array(self._store, f"{self._path}/tissue"), dtype=bool)
+
+    @functools.cached_property
+    def overview(self) -> NDArray[np.uint8]:
+        """uint8, (h, w, 3): a small picture of the whole slide, RGB."""
+        return np.asarray(read_array(self._store, f"{self._path}/overview"), dtype=np.uint8)
+
+    @functools.cached_property
+    def images(self) -> ItemArray | None:
+        """The stored patches, or None where the store keeps coordinates alone."""
+        if self._store_record.codec == "none":
+            return None
+        return ItemArray.open(self._store, f"{self._path}/images")
+
+    @overload
+    def __getitem__(self, index: int | np.integer[Any]) -> Patches: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | NDArray[Any]) -> Patches: ...
+    def __getitem__(self, index: Index) -> Patches:
+        if isinstance(index, int | np.integer):
+            return self.read(_rows(index, len(self)))[0]
+        return self.read(_rows(index, len(self)))
+
+    def read(self, rows: NDArray[np.intp]) -> Patches:
+        """Decode patches.
+
+        Args:
+            rows: indices, (k,), each from 0 to n - 1, in any order.
+
+        Returns:
+            uint8, (k, px, px, 3), in the order of ``rows``.
+
+        Raises:
+            CorruptStoreError: if a patch is damaged.
+            StoreFormatError: if the store keeps coordinates alone and nobody said how to read the slides.
+        """
+        images = self.images
+        if images is None:
+            if self._source is None:
+                raise StoreFormatError(
+                    f"{self.key} keeps coordinates alone (codec none): open the store with wsicurate.open_store, which "
+                    "reads the slides"
+                )
+            return self._source(self.record, self.xy[rows])
+        size = self.record.patch_px
+        patches = np.empty((len(rows), size, size, 3), dtype=np.uint8)
+
+        def decode(position: int) -> None:
+            patches[position] = images[int(rows[position])]
+
+        if len(rows) < _THREADED_BATCH:
+            for position in range(len(rows)):
+                decode(position)
+        else:
+            with ThreadPoolExecutor(_usable_cores()) as threads:
+                list(threads.map(decode, range(len(rows))))
+        return patches
+
+    def encoded(self, row: int) -> bytes:
+        """The stored bytes of a patch without its checksum: a JPEG file, where the codec is ``jpeg``.
+
+        Raises:
+            StoreFormatError: if the store keeps coordinates alone.
+        """
+        if self.images is None:
+            raise StoreFormatError(f"{self.key} keeps coordinates alone (codec none)")
+        return self.images.encoded(int(_rows(row, len(self))[0]))[:-4]
+
+    def __repr__(self) -> str:
+        return f"<SlidePatches {self.key}: {len(self):,} patches of {self.record.patch_px} px>"
+
+
+class Store:
+    """An open patch store.
+
+    Index it like one array of all patches, slide after slide: an integer gives one patch (px, px, 3), a slice, a list of
+    integers or a boolean mask give (k, px, px, 3); all uint8 RGB. `slides` gives each slide's patches alone.
+
+    Attributes:
+        path: where it lies.
+        record: patch size, codec and settings.
+        slides: the slides that are finished, by key ``slide_id@mpp``, sorted.
+    """
+
+    def __init__(self, path: Path, *, source: SourceReader | None = None) -> None:
+        self.path = path
+        self.bytes: ByteStore = LocalBytes(path)
+        self.record = read_store_record(self.bytes, str(path))
+        self.slides: Mapping[str, SlidePatches] = {
+            key: SlidePatches(self.bytes, key, record, self.record, source) for key, record in read_slides(self.bytes)
+        }
+        self._starts = np.cumsum([0, *(len(slide) for slide in self.slides.values())])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __iter__(self) -> Iterator[Patches]:
+        for slide in self.slides.values():
+            for row in range(len(slide)):
+                yield slide[row]
+
+    @overload
+    def __getitem__(self, index: int | np.integer[Any]) -> Patches: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | NDArray[Any]) -> Patches: ...
+    def __getitem__(self, index: Index) -> Patches:
+        rows = _rows(index, len(self))
+        size = self.record.patch_px
+        patches = np.empty((len(rows), size, size, 3), dtype=np.uint8)
+        owners = np.searchsorted(self._starts, rows, side="right") - 1
+        slides = list(self.slides.values())
+        for owner in np.unique(owners):
+            chosen = np.flatnonzero(owners == owner)
+            patches[chosen] = slides[owner].read(rows[chosen] - self._starts[owner])
+        return patches[0] if isinstance(index, int | np.integer) else patches
+
+    def locate(self, index: int) -> tuple[SlidePatches, int]:
+        """The slide that patch ``index`` of the store belongs to, and its row there."""
+        row = int(_rows(index, len(self))[0])
+        owner = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return list(self.slides.values())[owner], row - int(self._starts[owner])
+
+    def table(self) -> pa.Table:
+        """The table of all patches, in the order of the store's index.
+
+        Returns:
+            A pyarrow table with the columns ``slide_id, mpp, row, x, y, patient, site, kind, label`` and one per quality
+            score. ``row`` counts within the slide; ``x``, ``y`` are level-0 pixels; text columns are dictionaries.
+        """
+        import pyarrow as pa
+
+        slides = list(self.slides.values())
+        counts = np.array([len(slide) for slide in slides], dtype=np.int64)
+
+        def text(values: Sequence[str | None]) -> Any:
+            indices = pa.array(np.repeat(np.arange(len(values), dtype=np.int32), counts))
+            plain = pa.DictionaryArray.from_arrays(indices, pa.array(values, pa.string())).cast(pa.string())
+            return plain.dictionary_encode()
+
+        def stacked(parts: list[Any], width: int, dtype: Any) -> NDArray[Any]:
+            return np.concatenate([np.empty((0, width), dtype), *parts])
+
+        xy = stacked([slide.xy for slide in slides], 2, np.int32)
+        columns: dict[str, Any] = {
+            "slide_id": text([slide.slide_id for slide in slides]),
+            "mpp": pa.array(np.repeat(np.array([slide.mpp for slide in slides], dtype=np.float64), counts)),
+            "row": pa.array(np.concatenate([np.empty(0, np.int32), *(np.arange(n, dtype=np.int32) for n in counts)])),
+            "x": pa.array(xy[:, 0]),
+            "y": pa.array(xy[:, 1]),
+        }
+        for name in ("patient", "site", "kind", "label"):
+            columns[name] = text([getattr(slide.record, name) for slide in slides])
+        names = list(dict.fromkeys(name for slide in slides for name in slide.quality_columns))
+        for name in names:
+            parts = [
+                slide.quality[:, slide.quality_columns.index(name)]
+                if name in slide.quality_columns
+                else np.full(len(slide), np.nan, np.float32)
+                for slide in slides
+            ]
+            columns[name] = pa.array(np.concatenate([np.empty(0, np.float32), *parts]))
+        return pa.table(columns)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Store {self.path}: {len(self):,} patches of {self.record.patch_px} px from {len(self.slides):,} slides, "
+            f"codec {self.record.codec}>"
+        )
+
+    def _repr_html_(self) -> str:
+        from wsicurate.store.html import store_html
+
+        return store_html(self)
+
+
+def read_store_record(store: ByteStore, name: str) -> StoreRecord:
+    """The root's attributes; ``name`` is the store's path, for messages.
+
+    Raises:
+        StoreNotFoundError: if there is nothing.
+        StoreFormatError: if it is something else, or of another format.
+    """
+    try:
+        data = store.get(ROOT)
+    except KeyError:
+        if store.children():
+            raise StoreFormatError(f"{name} exists and is not a store (it has no {ROOT}); choose another path") from None
+        raise StoreNotFoundError(f"there is no store at {name}; make one with: wsicurate tile SLIDES -o {name}") from None
+    return StoreRecord.from_json(data, name)
+
+
+def create_store(store: ByteStore, record: StoreRecord) -> None:
+    """Write the groups of a new store; the root last. Does nothing to groups that exist."""
+    for group in (SLIDES, RUNS):
+        store.put_if_absent(f"{group}/zarr.json", group_metadata({}))
+    store.put_if_absent(ROOT, record.to_json())
+
+
+def read_slide_record(store: ByteStore, key: str) -> SlideRecord | None:
+    """Attributes of a slide, or None if it is not finished."""
+    try:
+        return SlideRecord.from_json(store.get(mark_path(key)), slide_path(key))
+    except KeyError:
+        return None
+
+
+def read_slides(store: ByteStore) -> Iterator[tuple[str, SlideRecord]]:
+    """Keys and attributes of the finished slides, sorted by key."""
+    for key in store.children(SLIDES):
+        record = None if key == ROOT else read_slide_record(store, key)
+        if record is not None:
+            yield key, record
+
+
+def _rows(index: Index, length: int) -> NDArray[np.intp]:
+    """Any way of indexing, as row numbers from 0 to length - 1.
+
+    Raises:
+        IndexError: if a number is out of range or a mask has another length.
+    """
+    if isinstance(index, slice):
+        return np.arange(length, dtype=np.intp)[index]
+    values = np.atleast_1d(np.asarray(index))
+    if values.dtype == bool:
+        if values.shape != (length,):
+            raise IndexError(f"a mask of shape {values.shape} cannot index {length:,} patches")
+        return np.flatnonzero(values)
+    if values.size == 0:
+        return np.empty(0, dtype=np.intp)
+    if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
+        raise IndexError(f"patches are indexed by integers, slices and masks, not by {index!r}")
+    if values.min() < -length or values.max() >= length:
+        raise IndexError(f"index {index!r} is out of range for {length:,} patches")
+    return np.where(values < 0, values + length, values).astype(np.intp)
+
+
+def _usable_cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
+
+

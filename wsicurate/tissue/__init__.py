@@ -1,0 +1,1 @@
+"""Overview pixels -> tissue masks, artefact scores. Arrays in, arrays out."""

@@ -1,0 +1,45 @@
+"""Is this a stained section in transmitted light at all?"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsicurate.errors import NotBrightfieldError
+
+#: A pixel whose brightest channel is below this is dark; one whose darkest channel is above `BRIGHT` is glass.
+DARK = 40
+BRIGHT = 180
+
+#: Mean difference between the brightest and the darkest channel of tissue, below which nothing is stained.
+LEAST_COLOUR = 4.0
+
+
+def check_brightfield(overview: NDArray[np.uint8], tissue: NDArray[np.bool_]) -> None:
+    """Raise unless the overview looks like a section in transmitted light.
+
+    Fluorescence shows few bright things on a dark ground; a single channel shown in grey has no colour. Pen, folds and a
+    black margin around the glass do not trip this: dark pixels must be most of the picture and glass nearly absent.
+
+    Args:
+        overview: uint8, (h, w, 3), RGB.
+        tissue: bool, (h, w), True on tissue.
+
+    Raises:
+        NotBrightfieldError: with the shares that were found.
+    """
+    dark = float((overview.max(axis=2) < DARK).mean())
+    glass = float((overview.min(axis=2) > BRIGHT).mean())
+    if dark > 0.5 and glass < 0.05:
+        raise NotBrightfieldError(
+            f"not brightfield: {dark:.0%} of the overview is dark and {glass:.0%} is bright, as in fluorescence; "
+            "only stained sections in transmitted light are tiled"
+        )
+    if tissue.any():
+        stained = overview[tissue]
+        colour = float((stained.max(axis=1).astype(np.int16) - stained.min(axis=1)).mean())
+        if colour < LEAST_COLOUR:
+            raise NotBrightfieldError(
+                f"not brightfield: its tissue is grey (channels differ by {colour:.1f} of 255 levels), as in a single "
+                "channel; only stained sections are tiled"
+            )

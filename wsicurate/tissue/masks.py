@@ -1,0 +1,91 @@
+"""Tissue masks, by name. A mask is a function of an overview; put another into `MASKS` to replace it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wsicurate.errors import ConfigError
+
+#: Specks of less tissue than this, and holes of less than this, are not kept apart from their surroundings, µm².
+SPECK_UM2 = 20_000.0
+HOLE_UM2 = 40_000.0
+
+#: Whatever absorbs more than this many grey levels is tissue, even if Otsu would split light tissue from dark: slides with
+#: little glass in view have no second class to find.
+SURE_ABSORPTION = 45.0
+
+#: Tissue must stand out from the glass by at least this many grey levels; below, a slide is blank.
+MIN_CONTRAST = 12.0
+
+
+class TissueMask(Protocol):
+    """Finds tissue on an overview."""
+
+    def __call__(self, overview: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
+        """Return bool, (h, w), True on tissue, for uint8 (h, w, 3) RGB at ``mpp`` µm per pixel."""
+        ...
+
+
+def otsu_mask(overview: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
+    """Otsu's threshold (IEEE Trans. SMC 1979, 9:62-66) on absorption, cleaned of specks and holes.
+
+    Absorption is how far the darkest of the three channels lies below the glass: stained tissue of either dye takes away
+    green at least, glass takes away nothing. The glass is the brightest common colour of the overview. A slide whose two
+    classes differ by less than `MIN_CONTRAST` grey levels is blank: Otsu would split noise. What absorbs more than
+    `SURE_ABSORPTION` is tissue whatever the threshold.
+
+    Args:
+        overview: uint8, (h, w, 3), RGB.
+        mpp: µm per overview pixel.
+
+    Returns:
+        bool, (h, w).
+    """
+    darkest = cv2.GaussianBlur(overview.min(axis=2), (0, 0), max(0.5, 8.0 / mpp))
+    glass = np.percentile(darkest, 99.5)
+    absorption = np.clip(glass - darkest.astype(np.float32), 0, 255).astype(np.uint8)
+    threshold, _ = cv2.threshold(absorption, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    tissue = absorption > min(threshold, SURE_ABSORPTION)
+    if not tissue.any() or absorption[tissue].mean() - absorption[~tissue].mean() < MIN_CONTRAST:
+        return np.zeros(tissue.shape, dtype=bool)
+    return clean(tissue, mpp)
+
+
+def clean(tissue: NDArray[np.bool_], mpp: float) -> NDArray[np.bool_]:
+    """Remove specks smaller than `SPECK_UM2` and fill holes smaller than `HOLE_UM2`.
+
+    Args:
+        tissue: bool, (h, w).
+        mpp: µm per pixel.
+    """
+    kept = _without_small(tissue, SPECK_UM2 / mpp**2)
+    return ~_without_small(~kept, HOLE_UM2 / mpp**2)
+
+
+def _without_small(regions: NDArray[np.bool_], least_px: float) -> NDArray[np.bool_]:
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(regions.astype(np.uint8), connectivity=8)
+    large = np.asarray(stats)[:, cv2.CC_STAT_AREA] >= least_px
+    large[0] = False  # label 0 is what lies outside of all regions
+    return np.asarray(large[np.asarray(labels)], dtype=bool)
+
+
+#: The masks that ``--mask`` knows. A mask that changes its results gets a new version: stores record it.
+MASKS: Mapping[str, tuple[TissueMask, int]] = MappingProxyType({"otsu": (otsu_mask, 1)})
+
+
+def find_mask(name: str) -> tuple[TissueMask, int]:
+    """The mask of that name and its version.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    try:
+        return MASKS[name]
+    except KeyError:
+        raise ConfigError(f"--mask is {name!r}; choose one of {', '.join(sorted(MASKS))}") from None
