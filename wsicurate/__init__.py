@@ -1,1 +1,85 @@
-"""wsicurate."""
+"""wsicurate: whole-slide images in; a curated set of tissue patches for self-supervised pretraining out.
+
+The notebook API. Everything here is loaded when it is first used, so importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from wsicurate._version import __version__
+
+if TYPE_CHECKING:
+    from wsicurate.config import TileConfig
+    from wsicurate.errors import SlideError, StoreError, WsicurateError
+    from wsicurate.slides.base import Slide
+    from wsicurate.slides.opening import open_slide
+    from wsicurate.slides.synthetic import GroundTruth, SyntheticSlide, write_cohort, write_slide
+    from wsicurate.slides.tcga import Barcode, parse_barcode
+    from wsicurate.steps.check import check
+    from wsicurate.steps.demo import demo
+    from wsicurate.steps.info import info
+    from wsicurate.steps.opening import open_store
+    from wsicurate.steps.tile import TileReport, tile
+    from wsicurate.store.store import SlidePatches, Store
+
+#: Where each name lives.
+_HOMES = {
+    "Barcode": "slides.tcga",
+    "GroundTruth": "slides.synthetic",
+    "Slide": "slides.base",
+    "SlideError": "errors",
+    "SlidePatches": "store.store",
+    "Store": "store.store",
+    "StoreError": "errors",
+    "SyntheticSlide": "slides.synthetic",
+    "TileConfig": "config",
+    "TileReport": "steps.tile",
+    "WsicurateError": "errors",
+    "check": "steps.check",
+    "demo": "steps.demo",
+    "info": "steps.info",
+    "open_slide": "slides.opening",
+    "open_store": "steps.opening",
+    "parse_barcode": "slides.tcga",
+    "tile": "steps.tile",
+    "write_cohort": "slides.synthetic",
+    "write_slide": "slides.synthetic",
+}
+
+__all__ = [
+    "Barcode",
+    "GroundTruth",
+    "Slide",
+    "SlideError",
+    "SlidePatches",
+    "Store",
+    "StoreError",
+    "SyntheticSlide",
+    "TileConfig",
+    "TileReport",
+    "WsicurateError",
+    "__version__",
+    "check",
+    "demo",
+    "info",
+    "open_slide",
+    "open_store",
+    "parse_barcode",
+    "tile",
+    "write_cohort",
+    "write_slide",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'wsicurate' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"wsicurate.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-#: Unit absorption vectors (R, G, B) of Ruifrok & Johnston (Anal. Quant. Cytol. Histol. 2001, 23:291-299).
-HAEMATOXYLIN = np.array([0.650, 0.704, 0.286], dtype=np.float32)
-EOSIN = np.array([0.072, 0.990, 0.105], dtype=np.float32)
+#: Unit absorption vectors (R, G, B) of a typical H&E slide, as estimated by Macenko et al. (ISBI 2009, 1107-1110).
+HAEMATOXYLIN = np.array([0.563, 0.720, 0.406], dtype=np.float32)
+EOSIN = np.array([0.216, 0.801, 0.558], dtype=np.float32)
 
 
 def optical_density(image: NDArray[np.uint8], background: float = 255.0) -> NDArray[np.float32]:
@@ -49,6 +49,9 @@ def from_stains(
     Returns:
         float32, (h, w, 3), 0 to ``background``.
     """
-    density = haematoxylin[..., None] * haematoxylin_vector + eosin[..., None] * eosin_vector
-    intensities: NDArray[np.float32] = np.asarray(background, np.float32) * np.exp(density * np.float32(-np.log(10)))
+    glass = np.broadcast_to(np.asarray(background, np.float32), (3,))
+    intensities = np.empty((*haematoxylin.shape, 3), dtype=np.float32)
+    for channel in range(3):
+        density = haematoxylin * haematoxylin_vector[channel] + eosin * eosin_vector[channel]
+        intensities[..., channel] = glass[channel] * np.exp(density * np.float32(-np.log(10)))
     return intensities

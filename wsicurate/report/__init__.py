@@ -1,1 +1,1 @@
-""""""
+"""A store -> pictures to look at."""

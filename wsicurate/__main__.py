@@ -1,0 +1,5 @@
+"""``python -m wsicurate``: the command."""
+
+from wsicurate.cli import main
+
+main()

@@ -1,0 +1,199 @@
+"""The command: parse, call one step, print. No logic."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="Whole-slide images in; a curated set of tissue patches for self-supervised pretraining out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Codec(str, Enum):
+    """How patches are stored."""
+
+    jpeg = "jpeg"
+    zstd = "zstd"
+    none = "none"
+
+
+Workers = Annotated[int | None, typer.Option(help="Processes; one per usable core by default.", show_default=False)]
+StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="The store's folder.")]
+SlideFolders = Annotated[
+    list[Path] | None, typer.Option("--slides", help="Folder to look for moved slides in (codec none).", show_default=False)
+]
+
+
+@app.command()
+def tile(
+    slides: Annotated[list[Path], typer.Argument(metavar="SLIDES...", help="Slides, and folders of slides.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="STORE", help="The store; made if it is not there.")],
+    mpp: Annotated[float, typer.Option(help="Target resolution, µm per pixel: 0.5 is 20x.")] = 0.5,
+    patch_px: Annotated[int, typer.Option(help="Edge of a patch, pixels.")] = 256,
+    min_tissue: Annotated[float, typer.Option(help="Least share of a patch that is tissue.")] = 0.25,
+    codec: Annotated[Codec, typer.Option(help="jpeg, zstd (lossless), or none (coordinates alone).")] = Codec.jpeg,
+    quality: Annotated[int, typer.Option(help="JPEG quality.")] = 90,
+    workers: Workers = None,
+    slide_table: Annotated[
+        Path | None, typer.Option(help="CSV: slide, mpp, patient, slide_id, label, site, kind, ...", show_default=False)
+    ] = None,
+    default_mpp: Annotated[
+        float | None, typer.Option(help="µm per pixel of slides that do not say.", show_default=False)
+    ] = None,
+    kinds: Annotated[
+        list[str] | None, typer.Option(help="TCGA kinds to tile, such as DX or DX,TS; all by default.", show_default=False)
+    ] = None,
+    max_patches_per_slide: Annotated[
+        int | None, typer.Option(help="A sample spread over the tissue of larger slides.", show_default=False)
+    ] = None,
+    allow_upsampling: Annotated[
+        bool, typer.Option("--allow-upsampling", help="Tile slides coarser than the target as well.")
+    ] = False,
+    mask: Annotated[str, typer.Option(help="Tissue mask.")] = "otsu",
+    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo slides that are in the store.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
+) -> None:
+    """Cut slides into tissue patches. Interrupt it as you like; the same command goes on."""
+    with _explained():
+        from wsicurate.config import TileConfig
+        from wsicurate.console import ProgressDisplay, show_tiled
+        from wsicurate.steps.tile import tile as run
+
+        config = TileConfig(
+            mpp=mpp,
+            patch_px=patch_px,
+            min_tissue=min_tissue,
+            codec=codec.value,
+            quality=quality,
+            workers=workers,
+            slide_table=slide_table,
+            default_mpp=default_mpp,
+            kinds=None if kinds is None else tuple(kind for group in kinds for kind in group.split(",")),
+            max_patches_per_slide=max_patches_per_slide,
+            allow_upsampling=allow_upsampling,
+            mask=mask,
+            seed=seed,
+            overwrite=overwrite,
+            dry_run=dry_run,
+        )
+        with ProgressDisplay("planning" if dry_run else "tiling") as display:
+            report = run(slides, output, config, progress=display)
+        show_tiled(report)
+        raise typer.Exit(report.exit_status)
+
+
+@app.command()
+def info(store: StorePath) -> None:
+    """What is in a store, and how its last run went."""
+    with _explained():
+        from wsicurate.console import show_info
+        from wsicurate.steps.info import info as run
+
+        show_info(run(store))
+
+
+@app.command()
+def check(store: StorePath, slides: SlideFolders = None, workers: Workers = None) -> None:
+    """Read a whole store: arrays, checksums, patches, and nothing that does not belong."""
+    with _explained():
+        from wsicurate.console import ProgressDisplay, show_checked
+        from wsicurate.steps.check import check as run
+
+        with ProgressDisplay("checking") as display:
+            report = run(store, slides=slides or (), workers=workers, progress=display)
+        show_checked(report)
+        raise typer.Exit(report.exit_status)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where everything goes.")] = Path("wsicurate-demo"),
+    workers: Workers = None,
+) -> None:
+    """Make a small cohort of synthetic slides, tile it, check it, and say where to look."""
+    with _explained():
+        from wsicurate.console import ProgressDisplay, out, show_demo
+        from wsicurate.steps.demo import demo as run
+
+        with ProgressDisplay("tiling") as display:
+            report = run(folder, workers=workers, say=lambda message: out().print(message, markup=False), progress=display)
+        show_demo(report)
+        raise typer.Exit(report.checked.exit_status)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from wsicurate._version import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+class _Ended(KeyboardInterrupt):
+    """A signal asked the command to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _end(number: int, frame: Any) -> None:
+    raise _Ended(number)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn exceptions and signals into messages and exit statuses."""
+    from wsicurate import errors
+
+    wrong_usage = (
+        errors.ConfigError,
+        errors.SlideTableError,
+        errors.StoreNotFoundError,
+        errors.StoreFormatError,
+        errors.StoreSettingsError,
+    )
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _end)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        from wsicurate.console import complain
+
+        complain("interrupted; what is finished stays, and the same command goes on from there")
+        raise typer.Exit(128 + getattr(error, "number", signal.SIGINT)) from None
+    except errors.WsicurateError as error:
+        from wsicurate.console import complain
+
+        complain(str(error))
+        raise typer.Exit(2 if isinstance(error, wrong_usage) else 1) from None
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

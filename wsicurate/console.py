@@ -1,0 +1,253 @@
+"""What the command prints: progress, closing tables, summaries. No decisions."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import defaultdict
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+    from wsicurate.steps.check import CheckReport
+    from wsicurate.steps.demo import DemoReport
+    from wsicurate.steps.info import StoreInfo
+    from wsicurate.steps.progress import Progress, SlideOutcome
+    from wsicurate.steps.tile import TileReport
+
+#: Without a terminal, a line is printed at least this often while patches are cut, seconds.
+_LINE_EVERY_S = 15.0
+
+_SLIDES_LISTED = 40
+
+_COLOURS = {"tiled": "green", "planned": "green", "updated": "green", "skipped": "yellow", "failed": "red"}
+
+
+def out() -> Console:
+    """The console of results: standard output, as wide as the terminal; unlimited in a pipe."""
+    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+
+
+def complain(message: str) -> None:
+    """Print an error to standard error."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {escape(message)}")
+
+
+class ProgressDisplay:
+    """Shows a step's progress on standard error: a bar on a terminal, plain lines otherwise."""
+
+    def __init__(self, verb: str, unit: str = "patches") -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._verb = verb
+        self._unit = unit
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+        self._began = time.monotonic()
+        self._last_line = self._began
+        self._first_patches: int | None = None
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+            self._bar = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[slides]}"),
+                TextColumn("{task.fields[rate]}"),
+                TextColumn("{task.fields[left]}"),
+                console=self._console,
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self._verb, total=None, slides="", rate="", left="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        """Take news from the step."""
+        if self._first_patches is None:
+            self._first_patches = progress.patches_done
+        if progress.note:
+            self._console.print(escape(progress.note))
+        if progress.outcome is not None:
+            self._outcome(progress, progress.outcome)
+        elapsed = time.monotonic() - self._began
+        rate = (progress.patches_done - self._first_patches) / max(elapsed, 1e-6)
+        slides = f"{progress.slides_done:,}/{progress.slides_total:,} slides"
+        speed = f"{progress.patches_done:,} {self._unit}, {rate:,.0f}/s"
+        left = _time_left(progress, rate)
+        if self._bar is not None and self._task is not None:
+            share = progress.slides_done / max(progress.slides_total, 1)
+            if progress.patches_known:
+                share = max(share, progress.patches_done / progress.patches_known * 0.999)
+            self._bar.update(self._task, total=1.0, completed=share, slides=slides, rate=speed, left=left)
+        elif time.monotonic() - self._last_line > _LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            self._console.print(f"{self._verb}: {slides}, {speed} {left}".rstrip())
+
+    def _outcome(self, progress: Progress, outcome: SlideOutcome) -> None:
+        if self._bar is None:
+            self._last_line = time.monotonic()
+            place = f"[{progress.slides_done}/{progress.slides_total}]"
+            self._console.print(escape(f"{place} {outcome.name}: {_in_words(outcome)}"))
+        elif outcome.status in ("skipped", "failed") or outcome.warnings:
+            self._console.print(escape(f"{outcome.name}: {_in_words(outcome)}"))
+
+
+def _time_left(progress: Progress, rate: float) -> str:
+    """An estimate that takes slides not surveyed yet to be as large as the others."""
+    if rate <= 0 or not progress.slides_done:
+        return ""
+    per_slide = progress.patches_known / max(progress.slides_done, 1)
+    to_come = progress.patches_known - progress.patches_done
+    to_come += int(per_slide * max(progress.slides_total - progress.slides_done - 1, 0))
+    return f"{_duration(to_come / rate)} left" if to_come > 0 else ""
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _in_words(outcome: SlideOutcome) -> str:
+    words = outcome.status
+    if outcome.status in ("tiled", "unchanged", "updated", "planned"):
+        words += f", {outcome.patches:,} patches"
+    if outcome.dropped:
+        words += ", dropped " + ", ".join(f"{count:,} {reason}" for reason, count in outcome.dropped.items())
+    for sentence in (outcome.message, *(f"warning: {warning}" for warning in outcome.warnings)):
+        if sentence:
+            words += f"; {sentence}"
+    return words
+
+
+def show_tiled(report: TileReport) -> None:
+    """The closing table of `tile`, then every slide that was skipped or failed, with its reason."""
+    console = out()
+    table = Table("outcome", "reason", "slides", "patches", title=None)
+    groups: dict[tuple[str, str], list[SlideOutcome]] = defaultdict(list)
+    for outcome in report.outcomes:
+        groups[(outcome.status, outcome.reason)].append(outcome)
+    for (status, reason), outcomes in sorted(groups.items(), key=lambda item: (item[0][0] in ("skipped", "failed"), item[0])):
+        colour = _COLOURS.get(status, "default")
+        patches = sum(outcome.patches for outcome in outcomes)
+        table.add_row(f"[{colour}]{status}[/{colour}]", reason, f"{len(outcomes):,}", f"{patches:,}" if patches else "")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    console.print(table)
+    dropped: dict[str, int] = defaultdict(int)
+    for outcome in report.outcomes:
+        for reason, count in outcome.dropped.items():
+            dropped[reason] += count
+    if dropped:
+        console.print("patches dropped: " + ", ".join(f"{count:,} {reason}" for reason, count in sorted(dropped.items())))
+    for outcome in report.outcomes:
+        if outcome.status in ("skipped", "failed") or (outcome.message and outcome.status != "excluded"):
+            console.print(escape(f"{outcome.status} {outcome.name} ({outcome.reason or 'note'}): {outcome.message}"))
+        for warning in outcome.warnings:
+            console.print(escape(f"warning {outcome.name}: {warning}"))
+    if report.unmatched:
+        names = ", ".join(repr(row.slide) for row in report.unmatched[:5])
+        more = f" and {len(report.unmatched) - 5} more" if len(report.unmatched) > 5 else ""
+        console.print(
+            escape(f"warning: {len(report.unmatched)} rows of the slide table match no slide: {names}{more}; check the paths")
+        )
+    _closing_line(console, report)
+
+
+def _closing_line(console: Console, report: TileReport) -> None:
+    size = sum(outcome.megabytes for outcome in report.outcomes)
+    if report.dry_run:
+        for outcome in report.outcomes:
+            if outcome.status == "planned":
+                console.print(escape(f"would tile {outcome.name}: {outcome.patches:,} patches, about {outcome.megabytes:,.1f} MB"))
+        console.print(
+            f"dry run: {report.patches:,} patches of {report.count('planned', 'unchanged'):,} slides, about {size:,.1f} MB, "
+            f"would be in {escape(str(report.store))}; nothing was written"
+        )
+        return
+    console.print(
+        f"{report.patches:,} patches of {report.count('tiled', 'unchanged', 'updated'):,} slides, {size:,.1f} MB, in "
+        f"{escape(str(report.store))} ({_duration(report.seconds)})"
+    )
+
+
+def show_checked(report: CheckReport) -> None:
+    """What `check` found."""
+    console = out()
+    for problem in report.problems:
+        console.print(escape(f"{problem.where}: {problem.what}"))
+    for key in report.in_progress:
+        console.print(escape(f"{key}: a run is at work on it; not checked"))
+    verdict = f"[red]{len(report.problems)} problems[/red]" if report.problems else "[green]all is well[/green]"
+    console.print(
+        f"{verdict}: {report.slides:,} slides, {report.patches:,} patches, {report.bytes / 1e6:,.1f} MB checked"
+    )
+
+
+def show_info(summary: StoreInfo) -> None:
+    """What is in a store."""
+    console = out()
+    record = summary.record
+    codec = record.codec if record.quality is None else f"{record.codec} (quality {record.quality})"
+    console.print(
+        escape(
+            f"{summary.path}: {summary.patches:,} patches of {record.patch_px} px from {len(summary.slides):,} slides, "
+            f"{sum(summary.bytes.values()) / 1e6:,.1f} MB, codec {codec}, format {record.format}"
+        )
+    )
+    table = Table("slide", "patches", "µm/px", "from", "patient", "kind", "MB")
+    for key, slide in list(summary.slides.items())[:_SLIDES_LISTED]:
+        table.add_row(
+            escape(slide.name),
+            f"{slide.counts['stored']:,}",
+            f"{slide.reading['effective_mpp']:.4g}",
+            str(slide.resolution["origin"]),
+            slide.patient or "",
+            slide.kind or "",
+            f"{summary.bytes[key] / 1e6:,.1f}",
+        )
+    for index in (1, 2, 6):
+        table.columns[index].justify = "right"
+    console.print(table)
+    if len(summary.slides) > _SLIDES_LISTED:
+        console.print(f"and {len(summary.slides) - _SLIDES_LISTED:,} more slides")
+    if summary.dropped:
+        console.print("patches dropped: " + ", ".join(f"{count:,} {reason}" for reason, count in summary.dropped.items()))
+    for key in summary.unfinished:
+        console.print(escape(f"unfinished: {key}; run the same tile command again"))
+    if summary.last_run is not None:
+        bad = [slide for slide in summary.last_run["slides"] if slide["status"] in ("skipped", "failed")]
+        console.print(escape(f"last run: {summary.last_run['verb']}, {summary.last_run['ended']}, {_duration(summary.last_run['seconds'])}"))
+        for slide in bad:
+            console.print(escape(f"{slide['status']} {slide['name']} ({slide['reason']}): {slide['message']}"))
+
+
+def show_demo(report: DemoReport) -> None:
+    """Where to look after the demo."""
+    show_tiled(report.tiled)
+    show_checked(report.checked)
+    console = out()
+    console.print("\nTwo of the seven files are trouble on purpose: one states no resolution, one is broken. Look at")
+    for path, what in (
+        (report.slide_sheet, "the slides, with the patches that were taken"),
+        (report.patch_sheet, "a sample of the patches"),
+        (report.store, "the store: wsicurate info, wsicurate check, or zarr.open_group"),
+        (report.slides, "the slides and their ground truth"),
+    ):
+        console.print(escape(f"  {path}  {what}"))

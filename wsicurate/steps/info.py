@@ -1,0 +1,70 @@
+"""`info`: what is in a store, and how its last run went."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.layout import ROOT, RUNS, WORK, slide_path
+from wsicurate.store.records import SlideRecord, StoreRecord
+from wsicurate.store.store import read_slides, read_store_record
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreInfo:
+    """A summary of a store.
+
+    Attributes:
+        path: where it is.
+        record: patch size, codec, settings.
+        slides: attributes of every slide, by key.
+        bytes: size of each slide, by key.
+        dropped: patches that are not there, by reason.
+        unfinished: keys of slides that were begun and not finished.
+        last_run: the last run's record, or None.
+    """
+
+    path: Path
+    record: StoreRecord
+    slides: Mapping[str, SlideRecord]
+    bytes: Mapping[str, int]
+    dropped: Mapping[str, int]
+    unfinished: Sequence[str]
+    last_run: Mapping[str, Any] | None
+
+    @property
+    def patches(self) -> int:
+        """Patches of all slides."""
+        return sum(int(record.counts["stored"]) for record in self.slides.values())
+
+
+def info(store: str | Path) -> StoreInfo:
+    """Summarise a store.
+
+    Raises:
+        StoreNotFoundError: if there is nothing.
+        StoreFormatError: if it is no store, or of another format.
+        CorruptStoreError: if a slide's attributes cannot be read; `check` says more.
+    """
+    path = Path(store).absolute()
+    local = LocalBytes(path)
+    record = read_store_record(local, str(path))
+    slides = dict(read_slides(local))
+    dropped: Counter[str] = Counter()
+    for slide in slides.values():
+        dropped.update(slide.counts.get("dropped", {}))
+    runs = [name for name in local.children(RUNS) if name != ROOT]
+    return StoreInfo(
+        path=path,
+        record=record,
+        slides=slides,
+        bytes={key: sum(local.size(part) for part in local.keys(slide_path(key))) for key in slides},
+        dropped=dict(dropped.most_common()),
+        unfinished=[key for key in local.children(WORK) if key not in slides],
+        last_run=json.loads(local.get(f"{RUNS}/{runs[-1]}")) if runs else None,
+    )
