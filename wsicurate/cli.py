@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 
 
-class Codec(str, Enum):
+class Codec(StrEnum):
     """How patches are stored."""
 
     jpeg = "jpeg"
@@ -30,14 +30,17 @@ class Codec(str, Enum):
 Workers = Annotated[int | None, typer.Option(help="Processes; one per usable core by default.", show_default=False)]
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="The store's folder.")]
 SlideFolders = Annotated[
-    list[Path] | None, typer.Option("--slides", help="Folder to look for moved slides in (codec none).", show_default=False)
+    list[Path] | None,
+    typer.Option("--slides", help="Folder to look for moved slides in (codec none).", show_default=False),
 ]
 
 
 @app.command()
 def tile(
     slides: Annotated[list[Path], typer.Argument(metavar="SLIDES...", help="Slides, and folders of slides.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="STORE", help="The store; made if it is not there.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="STORE", help="The store; made if it is not there.")
+    ],
     mpp: Annotated[float, typer.Option(help="Target resolution, µm per pixel: 0.5 is 20x.")] = 0.5,
     patch_px: Annotated[int, typer.Option(help="Edge of a patch, pixels.")] = 256,
     min_tissue: Annotated[float, typer.Option(help="Least share of a patch that is tissue.")] = 0.25,
@@ -51,7 +54,8 @@ def tile(
         float | None, typer.Option(help="µm per pixel of slides that do not say.", show_default=False)
     ] = None,
     kinds: Annotated[
-        list[str] | None, typer.Option(help="TCGA kinds to tile, such as DX or DX,TS; all by default.", show_default=False)
+        list[str] | None,
+        typer.Option(help="TCGA kinds to tile, such as DX or DX,TS; all by default.", show_default=False),
     ] = None,
     max_patches_per_slide: Annotated[
         int | None, typer.Option(help="A sample spread over the tissue of larger slides.", show_default=False)
@@ -127,7 +131,9 @@ def demo(
         from wsicurate.steps.demo import demo as run
 
         with ProgressDisplay("tiling") as display:
-            report = run(folder, workers=workers, say=lambda message: out().print(message, markup=False), progress=display)
+            report = run(
+                folder, workers=workers, say=lambda message: out().print(message, markup=False), progress=display
+            )
         show_demo(report)
         raise typer.Exit(report.checked.exit_status)
 

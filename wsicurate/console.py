@@ -125,7 +125,7 @@ def _duration(seconds: float) -> str:
 
 
 def _in_words(outcome: SlideOutcome) -> str:
-    words = outcome.status
+    words = str(outcome.status)
     if outcome.status in ("tiled", "unchanged", "updated", "planned"):
         words += f", {outcome.patches:,} patches"
     if outcome.dropped:
@@ -143,7 +143,9 @@ def show_tiled(report: TileReport) -> None:
     groups: dict[tuple[str, str], list[SlideOutcome]] = defaultdict(list)
     for outcome in report.outcomes:
         groups[(outcome.status, outcome.reason)].append(outcome)
-    for (status, reason), outcomes in sorted(groups.items(), key=lambda item: (item[0][0] in ("skipped", "failed"), item[0])):
+    for (status, reason), outcomes in sorted(
+        groups.items(), key=lambda item: (item[0][0] in ("skipped", "failed"), item[0])
+    ):
         colour = _COLOURS.get(status, "default")
         patches = sum(outcome.patches for outcome in outcomes)
         table.add_row(f"[{colour}]{status}[/{colour}]", reason, f"{len(outcomes):,}", f"{patches:,}" if patches else "")
@@ -155,7 +157,9 @@ def show_tiled(report: TileReport) -> None:
         for reason, count in outcome.dropped.items():
             dropped[reason] += count
     if dropped:
-        console.print("patches dropped: " + ", ".join(f"{count:,} {reason}" for reason, count in sorted(dropped.items())))
+        console.print(
+            "patches dropped: " + ", ".join(f"{count:,} {reason}" for reason, count in sorted(dropped.items()))
+        )
     for outcome in report.outcomes:
         if outcome.status in ("skipped", "failed") or (outcome.message and outcome.status != "excluded"):
             console.print(escape(f"{outcome.status} {outcome.name} ({outcome.reason or 'note'}): {outcome.message}"))
@@ -165,7 +169,10 @@ def show_tiled(report: TileReport) -> None:
         names = ", ".join(repr(row.slide) for row in report.unmatched[:5])
         more = f" and {len(report.unmatched) - 5} more" if len(report.unmatched) > 5 else ""
         console.print(
-            escape(f"warning: {len(report.unmatched)} rows of the slide table match no slide: {names}{more}; check the paths")
+            escape(
+                f"warning: {len(report.unmatched)} rows of the slide table match no slide: {names}{more}; "
+                "check the paths"
+            )
         )
     _closing_line(console, report)
 
@@ -175,10 +182,12 @@ def _closing_line(console: Console, report: TileReport) -> None:
     if report.dry_run:
         for outcome in report.outcomes:
             if outcome.status == "planned":
-                console.print(escape(f"would tile {outcome.name}: {outcome.patches:,} patches, about {outcome.megabytes:,.1f} MB"))
+                console.print(
+                    escape(f"would tile {outcome.name}: {outcome.patches:,} patches, about {outcome.megabytes:,.1f} MB")
+                )
         console.print(
-            f"dry run: {report.patches:,} patches of {report.count('planned', 'unchanged'):,} slides, about {size:,.1f} MB, "
-            f"would be in {escape(str(report.store))}; nothing was written"
+            f"dry run: {report.patches:,} patches of {report.count('planned', 'unchanged'):,} slides, "
+            f"about {size:,.1f} MB, would be in {escape(str(report.store))}; nothing was written"
         )
         return
     console.print(
@@ -228,12 +237,15 @@ def show_info(summary: StoreInfo) -> None:
     if len(summary.slides) > _SLIDES_LISTED:
         console.print(f"and {len(summary.slides) - _SLIDES_LISTED:,} more slides")
     if summary.dropped:
-        console.print("patches dropped: " + ", ".join(f"{count:,} {reason}" for reason, count in summary.dropped.items()))
+        console.print(
+            "patches dropped: " + ", ".join(f"{count:,} {reason}" for reason, count in summary.dropped.items())
+        )
     for key in summary.unfinished:
         console.print(escape(f"unfinished: {key}; run the same tile command again"))
     if summary.last_run is not None:
         bad = [slide for slide in summary.last_run["slides"] if slide["status"] in ("skipped", "failed")]
-        console.print(escape(f"last run: {summary.last_run['verb']}, {summary.last_run['ended']}, {_duration(summary.last_run['seconds'])}"))
+        run = summary.last_run
+        console.print(escape(f"last run: {run['verb']}, {run['ended']}, {_duration(run['seconds'])}"))
         for slide in bad:
             console.print(escape(f"{slide['status']} {slide['name']} ({slide['reason']}): {slide['message']}"))
 

@@ -14,7 +14,9 @@ _KEPT, _DROPPED, _INK = (0, 130, 60), (220, 40, 40), (40, 40, 40)
 _CAPTION_PX = 22
 
 
-def patch_sheet(store: Store, path: Path, *, columns: int = 16, rows: int = 8, patch_px: int = 96, seed: int = 0) -> int:
+def patch_sheet(
+    store: Store, path: Path, *, columns: int = 16, rows: int = 8, patch_px: int = 96, seed: int = 0
+) -> int:
     """Write a PNG of patches drawn at random from the whole store.
 
     Args:
@@ -28,9 +30,9 @@ def patch_sheet(store: Store, path: Path, *, columns: int = 16, rows: int = 8, p
         Number of patches on the sheet.
     """
     count = min(len(store), columns * rows)
-    chosen = np.sort(np.random.default_rng(seed).choice(len(store), count, replace=False)) if count else []
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(store))[:count])
     sheet = np.full((max(1, -(-count // columns)) * patch_px, columns * patch_px, 3), 255, dtype=np.uint8)
-    for place, patch in enumerate(store[np.asarray(chosen, dtype=np.intp)]):
+    for place, patch in enumerate(store[chosen]):
         top, left = place // columns * patch_px, place % columns * patch_px
         small = cv2.resize(patch, (patch_px, patch_px), interpolation=cv2.INTER_AREA)
         sheet[top : top + patch_px, left : left + patch_px] = small

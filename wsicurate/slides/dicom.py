@@ -1,7 +1,7 @@
 """DICOM slides whose colour tag contradicts their pixels, read in their true colours.
 
-Some writers (bfconvert without ``-precompressed``; ImagingDataCommons/libdicom issue 80) store ordinary YCbCr JPEG frames and
-tag them ``PhotometricInterpretation = RGB``. DICOM lets the tag rule, OpenSlide obeys, and tissue turns
+Some writers (bfconvert without ``-precompressed``; ImagingDataCommons/libdicom issue 80) store ordinary YCbCr JPEG
+frames and tag them ``PhotometricInterpretation = RGB``. DICOM lets the tag rule, OpenSlide obeys, and tissue turns
 turquoise on salmon. A JFIF marker or subsampled chroma is proof of YCbCr: JFIF knows nothing else, and nobody
 subsamples green. Then luma and chroma, which arrive as R, G, B, are converted here as libjpeg would have.
 """

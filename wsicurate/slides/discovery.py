@@ -13,13 +13,13 @@ from wsicurate.slides.names import safe_name
 from wsicurate.slides.table import SlideRow
 from wsicurate.slides.tcga import Barcode, parse_barcode
 
-#: Endings of files that are taken for slides wherever they lie.
+#: Endings of files that are taken for slides wherever they lie: those of the formats that OpenSlide reads.
 SLIDE_SUFFIXES = frozenset(
-    ".svs .tif .tiff .ndpi .vms .vmu .scn .mrxs .svslide .bif .dcm".split()  # what OpenSlide reads
+    [".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm"]
 )
 
 #: Endings of plain images, slides only where the slide table names them.
-IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .bmp .webp".split())
+IMAGE_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".bmp", ".webp"])
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,17 @@ class SlideSource:
     @property
     def patient(self) -> str | None:
         """From the slide table, else from the barcode."""
-        return (self.row and self.row.patient) or (self.barcode and self.barcode.patient)
+        return (self.row.patient if self.row else None) or (self.barcode.patient if self.barcode else None)
 
     @property
     def site(self) -> str | None:
         """From the slide table, else the barcode's tissue source site."""
-        return (self.row and self.row.site) or (self.barcode and self.barcode.site)
+        return (self.row.site if self.row else None) or (self.barcode.site if self.barcode else None)
 
     @property
     def kind(self) -> str | None:
         """From the slide table, else from the barcode: DX, TS, MS, BS."""
-        return (self.row and self.row.kind) or (self.barcode and self.barcode.kind)
+        return (self.row.kind if self.row else None) or (self.barcode.kind if self.barcode else None)
 
 
 def find_slides(
@@ -164,8 +164,8 @@ def _match(
             for index in found:
                 if index in matched:
                     raise SlideTableError(
-                        f"{table}, lines {matched[index].line} and {row.line}: {matched[index].slide!r} and {row.slide!r} "
-                        f"are both {candidates[index].name}; keep one"
+                        f"{table}, lines {matched[index].line} and {row.line}: {matched[index].slide!r} and "
+                        f"{row.slide!r} are both {candidates[index].name}; keep one"
                     )
                 matched[index] = row
     return matched, unmatched
@@ -174,7 +174,7 @@ def _match(
 def _candidates(path: Path) -> Iterator[SlideSource]:
     if not path.exists():
         raise ConfigError(f"the input {path} does not exist; give a slide or a folder of slides")
-    root = Path(os.path.abspath(path))  # not resolve(): a link keeps the name that the user gave it
+    root = Path(os.path.abspath(path))  # noqa: PTH100 - not resolve(): a link keeps the name that the user gave it
     if root.is_file():
         yield _source(root.parent, root, (root,))
         return

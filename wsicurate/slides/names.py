@@ -12,10 +12,10 @@ MAX_LENGTH = 200
 def safe_name(name: str) -> str:
     """Percent-encode ``name`` (UTF-8) so that it is one path component and one Zarr node name.
 
-    Letters, digits, ``-``, ``.``, ``_`` and ``~`` stay; the result never holds ``/`` or ``@``, never is ``.`` or ``..``, and
-    never begins with the ``__`` that Zarr reserves. What is such a name already is returned unchanged, so an id
-    read from a store can be given back. A name that would be longer than 200 characters is cut and ends in ``~``
-    and 16 hexadecimal digits of its SHA-256.
+    Letters, digits, ``-``, ``.``, ``_`` and ``~`` stay; the result never holds ``/`` or ``@``, never is ``.`` or
+    ``..``, and never begins with the ``__`` that Zarr reserves. What is such a name already is returned unchanged, so
+    an id read from a store can be given back. A name that would be longer than 200 characters is cut and ends in
+    ``~`` and 16 hexadecimal digits of its SHA-256.
 
     >>> safe_name("cohort/päivä 1.svs")
     'cohort%2Fp%C3%A4iv%C3%A4%201.svs'

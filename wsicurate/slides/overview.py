@@ -65,9 +65,7 @@ def read_overview(slide: Slide, slide_mpp: float, *, mpp: float = OVERVIEW_MPP) 
 Block = tuple[slice, slice]
 
 
-def _fill(
-    slide: Slide, level: int, block: Block, pixels: NDArray[np.uint8], unreadable: NDArray[np.bool_]
-) -> None:
+def _fill(slide: Slide, level: int, block: Block, pixels: NDArray[np.uint8], unreadable: NDArray[np.bool_]) -> None:
     """Fill one block of the overview from ``level``; on failure in quarters, then from the next finer level."""
     try:
         pixels[block] = _read_block(slide, level, block, pixels.shape)

@@ -78,9 +78,7 @@ def _believed_mpp(metadata: SlideMetadata, doubts: list[str]) -> float | None:
     x, y = metadata.mpp
     if not (is_plausible_mpp(x) and is_plausible_mpp(y)):
         stated = f"{x:g}" if x == y else f"{x:g} x {y:g}"
-        doubts.append(
-            f"the metadata's {stated} µm/px is not believed (outside {MPP_RANGE[0]:g} to {MPP_RANGE[1]:g})"
-        )
+        doubts.append(f"the metadata's {stated} µm/px is not believed (outside {MPP_RANGE[0]:g} to {MPP_RANGE[1]:g})")
         return None
     if abs(x - y) > MAX_ANISOTROPY * min(x, y):
         doubts.append(f"the metadata's {x:g} x {y:g} µm/px is not believed (x and y differ)")

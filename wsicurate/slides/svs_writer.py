@@ -1,7 +1,8 @@
 """Writes Aperio-style SVS files tile by tile; any number of tiles may share the same bytes.
 
-That sharing is why this is not left to a library: a slide of 100,000 x 100,000 pixels takes megabytes, and seconds. The file is a BigTIFF
-(https://www.awaresystems.be/imaging/tiff/bigtiff.html): level 0, a thumbnail, the other levels, as Aperio orders them.
+That sharing is why this is not left to a library: a slide of 100,000 x 100,000 pixels takes megabytes, and seconds.
+The file is a BigTIFF (https://www.awaresystems.be/imaging/tiff/bigtiff.html): level 0, a thumbnail, the other levels,
+as Aperio orders them.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class TileEncoder:
         """Compress uint8 (h, w, 3) RGB."""
         if self.compression == "jpeg":
             return encode_jpeg(tile, self.quality, "420")
-        return bytes(imagecodecs.jpeg2k_encode(np.ascontiguousarray(tile), level=self.quality, codecformat="j2k", numthreads=1))
+        return bytes(
+            imagecodecs.jpeg2k_encode(np.ascontiguousarray(tile), level=self.quality, codecformat="j2k", numthreads=1)
+        )
 
 
 @dataclass
@@ -84,9 +87,7 @@ class SvsWriter:
         objective_power: magnification, or None to leave it out.
     """
 
-    def __init__(
-        self, path: Path, encoder: TileEncoder, *, mpp: float | None, objective_power: float | None
-    ) -> None:
+    def __init__(self, path: Path, encoder: TileEncoder, *, mpp: float | None, objective_power: float | None) -> None:
         self._file: BinaryIO = path.open("wb")
         self._encoder = encoder
         self._mpp = mpp

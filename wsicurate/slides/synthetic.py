@@ -1,7 +1,8 @@
-"""Procedural slides with known ground truth: for tests, the demo and benchmarks, and for anyone who builds on wsicurate.
+"""Procedural slides with known ground truth: for tests, the demo, benchmarks, and whoever builds on wsicurate.
 
-A slide is painted at 20x (the *canvas*, 0.5 µm per pixel) from its seed alone and written as an Aperio-style SVS pyramid.
-Beside ``NAME.svs`` lies ``NAME.truth.npz``: tissue, kinds and artefacts per 8 µm, and where copies were planted.
+A slide is painted at 20x (the *canvas*, 0.5 µm per pixel) from its seed alone and written as an Aperio-style SVS
+pyramid. Beside ``NAME.svs`` lies ``NAME.truth.npz``: tissue, kinds and artefacts per 8 µm, and where copies were
+planted.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ class SyntheticSlide:
         compression: of the file.
         quality: JPEG quality, or the PSNR in dB that JPEG 2000 aims at.
         states_mpp, states_power: whether the file says its resolution and its objective power.
-        repeat_px: paint only a square of this many level-0 pixels and repeat it over the slide, every fourth one blank; the
-            tiles of the repeats are the same bytes in the file. For slides of any size in seconds.
+        repeat_px: paint only a square of this many level-0 pixels and repeat it over the slide, every fourth one
+            blank; the tiles of the repeats are the same bytes in the file. For slides of any size in seconds.
     """
 
     width: int = 20_000
@@ -90,8 +91,8 @@ class SyntheticSlide:
             raise ConfigError(f"the slide is {self.width}x{self.height}; give at least 512 pixels a side")
         if self.repeat_px is not None and self.repeat_px % (self.tile_px * _LEVEL_STEP ** (_LEVELS - 1)):
             raise ConfigError(
-                f"repeat_px is {self.repeat_px}; give a multiple of {self.tile_px * _LEVEL_STEP ** (_LEVELS - 1)}, so that it "
-                "is whole tiles at every level"
+                f"repeat_px is {self.repeat_px}; give a multiple of {self.tile_px * _LEVEL_STEP ** (_LEVELS - 1)}, "
+                "so that it is whole tiles at every level"
             )
 
     @property
@@ -102,7 +103,7 @@ class SyntheticSlide:
 
 @dataclass(frozen=True)
 class Copy:
-    """A planted copy: level-0 pixels of both top-left corners, edge ``size``, and the symmetry that turns source into copy.
+    """A planted copy: level-0 pixels of both top-left corners, its edge, and how the source was turned.
 
     ``symmetry`` 0 to 7: that many quarter turns counter-clockwise (modulo 4), mirrored left to right first from 4 on.
     """
@@ -142,7 +143,7 @@ class GroundTruth:
     @property
     def tissue(self) -> NDArray[np.bool_]:
         """bool: not glass."""
-        return self.kinds != Kind.GLASS
+        return np.asarray(self.kinds != Kind.GLASS)
 
     def labels(self, xy: NDArray[np.int32], size: float) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """The commonest kind within square windows, and its share.
@@ -265,9 +266,7 @@ class _Canvas:
             if min(slide.width, slide.height) // step >= 64:
                 shape = (slide.height // step, slide.width // step, 3)
                 pictures.append(np.zeros(shape, dtype=np.uint8))
-        places = list(
-            itertools.product(range(0, slide.height, self._block_px), range(0, slide.width, self._block_px))
-        )
+        places = list(itertools.product(range(0, slide.height, self._block_px), range(0, slide.width, self._block_px)))
         shared: dict[bytes, tuple[int, int]] = {}
         with ThreadPoolExecutor(_THREADS) as threads:
             for start in range(0, len(places), _THREADS):
@@ -281,16 +280,16 @@ class _Canvas:
                 self._write_tiles(writer, level_of_picture, picture, 0, 0, shared, threads)
         smallest = pictures[-1] if pictures else self._block((0, 0))
         factor = max(1.0, max(smallest.shape[:2]) / 768)
-        writer.set_thumbnail(
-            resample_area(smallest, int(smallest.shape[0] / factor), int(smallest.shape[1] / factor))
-        )
+        writer.set_thumbnail(resample_area(smallest, int(smallest.shape[0] / factor), int(smallest.shape[1] / factor)))
         return self._truth()
 
     def _truth(self) -> GroundTruth:
         slide = self.slide
         pale = self._layout.thickness < 0.6
         factor = 2  # layout cells are twice as large
-        pale = np.repeat(np.repeat(pale, factor, axis=0), factor, axis=1)[: self._kinds.shape[0], : self._kinds.shape[1]]
+        pale = np.repeat(np.repeat(pale, factor, axis=0), factor, axis=1)[
+            : self._kinds.shape[0], : self._kinds.shape[1]
+        ]
         return GroundTruth(
             width=slide.width,
             height=slide.height,
@@ -305,7 +304,7 @@ class _Canvas:
         )
 
     def _place_copies(self) -> tuple[Copy, ...]:
-        """Sources and places of copies: distinct cells of the 20x patch lattice that lie deep in tissue other than fat."""
+        """Sources and places of copies: distinct cells of the 20x patch lattice, deep in tissue other than fat."""
         step = COPY_PX // 32
         solid = (self._layout.outline > 0.3) & (self._layout.scores[Kind.FAT] < 0)
         rows, columns = solid.shape[0] // step, solid.shape[1] // step
@@ -342,7 +341,9 @@ class _Canvas:
         self._note_kinds(kinds[margin:-margin, margin:-margin], inner)
         image = np.asarray(cv2.convertScaleAbs(pixels), dtype=np.uint8)
         if scale > 1:
-            image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
+            image = np.asarray(
+                cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), dtype=np.uint8
+            )
         edge = margin * scale
         image = image[edge:-edge, edge:-edge][: slide.height - top, : slide.width - left]
         if not kinds.any():
@@ -393,7 +394,7 @@ class _Canvas:
 
         def compress(place: tuple[int, int]) -> tuple[bytes, bytes]:
             tile = _padded(pixels[place[0] : place[0] + size, place[1] : place[1] + size], size)
-            key = hashlib.blake2b(tile, digest_size=16).digest()
+            key = hashlib.blake2b(tile.tobytes(), digest_size=16).digest()
             return key, b"" if key in shared else encode(tile)
 
         for (row, column), (key, data) in zip(places, threads.map(compress, places), strict=True):
@@ -482,10 +483,13 @@ class CohortSlide:
     site: str
 
 
-def cohort_names(slides: int, patients: int, sites: int, seed: int, *, frozen: Sequence[int] = ()) -> Iterator[tuple[str, str, int]]:
+def cohort_names(
+    slides: int, patients: int, sites: int, seed: int, *, frozen: Sequence[int] = ()
+) -> Iterator[tuple[str, str, int]]:
     """TCGA-like names of a cohort: (name without ending, patient, number of the site).
 
-    Slides go round the patients, patients round the sites. The slides numbered in ``frozen`` are named as frozen sections.
+    Slides go round the patients, patients round the sites. The slides numbered in ``frozen`` are named as frozen
+    sections.
     """
     letters = "ABCDEFGHJKLMNPQRSTUVWXYZ"
     for number in range(slides):

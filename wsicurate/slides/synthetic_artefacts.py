@@ -1,4 +1,4 @@
-"""What goes wrong with real slides: pen, folds, places out of focus. Maps of 16 canvas pixels (8 µm) a cell, and how they look."""
+"""What goes wrong with real slides: pen, folds, places out of focus; maps of 16 canvas pixels (8 µm) a cell."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ class Artefacts:
         folds = _sampled(self.folds, region)
         if folds.max() > 0.01:
             doubled = pixels * pixels * np.float32(0.9 / 250)
-            pixels = pixels + (doubled - pixels) * folds[..., None]
+            pixels = np.asarray(pixels + (doubled - pixels) * folds[..., None], dtype=np.float32)
         blur = _sampled(self.blur, region)
         if blur.max() > 0.01:
             soft = cv2.GaussianBlur(pixels, (0, 0), _BLUR_SIGMA)
-            pixels = pixels + (soft - pixels) * blur[..., None]
+            pixels = np.asarray(pixels + (soft - pixels) * blur[..., None], dtype=np.float32)
         for ink, opacity in self.pens:
             cover = _sampled(opacity, region)
             if cover.max() > 0.01:
                 passed = np.array(ink, dtype=np.float32) / 255
-                pixels = pixels * (1 - cover[..., None] * (1 - passed))
+                pixels = np.asarray(pixels * (1 - cover[..., None] * (1 - passed)), dtype=np.float32)
         return pixels
 
     def pen_mask(self) -> NDArray[np.bool_]:
@@ -63,7 +63,14 @@ class Artefacts:
 
 
 def make_artefacts(
-    layout: Layout, width_px: int, height_px: int, seed: int, *, pens: Sequence[str] = (), folds: int = 0, blurred: int = 0
+    layout: Layout,
+    width_px: int,
+    height_px: int,
+    seed: int,
+    *,
+    pens: Sequence[str] = (),
+    folds: int = 0,
+    blurred: int = 0,
 ) -> Artefacts:
     """Place artefacts on a slide.
 
@@ -122,7 +129,14 @@ def _fold(inside: NDArray[np.bool_], generator: np.random.Generator) -> Field:
     steps = np.linspace(-1, 1, 24) * min(inside.shape) * generator.uniform(0.12, 0.25)
     turned = angle + bend * steps / max(1.0, np.abs(steps).max())
     path = np.stack([column + steps * np.cos(turned), row + steps * np.sin(turned)], axis=1)
-    cv2.polylines(canvas, [np.rint(path).astype(np.int32).reshape(-1, 1, 2)], False, 255, int(generator.integers(4, 8)), cv2.LINE_AA)
+    cv2.polylines(
+        canvas,
+        [np.rint(path).astype(np.int32).reshape(-1, 1, 2)],
+        False,
+        255,
+        int(generator.integers(4, 8)),
+        cv2.LINE_AA,
+    )
     canvas[~inside] = 0
     return np.asarray(cv2.GaussianBlur(canvas, (0, 0), 0.6).astype(np.float32) / 255, dtype=np.float32)
 
@@ -136,4 +150,4 @@ def _sampled(field: Field, region: Region) -> Field:
     part = field[rows[:, None], columns]
     if part.max() <= 0.01:
         return np.zeros((region.height, region.width), dtype=np.float32)
-    return np.clip(enlarged(part, TRUTH_PX, coarse, region), 0, 1)
+    return np.asarray(np.clip(enlarged(part, TRUTH_PX, coarse, region), 0, 1))

@@ -78,8 +78,8 @@ def make_layout(
 ) -> Layout:
     """Lay out a slide.
 
-    Tissue is one to three rounded pieces with ragged borders. Tumour grows in nests within the stroma, necrosis in the middle of large nests,
-    fat along the rim, glands in groups; the rare kind in a few round pools.
+    Tissue is one to three rounded pieces with ragged borders. Tumour grows in nests within the stroma, necrosis in
+    the middle of large nests, fat along the rim, glands in groups; the rare kind in a few round pools.
 
     Args:
         width_px: canvas pixels.
@@ -104,14 +104,14 @@ def make_layout(
         feature = _power_of_two(min(width, height) / 5)
         nests = fractal_noise(whole, max(4, feature // 2), seed + 11, 4)
         glands = fractal_noise(whole, max(4, feature // 2), seed + 12, 3)
-        fat = fractal_noise(whole, max(8, feature), seed + 13, 3) + 0.25 * (1 - rim)
+        fat = fractal_noise(whole, max(8, feature), seed + 13, 3) + np.float32(0.25) * (1 - rim)
         scores[Kind.FAT] = _share_of(fat, inside, shares.get(Kind.FAT, 0))
         left = inside & (scores[Kind.FAT] < 0)
         scores[Kind.TUMOUR] = _share_of(nests, left, _of_rest(shares, Kind.TUMOUR, left, inside))
         left &= scores[Kind.TUMOUR] < 0
         scores[Kind.GLANDS] = _share_of(glands, left, _of_rest(shares, Kind.GLANDS, left, inside))
         tumour = inside & (scores[Kind.TUMOUR] > 0)
-        core = np.minimum(_distance(tumour), 30) / 30 + 0.4 * fractal_noise(whole, 16, seed + 14, 3)
+        core = np.minimum(_distance(tumour), 30) / np.float32(30) + np.float32(0.4) * fractal_noise(whole, 16, seed + 14, 3)
         scores[Kind.NECROSIS] = 2 * _share_of(core, tumour, _of_rest(shares, Kind.NECROSIS, tumour, inside))
         scores[Kind.MUCIN] = 4 * _pools(inside, shares.get(Kind.MUCIN, 0), generator, whole, seed)
     thickness = 0.85 + 0.3 * fractal_noise(whole, _power_of_two(min(width, height) / 3), seed + 15, 4)
@@ -135,7 +135,10 @@ def _outline(whole: Region, seed: int, generator: np.random.Generator, tissue: f
         long, short = generator.uniform(0.8, 1.15), generator.uniform(0.55, 0.9)
         across = (columns - x) / (width / pieces * 0.5)
         down = (rows - y) / (height * 0.5)
-        turned = (across * np.cos(angle) + down * np.sin(angle)) / long, (down * np.cos(angle) - across * np.sin(angle)) / short
+        turned = (
+            (across * np.cos(angle) + down * np.sin(angle)) / long,
+            (down * np.cos(angle) - across * np.sin(angle)) / short,
+        )
         field = np.maximum(field, 1 - np.sqrt(turned[0] ** 2 + turned[1] ** 2))
     ragged = fractal_noise(whole, _power_of_two(min(width, height) / 2), seed + 10, 4) - 0.5
     field = field + np.float32(0.9) * ragged
@@ -143,7 +146,7 @@ def _outline(whole: Region, seed: int, generator: np.random.Generator, tissue: f
     field = np.minimum(field, (edge - 0.03) * 8)
     cut = np.quantile(field, 1 - min(tissue, 0.85))
     gradient = 0.03 * max(min(width, height), 320)  # so that borders of small slides are not frayed to pieces
-    return ((field - cut) * np.float32(gradient)).astype(np.float32)
+    return np.asarray((field - cut) * np.float32(gradient), dtype=np.float32)
 
 
 def _share_of(field: Field, where: NDArray[np.bool_], share: float) -> Field:
@@ -160,9 +163,7 @@ def _of_rest(shares: Mapping[Kind, float], kind: Kind, rest: NDArray[np.bool_], 
     return shares.get(kind, 0) * float(inside.sum()) / max(1.0, float(rest.sum()))
 
 
-def _pools(
-    inside: NDArray[np.bool_], share: float, generator: np.random.Generator, whole: Region, seed: int
-) -> Field:
+def _pools(inside: NDArray[np.bool_], share: float, generator: np.random.Generator, whole: Region, seed: int) -> Field:
     """Round pools within the tissue that together cover ``share`` of it: positive inside."""
     field = np.full(inside.shape, -9, dtype=np.float32)
     deep = np.argwhere(_distance(inside) > 6)
@@ -180,7 +181,10 @@ def _pools(
 
 
 def spots(where: NDArray[np.bool_], count: int, size: float, generator: np.random.Generator) -> list[Field]:
-    """Ellipses centred within ``where``, of about ``size`` times the map's shorter side: each 1 in its middle, 0 on its border."""
+    """Ellipses centred within ``where``: each 1 in its middle, 0 on its border.
+
+    Their radius is about ``size`` times the map's shorter side.
+    """
     candidates = np.argwhere(where)
     height, width = where.shape
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)

@@ -1,4 +1,4 @@
-"""Random fields that are functions of position: any piece of a slide can be painted alone, in any order, and fits its neighbours."""
+"""Random fields that are functions of position: any piece of a slide can be painted alone and fits its neighbours."""
 
 from __future__ import annotations
 

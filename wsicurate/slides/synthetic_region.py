@@ -1,4 +1,4 @@
-"""A rectangle of the canvas on which synthetic slides are painted: pixels at 20x (0.5 µm), whatever the slide's own scale."""
+"""A rectangle of the canvas on which synthetic slides are painted: pixels at 20x (0.5 µm)."""
 
 from __future__ import annotations
 

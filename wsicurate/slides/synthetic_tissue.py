@@ -223,11 +223,11 @@ def _streak_texture(seed: int) -> Field:
 
 def _grid(region: Region, spacing: int, seed: int) -> tuple[NDArray[np.int64], ...]:
     """Jittered grid positions in and around a region: x, y relative to it, and the grid's own column and row."""
-    columns, rows = np.meshgrid(
+    across, down = np.meshgrid(
         np.arange((region.x - spacing) // spacing, (region.x + region.width) // spacing + 2),
         np.arange((region.y - spacing) // spacing, (region.y + region.height) // spacing + 2),
     )
-    columns, rows = columns.ravel(), rows.ravel()
+    columns, rows = across.ravel(), down.ravel()
     x = (columns + 0.5 + 0.9 * (hash_unit(columns, rows, seed) - 0.5)) * spacing - region.x
     y = (rows + 0.5 + 0.9 * (hash_unit(columns, rows, seed + 1) - 0.5)) * spacing - region.y
     return x.astype(np.int64), y.astype(np.int64), columns, rows
@@ -247,7 +247,7 @@ def _fat_walls(region: Region, seed: int) -> Field:
     walls[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     walls[1:] |= labels[1:] != labels[:-1]
     blurred = cv2.GaussianBlur(walls.astype(np.float32), (0, 0), 1.5)
-    return np.clip(blurred * 3.2, 0, 1)
+    return np.asarray(np.clip(blurred * np.float32(3.2), 0, 1))
 
 
 def _paint_nuclei(haematoxylin: Field, kinds: NDArray[np.uint8], region: Region, seed: int) -> None:
@@ -267,7 +267,15 @@ def _paint_nuclei(haematoxylin: Field, kinds: NDArray[np.uint8], region: Region,
     shade = dark * (0.55 + 0.8 * hash_unit(columns, rows, seed + 75))
     canvas = np.zeros(kinds.shape, dtype=np.uint8)
     for index in np.flatnonzero(chosen).tolist():
-        _ellipse(canvas, x[index], y[index], long[index] * size[index], short[index] * size[index] * slim[index], angle[index], shade[index])
+        _ellipse(
+            canvas,
+            x[index],
+            y[index],
+            long[index] * size[index],
+            short[index] * size[index] * slim[index],
+            angle[index],
+            shade[index],
+        )
     _add_nuclei(haematoxylin, canvas, region, seed)
 
 

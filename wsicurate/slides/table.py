@@ -80,7 +80,9 @@ def read_slide_table(path: Path) -> list[SlideRow]:
 
 def _row(path: Path, line: int, record: Mapping[str, str | list[str] | None]) -> SlideRow:
     if record.get(""):
-        raise SlideTableError(f"{path}, line {line}: more cells than the header has columns; quote cells that hold commas")
+        raise SlideTableError(
+            f"{path}, line {line}: more cells than the header has columns; quote cells that hold commas"
+        )
     cells = {key.strip(): str(value or "").strip() for key, value in record.items()}
     if not cells["slide"]:
         raise SlideTableError(f"{path}, line {line}: the column 'slide' is empty; name the slide or delete the line")

@@ -1,9 +1,9 @@
 """TCGA barcodes: what a file name of The Cancer Genome Atlas says.
 
 ``TCGA-A2-A1G0-01Z-00-DX1.9ECB0B8A-EF4E-45A9-82AC-EF36375DEF65.svs`` reads: project TCGA, tissue source site A2,
-patient TCGA-A2-A1G0, sample 01Z (type 01, a primary tumour; vial Z), portion 00, slide DX1. Kinds: ``DX`` is a diagnostic
-slide (FFPE); ``TS``, ``MS`` and ``BS`` are the top, middle and bottom frozen sections of a portion. Which study (BRCA,
-HNSC, ...) a patient belongs to does not stand in the barcode.
+patient TCGA-A2-A1G0, sample 01Z (type 01, a primary tumour; vial Z), portion 00, slide DX1. Kinds: ``DX`` is a
+diagnostic slide (FFPE); ``TS``, ``MS`` and ``BS`` are the top, middle and bottom frozen sections of a portion. Which
+study (BRCA, HNSC, ...) a patient belongs to does not stand in the barcode.
 
 Source: https://docs.gdc.cancer.gov/Encyclopedia/pages/TCGA_Barcode/
 """

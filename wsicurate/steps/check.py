@@ -93,7 +93,9 @@ def check(
         elif leases.holder(work_path(key)):
             in_progress.append(key)
         else:
-            problems.append(Problem(slide_path(key), "it is unfinished and nobody works on it; run the same tile command again"))
+            problems.append(
+                Problem(slide_path(key), "it is unfinished and nobody works on it; run the same tile command again")
+            )
     folders = [Path(folder) for folder in slides]
     patches = size = done = 0
     crew = Crew(workers or usable_cores(), executor)
@@ -165,5 +167,3 @@ def _loose_ends(store: LocalBytes) -> Iterator[Problem]:
         if owner is None or owner.is_dead():
             where = path.relative_to(store.root).as_posix()
             yield Problem(where, "an interrupted run left it; run the same tile command again, or remove it")
-
-

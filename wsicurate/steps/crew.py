@@ -53,8 +53,8 @@ class Crew:
     """Runs tasks on an executor, a bounded number of them at once.
 
     The default executor is a pool of spawned processes. When one of them dies (a reader that crashes, a kernel that
-    kills for memory), the pool is built anew and the tasks that were in flight are run again one at a time; the one that
-    brings its process down alone is reported as `WorkerCrashedError`, all others finish.
+    kills for memory), the pool is built anew and the tasks that were in flight are run again one at a time; the one
+    that brings its process down alone is reported as `WorkerCrashedError`, all others finish.
 
     Args:
         workers: number of processes.
@@ -184,15 +184,15 @@ def _end_with(sentinel: int) -> None:
 class _WorkerContext(multiprocessing.context.SpawnContext):
     """Spawned processes that are known by name and do not run the user's script again.
 
-    Spawning normally imports the parent's main script in the child, which breaks scripts without a main guard. Our tasks live in
-    modules, so the main script is hidden while a worker is started.
+    Spawning normally imports the parent's main script in the child, which breaks scripts without a main guard. Our
+    tasks live in modules, so the main script is hidden while a worker is started.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.processes: list[multiprocessing.context.SpawnProcess] = []
 
-    def Process(self, *args: Any, **keywords: Any) -> multiprocessing.context.SpawnProcess:  # type: ignore[override]  # noqa: N802
+    def Process(self, *args: Any, **keywords: Any) -> multiprocessing.context.SpawnProcess:  # type: ignore[override]
         """A process, as `concurrent.futures` asks for it."""
         process = _Worker(*args, **keywords)
         self.processes.append(process)
@@ -208,9 +208,9 @@ class _WorkerContext(multiprocessing.context.SpawnContext):
 
 class _Worker(multiprocessing.context.SpawnProcess):
     @staticmethod
-    def _Popen(process_obj: Any) -> Any:  # noqa: N802
+    def _Popen(process_obj: Any) -> Any:
         with _hidden_main():
-            return multiprocessing.context.SpawnProcess._Popen(process_obj)  # type: ignore[attr-defined]
+            return multiprocessing.context.SpawnProcess._Popen(process_obj)
 
 
 @contextmanager

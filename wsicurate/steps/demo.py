@@ -36,7 +36,7 @@ class DemoReport:
 
 
 def demo_cohort(width: int = 6_144, height: int = 5_120) -> list[SyntheticSlide]:
-    """The demo's slides: what a laboratory's folder holds, trouble included. The last one does not state its resolution."""
+    """The demo's slides: what a laboratory's folder holds, trouble included. The last states no resolution."""
     base = SyntheticSlide(width=width, height=height, seed=11)
     return [
         replace(base, seed=11, pens=("green", "black"), copies=4),

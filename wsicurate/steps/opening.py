@@ -25,8 +25,8 @@ def open_store(path: str | Path, *, slides: Sequence[str | Path] = ()) -> Store:
 
     Args:
         path: the store's folder.
-        slides: folders to look for the slides in, should they have moved since; needed by ``codec=none`` alone. A slide is
-            known by its size and sampled hash, whatever its name is now.
+        slides: folders to look for the slides in, should they have moved since; needed by ``codec=none`` alone. A
+            slide is known by its size and sampled hash, whatever its name is now.
 
     Returns:
         The store. Slides that are finished later are not in it: open it again.
@@ -98,7 +98,9 @@ class SlidePixels:
                 f"{record.name} is not at {path}{where}; name the folder it is in now: open_store(..., slides=[FOLDER])"
             )
         if record.source["files"] == 1 and quick_hash([path]) != wanted:
-            raise SlideChangedError(f"{path} is not the file that was tiled as {record.name}; restore it, or tile again")
+            raise SlideChangedError(
+                f"{path} is not the file that was tiled as {record.name}; restore it, or tile again"
+            )
         return path
 
     def _search(self) -> dict[str, tuple[Path, ...]]:

@@ -17,7 +17,16 @@ from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.layout import RUNS
 
 #: Packages whose version can change a pixel or a byte.
-_PACKAGES = ("numpy", "opencv-python-headless", "openslide-python", "openslide-bin", "pillow", "simplejpeg", "numcodecs", "zarr")
+_PACKAGES = (
+    "numpy",
+    "opencv-python-headless",
+    "openslide-python",
+    "openslide-bin",
+    "pillow",
+    "simplejpeg",
+    "numcodecs",
+    "zarr",
+)
 
 
 def write_run(

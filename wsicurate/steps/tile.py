@@ -101,7 +101,8 @@ def tile(
 ) -> TileReport:
     """Cut slides into tissue patches and store them.
 
-    Every slide is surveyed (resolution, tissue mask, plan), cut in segments that any worker can take, and committed by writing its mark last.
+    Every slide is surveyed (resolution, tissue mask, plan), cut in segments that any worker can take, and committed
+    by writing its mark last.
     What is finished is never done again: run the same call after an interruption, and it goes on. Slides that cannot be
     tiled are reported, and stop nobody.
 
@@ -109,8 +110,8 @@ def tile(
         slides: slide files and folders, searched to any depth.
         store: the store's folder; made if it is not there.
         config: settings; `TileConfig` has the defaults.
-        executor: where the work runs; a pool of ``config.workers`` processes by default. Tasks are plain functions of one picklable
-            argument; workers must see slides and store under the same paths.
+        executor: where the work runs; a pool of ``config.workers`` processes by default. Tasks are plain functions of
+            one picklable argument; workers must see slides and store under the same paths.
         progress: called from this thread as work goes on.
 
     Returns:
@@ -250,9 +251,14 @@ class _Run:
         ours = {job.key for job in self._waiting if self._is_wanted(job)}
         others = [key for key, _ in read_slides(self.bytes) if key not in ours] if found else []
         if found and (others or not self.config.overwrite):
-            kept = f", and {len(others)} slides of it are not redone (such as {others[0]})" if self.config.overwrite else ""
+            kept = (
+                f", and {len(others)} slides of it are not redone (such as {others[0]})"
+                if self.config.overwrite
+                else ""
+            )
             raise StoreSettingsError(
-                f"the store {name} was made with other settings: {'; '.join(found)}{kept}. Use the same settings, or another -o"
+                f"the store {name} was made with other settings: {'; '.join(found)}{kept}. "
+                "Use the same settings, or another -o"
                 + ("" if self.config.overwrite else ", or --overwrite to redo its slides")
             )
         if self.config.dry_run:
@@ -324,7 +330,9 @@ class _Run:
             time.sleep(_POLL_S)
 
     def _take_back(self, done: Done) -> None:
-        kind, job, patches = done.tag
+        kind: str = done.tag[0]
+        job: _Job = done.tag[1]
+        patches: int = done.tag[2]
         if self._active.get(job.source.slide_id) is not job:
             return  # its slide failed meanwhile
         if done.error is not None:
@@ -422,7 +430,10 @@ class _Run:
             reason, message = "no_tissue", "no tissue was found; it is in the store with no patches"
         elif not stored:
             example = next(iter(record.messages.values()), "")
-            reason, message = "no_patches", f"none of its {record.counts['planned']:,} planned patches could be read: {example}"
+            reason, message = (
+                "no_patches",
+                f"none of its {record.counts['planned']:,} planned patches could be read: {example}",
+            )
         elif record.messages:
             message = next(iter(record.messages.values()))
         self._finish(job, "tiled", reason, message, patches=stored, megabytes=self._megabytes(job), record=record)
@@ -470,7 +481,11 @@ class _Run:
         record: SlideRecord | None = None,
         details: Mapping[str, Any] | None = None,
     ) -> None:
-        facts = {} if record is None else {"reader": record.reader, "resolution": record.resolution, "reading": record.reading}
+        facts = (
+            {}
+            if record is None
+            else {"reader": record.reader, "resolution": record.resolution, "reading": record.reading}
+        )
         outcome = SlideOutcome(
             slide_id=job.source.slide_id,
             name=job.source.name,
@@ -526,5 +541,3 @@ def _present(value: T | None) -> T:
 def reasons(outcomes: Iterable[SlideOutcome]) -> Counter[tuple[Status, str]]:
     """Number of slides by status and reason."""
     return Counter((outcome.status, outcome.reason) for outcome in outcomes)
-
-

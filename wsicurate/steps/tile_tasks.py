@@ -1,4 +1,4 @@
-"""What workers do for `tile`: survey a slide, cut a segment of its patches, commit it. Plain functions of one argument."""
+"""What workers do for `tile`: survey a slide, cut a segment, commit. Plain functions of one picklable argument."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ class Survey:
     Attributes:
         record: attributes for the store; counts and hash are still to come unless ``is_committed``.
         stamp: of its files when it was looked at.
-        is_committed: the store holds these patches already; ``record`` is theirs, with the slide table's words of today.
+        is_committed: the store holds these patches already; ``record`` is theirs, with the slide table's words of
+            today.
         plan, read_plan, lattice: what to read; None where committed.
         overview, overview_downsample, mask, mask_downsample: pictures; None where committed.
         bytes_per_patch: estimated in a dry run, else 0.
@@ -270,11 +271,14 @@ def _as_committed(committed: SlideRecord, now: SlideRecord) -> SlideRecord:
                 for sentence in differences({part: committed.source[part]}, {part: now.source[part]})
             ]
         raise SlideChangedError(
-            f"{now.name}: the store holds it otherwise: {'; '.join(found)}. Redo it with --overwrite, or tile into a new store"
+            f"{now.name}: the store holds it otherwise: {'; '.join(found)}. "
+            "Redo it with --overwrite, or tile into a new store"
         )
     words = ("name", "tcga", "patient", "site", "kind", "label", "table")
     return dataclasses.replace(
-        committed, **{word: getattr(now, word) for word in words}, source={**committed.source, "path": now.source["path"]}
+        committed,
+        **{word: getattr(now, word) for word in words},
+        source={**committed.source, "path": now.source["path"]},
     )
 
 
@@ -379,5 +383,3 @@ def _opened(source: SlideSource, wanted: FileStamp) -> Slide:
     slide = open_slide(source.path, plain_images=source.row is not None)
     _kept = (identity, slide)
     return slide
-
-

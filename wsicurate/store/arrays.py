@@ -108,7 +108,7 @@ class ArrayMetadata:
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise StoreFormatError(f"the metadata of the array {name} cannot be used: {error}") from error
 
-    def keys(self) -> Iterator[tuple[str, tuple[slice, ...]]]:
+    def parts(self) -> Iterator[tuple[str, tuple[slice, ...]]]:
         """The stored keys below the array (``c/0/0``, ...) and the part of the array that each holds."""
         stored = self.shard or self.chunk
         counts = [-(-length // step) for length, step in zip(self.shape, stored, strict=True)]
@@ -152,7 +152,7 @@ def write_array(
         dimension_names=tuple(dimension_names),
         attributes=attributes or {},
     )
-    for key, part in metadata.keys():
+    for key, part in metadata.parts():
         store.put(f"{path}/{key}", [metadata.codec.encode(values[part])])
     store.put(f"{path}/zarr.json", [metadata.to_json()])
 
@@ -167,7 +167,7 @@ def read_array(store: ByteStore, path: str) -> Values:
     metadata = read_metadata(store, path)
     dtype = np.dtype(metadata.dtype)
     values = np.empty(metadata.shape, dtype=dtype)
-    for key, part in metadata.keys():
+    for key, part in metadata.parts():
         try:
             data = store.get(f"{path}/{key}")
         except KeyError:
@@ -225,7 +225,7 @@ class ItemArray:
             values = self.metadata.codec.decode(self.encoded(item), self.metadata.chunk, self._dtype)
         except CorruptStoreError as error:
             raise CorruptStoreError(f"{self._path}, item {item}: {error}") from error
-        return values[0]
+        return np.asarray(values[0])
 
     def key(self, shard: int) -> str:
         """Key of a shard."""
@@ -250,7 +250,7 @@ def write_items(store: ByteStore, path: str, items: Iterable[bytes], metadata: A
         raise ValueError("write_items needs sharded metadata")
     slots = metadata.shard[0]
     stream = iter(items)
-    for key, part in metadata.keys():
+    for key, part in metadata.parts():
         count = part[0].stop - part[0].start
         store.put(f"{path}/{key}", shard_parts(itertools.islice(stream, count), slots))
     store.put(f"{path}/zarr.json", [metadata.to_json()])

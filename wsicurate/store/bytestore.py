@@ -201,7 +201,7 @@ class LocalBytes:
     def children(self, prefix: str = "") -> list[str]:
         """See `ByteStore.children`."""
         try:
-            names = os.listdir(self.path(prefix))
+            names = [path.name for path in self.path(prefix).iterdir()]
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(name for name in names if not name.startswith(_PARTIAL))

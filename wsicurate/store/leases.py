@@ -1,9 +1,9 @@
 """Leases: who works on what, so that several runs can fill one store.
 
-A lease of generation g is the value ``<folder>/lease-g``; the highest generation counts. To take over from a dead holder
-is to create generation g + 1, which exactly one of several claimants can. A holder renews its lease by rewriting it; one
-that is overtaken notices when it looks for its successor. Should both go on for a moment, no harm is done: what they
-write is the same, byte for byte, and appears whole.
+A lease of generation g is the value ``<folder>/lease-g``; the highest generation counts. To take over from a dead
+holder is to create generation g + 1, which exactly one of several claimants can. A holder renews its lease by
+rewriting it; one that is overtaken notices when it looks for its successor. Should both go on for a moment, no harm
+is done: what they write is the same, byte for byte, and appears whole.
 
 A holder on the same machine is dead when its process is. One elsewhere, or one that hangs, is taken for dead when its
 lease was seen unchanged for `EXPIRY_S` by the claimant's own clock; the clocks of two machines are never compared.

@@ -168,5 +168,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
     """Sentences that name each setting that differs, in the order of ``after``."""
     keys = [*after, *(key for key in before if key not in after)]
     return [
-        f"{key} is {before.get(key)!r} there and {after.get(key)!r} now" for key in keys if before.get(key) != after.get(key)
+        f"{key} is {before.get(key)!r} there and {after.get(key)!r} now"
+        for key in keys
+        if before.get(key) != after.get(key)
     ]

@@ -73,5 +73,3 @@ def read_chunk(store: ByteStore, key: str, index: NDArray[np.uint64], slot: int)
     if len(data) != length:
         raise CorruptStoreError(f"chunk {slot} of the shard {key} reaches beyond its end")
     return data
-
-

@@ -113,9 +113,8 @@ class SlidePatches:
     @overload
     def __getitem__(self, index: slice | Sequence[int] | NDArray[Any]) -> Patches: ...
     def __getitem__(self, index: Index) -> Patches:
-        if isinstance(index, int | np.integer):
-            return self.read(_rows(index, len(self)))[0]
-        return self.read(_rows(index, len(self)))
+        patches = self.read(_rows(index, len(self)))
+        return np.asarray(patches[0]) if isinstance(index, int | np.integer) else patches
 
     def read(self, rows: NDArray[np.intp]) -> Patches:
         """Decode patches.
@@ -169,8 +168,8 @@ class SlidePatches:
 class Store:
     """An open patch store.
 
-    Index it like one array of all patches, slide after slide: an integer gives one patch (px, px, 3), a slice, a list of
-    integers or a boolean mask give (k, px, px, 3); all uint8 RGB. `slides` gives each slide's patches alone.
+    Index it like one array of all patches, slide after slide: an integer gives one patch (px, px, 3), a slice, a list
+    of integers or a boolean mask give (k, px, px, 3); all uint8 RGB. `slides` gives each slide's patches alone.
 
     Attributes:
         path: where it lies.
@@ -220,8 +219,9 @@ class Store:
         """The table of all patches, in the order of the store's index.
 
         Returns:
-            A pyarrow table with the columns ``slide_id, mpp, row, x, y, patient, site, kind, label`` and one per quality
-            score. ``row`` counts within the slide; ``x``, ``y`` are level-0 pixels; text columns are dictionaries.
+            A pyarrow table with the columns ``slide_id, mpp, row, x, y, patient, site, kind, label`` and one per
+            quality score. ``row`` counts within the slide; ``x``, ``y`` are level-0 pixels; text columns are
+            dictionaries.
         """
         import pyarrow as pa
 
@@ -280,8 +280,12 @@ def read_store_record(store: ByteStore, name: str) -> StoreRecord:
         data = store.get(ROOT)
     except KeyError:
         if store.children():
-            raise StoreFormatError(f"{name} exists and is not a store (it has no {ROOT}); choose another path") from None
-        raise StoreNotFoundError(f"there is no store at {name}; make one with: wsicurate tile SLIDES -o {name}") from None
+            raise StoreFormatError(
+                f"{name} exists and is not a store (it has no {ROOT}); choose another path"
+            ) from None
+        raise StoreNotFoundError(
+            f"there is no store at {name}; make one with: wsicurate tile SLIDES -o {name}"
+        ) from None
     return StoreRecord.from_json(data, name)
 
 
@@ -335,5 +339,3 @@ def _usable_cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
         return os.cpu_count() or 1
-
-

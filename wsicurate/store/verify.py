@@ -88,7 +88,9 @@ def verify_slide(store: ByteStore, key: str, store_record: StoreRecord, source: 
     attempt("", lambda: _check_record(key, record, store_record))
     arrays: dict[str, Values] = {}
     for name, check in _ARRAYS.items():
-        arrays_or_none = attempt(name, lambda name=name, check=check: _read_checked(store, path, name, check, record, expected))
+        arrays_or_none = attempt(
+            name, lambda name=name, check=check: _read_checked(store, path, name, check, record, expected)
+        )
         if arrays_or_none is not None:
             arrays[name] = arrays_or_none
     xy = arrays.get("xy", xy)
@@ -115,7 +117,9 @@ def _check_record(key: str, record: SlideRecord, store_record: StoreRecord) -> N
             "bytes": record.source["bytes"],
             "hash": record.source["quick_hash"],
         }
-        _expect(record.fingerprint == fingerprint_of(record.settings, facts), "its fingerprint does not fit its settings")
+        _expect(
+            record.fingerprint == fingerprint_of(record.settings, facts), "its fingerprint does not fit its settings"
+        )
 
 
 def _read_checked(
@@ -130,12 +134,14 @@ def _read_checked(
 
 def _note_keys(metadata: ArrayMetadata, path: str, expected: set[str]) -> None:
     expected.add(f"{path}/zarr.json")
-    expected.update(f"{path}/{key}" for key, _ in metadata.keys())
+    expected.update(f"{path}/{key}" for key, _ in metadata.parts())
 
 
 def _check_xy(values: Values, metadata: ArrayMetadata, record: SlideRecord) -> None:
     _check_corners(values)
-    _expect(len(values) == record.counts["stored"], f"{len(values)} patches, {record.counts['stored']} in the attributes")
+    _expect(
+        len(values) == record.counts["stored"], f"{len(values)} patches, {record.counts['stored']} in the attributes"
+    )
 
 
 def _check_corners(values: Values) -> None:
@@ -150,7 +156,10 @@ def _check_dropped_xy(values: Values, metadata: ArrayMetadata, record: SlideReco
 
 def _check_quality(values: Values, metadata: ArrayMetadata, record: SlideRecord) -> None:
     width = len(metadata.attributes["columns"])
-    _expect(values.shape == (record.counts["stored"], width) and values.dtype == np.float32, f"{values.dtype} {values.shape}")
+    _expect(
+        values.shape == (record.counts["stored"], width) and values.dtype == np.float32,
+        f"{values.dtype} {values.shape}",
+    )
     _expect(np.isfinite(values).all(), "some scores are not finite")
 
 
@@ -187,7 +196,9 @@ def _check_dropped(store: ByteStore, path: str, arrays: dict[str, Values], recor
     stated = record.counts["dropped"]
     _expect(found == stated, f"dropped for {dict(found)}, the attributes say {stated}")
     planned = record.counts["stored"] + sum(count for reason, count in found.items() if reason != NOT_SAMPLED)
-    _expect(planned == record.counts["planned"], f"{planned} planned patches, the attributes say {record.counts['planned']}")
+    _expect(
+        planned == record.counts["planned"], f"{planned} planned patches, the attributes say {record.counts['planned']}"
+    )
 
 
 def _check_patches(

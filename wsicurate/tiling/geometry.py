@@ -101,8 +101,8 @@ def plan_reading(
 class Lattice:
     """All patch positions of a slide: one grid, anchored at level-0 (0, 0).
 
-    With pitch p, column i covers the level-0 pixels [round(i*p), round((i+1)*p)), and rows likewise: windows touch, never
-    overlap, and none crosses the slide's edge.
+    With pitch p, column i covers the level-0 pixels [round(i*p), round((i+1)*p)), and rows likewise: windows touch,
+    never overlap, and none crosses the slide's edge.
 
     Attributes:
         pitch: level-0 pixels, at least 1.

@@ -144,7 +144,7 @@ def segments(cells: NDArray[np.int32], edge_cells: int = SEGMENT_CELLS) -> Itera
 
 
 def _edges(count: int, pitch: float) -> NDArray[np.float64]:
-    return np.rint(np.arange(count + 1) * pitch)
+    return np.asarray(np.rint(np.arange(count + 1) * pitch))
 
 
 def _interpolate(table: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,8 +16,8 @@ from wsicurate.errors import ConfigError
 SPECK_UM2 = 20_000.0
 HOLE_UM2 = 40_000.0
 
-#: Whatever absorbs more than this many grey levels is tissue, even if Otsu would split light tissue from dark: slides with
-#: little glass in view have no second class to find.
+#: Whatever absorbs more than this many grey levels is tissue, even if Otsu would split light tissue from dark: slides
+#: with little glass in view have no second class to find.
 SURE_ABSORPTION = 45.0
 
 #: Tissue must stand out from the glass by at least this many grey levels; below, a slide is blank.
@@ -35,8 +35,9 @@ class TissueMask(Protocol):
 def otsu_mask(overview: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
     """Otsu's threshold (IEEE Trans. SMC 1979, 9:62-66) on absorption, cleaned of specks and holes.
 
-    Absorption is how far the darkest of the three channels lies below the glass: stained tissue of either dye takes away
-    green at least, glass takes away nothing. The glass is the brightest common colour of the overview. A slide whose two
+    Absorption is how far the darkest of the three channels lies below the glass: stained tissue of either dye takes
+    away green at least, glass takes away nothing. The glass is the brightest common colour of the overview. A slide
+    whose two
     classes differ by less than `MIN_CONTRAST` grey levels is blank: Otsu would split noise. What absorbs more than
     `SURE_ABSORPTION` is tissue whatever the threshold.
 

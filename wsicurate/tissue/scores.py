@@ -17,8 +17,9 @@ _BLOCK_PX = 8
 def patch_scores(patch: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Score one patch.
 
-    - ``focus``: natural logarithm of 1 + the mean squared Laplacian of green, the channel in which both H&E stains absorb. At
-      20x about 3 and less is blurred, 5 and more is sharp (Pech-Pacheco et al., ICPR 2000, use the variance).
+    - ``focus``: natural logarithm of 1 + the mean squared Laplacian of green, the channel in which both H&E stains
+      absorb. At 20x about 3 and less is blurred, 5 and more is sharp (Pech-Pacheco et al., ICPR 2000, use the
+      variance).
     - ``pen``: share of blocks with ink's colours: blue or green strokes, saturated red, grey-black ink.
     - ``dark``: share of blocks darker than stained tissue gets: folds, ink, dirt.
     - ``blank``: share of blocks as light and colourless as glass.
