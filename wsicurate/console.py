@@ -27,12 +27,16 @@ _LINE_EVERY_S = 15.0
 
 _SLIDES_LISTED = 40
 
+#: Width of tables where there is no terminal.
+_PIPE_COLUMNS = 180
+
 _COLOURS = {"tiled": "green", "planned": "green", "updated": "green", "skipped": "yellow", "failed": "red"}
 
 
 def out() -> Console:
-    """The console of results: standard output, as wide as the terminal; unlimited in a pipe."""
-    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    """The console of results: standard output, as wide as the terminal, and wide enough for names in a pipe."""
+    is_terminal = sys.stdout.isatty()
+    return Console(width=None if is_terminal else _PIPE_COLUMNS, soft_wrap=not is_terminal, highlight=False)
 
 
 def complain(message: str) -> None:

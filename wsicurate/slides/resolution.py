@@ -35,9 +35,7 @@ class Resolution:
     warnings: tuple[str, ...]
 
 
-def resolve(
-    metadata: SlideMetadata, *, table_mpp: float | None = None, default_mpp: float | None = None, name: str = "slide"
-) -> Resolution:
+def resolve(metadata: SlideMetadata, *, table_mpp: float | None = None, default_mpp: float | None = None) -> Resolution:
     """Decide a slide's resolution: slide table, then metadata, then objective power, then the default.
 
     Metadata counts where it lies within `MPP_RANGE` and x and y agree; the objective power, where 10 / power
@@ -47,7 +45,6 @@ def resolve(
         metadata: what the file says.
         table_mpp: what the slide table says, µm per level-0 pixel.
         default_mpp: ``--default-mpp``.
-        name: for messages.
 
     Returns:
         The resolution, with warnings where a source was not believed or two disagree.
@@ -68,7 +65,7 @@ def resolve(
             return Resolution(mpp, origin, metadata.objective_power, warnings)
     found = "; ".join(doubts) or "the file states neither a resolution nor an objective power"
     raise NoResolutionError(
-        f"{name}: the resolution is not known: {found}. Give --default-mpp, or a row with an mpp in --slide-table"
+        f"its resolution is not known: {found}. Give --default-mpp, or a row with an mpp in --slide-table"
     )
 
 

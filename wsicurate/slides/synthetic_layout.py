@@ -100,7 +100,7 @@ def make_layout(
     scores = np.full((len(Kind), height, width), -9, dtype=np.float32)
     scores[Kind.STROMA] = 0
     if inside.any():
-        rim = np.minimum(_distance(inside), 40) / 40
+        rim = np.asarray(np.minimum(_distance(inside), 40) / 40, dtype=np.float32)
         feature = _power_of_two(min(width, height) / 5)
         nests = fractal_noise(whole, max(4, feature // 2), seed + 11, 4)
         glands = fractal_noise(whole, max(4, feature // 2), seed + 12, 3)
@@ -111,7 +111,9 @@ def make_layout(
         left &= scores[Kind.TUMOUR] < 0
         scores[Kind.GLANDS] = _share_of(glands, left, _of_rest(shares, Kind.GLANDS, left, inside))
         tumour = inside & (scores[Kind.TUMOUR] > 0)
-        core = np.minimum(_distance(tumour), 30) / np.float32(30) + np.float32(0.4) * fractal_noise(whole, 16, seed + 14, 3)
+        core = np.minimum(_distance(tumour), 30) / np.float32(30) + np.float32(0.4) * fractal_noise(
+            whole, 16, seed + 14, 3
+        )
         scores[Kind.NECROSIS] = 2 * _share_of(core, tumour, _of_rest(shares, Kind.NECROSIS, tumour, inside))
         scores[Kind.MUCIN] = 4 * _pools(inside, shares.get(Kind.MUCIN, 0), generator, whole, seed)
     thickness = 0.85 + 0.3 * fractal_noise(whole, _power_of_two(min(width, height) / 3), seed + 15, 4)

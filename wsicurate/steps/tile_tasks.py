@@ -167,7 +167,6 @@ def survey(task: SurveyTask) -> Survey:
         slide.metadata,
         table_mpp=source.row.mpp if source.row else None,
         default_mpp=config.default_mpp,
-        name=source.name,
     )
     settings = tile_settings(config)
     fingerprint = fingerprint_of(
@@ -271,8 +270,7 @@ def _as_committed(committed: SlideRecord, now: SlideRecord) -> SlideRecord:
                 for sentence in differences({part: committed.source[part]}, {part: now.source[part]})
             ]
         raise SlideChangedError(
-            f"{now.name}: the store holds it otherwise: {'; '.join(found)}. "
-            "Redo it with --overwrite, or tile into a new store"
+            f"the store holds it otherwise: {'; '.join(found)}. Redo it with --overwrite, or tile into a new store"
         )
     words = ("name", "tcga", "patient", "site", "kind", "label", "table")
     return dataclasses.replace(
