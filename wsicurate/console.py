@@ -41,7 +41,12 @@ def out() -> Console:
 
 def complain(message: str) -> None:
     """Print an error to standard error."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {escape(message)}")
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {_text(message)}")
+
+
+def _text(words: str) -> str:
+    """Words as they are: no markup, and printable even where a file name is no UTF-8."""
+    return escape(words.encode("utf-8", "backslashreplace").decode())
 
 
 class ProgressDisplay:
@@ -86,7 +91,7 @@ class ProgressDisplay:
         if self._first_patches is None:
             self._first_patches = progress.patches_done
         if progress.note:
-            self._console.print(escape(progress.note))
+            self._console.print(_text(progress.note))
         if progress.outcome is not None:
             self._outcome(progress, progress.outcome)
         elapsed = time.monotonic() - self._began
@@ -107,9 +112,9 @@ class ProgressDisplay:
         if self._bar is None:
             self._last_line = time.monotonic()
             place = f"[{progress.slides_done}/{progress.slides_total}]"
-            self._console.print(escape(f"{place} {outcome.name}: {_in_words(outcome)}"))
+            self._console.print(_text(f"{place} {outcome.name}: {_in_words(outcome)}"))
         elif outcome.status in ("skipped", "failed") or outcome.warnings:
-            self._console.print(escape(f"{outcome.name}: {_in_words(outcome)}"))
+            self._console.print(_text(f"{outcome.name}: {_in_words(outcome)}"))
 
 
 def _time_left(progress: Progress, rate: float) -> str:
@@ -166,14 +171,14 @@ def show_tiled(report: TileReport) -> None:
         )
     for outcome in report.outcomes:
         if outcome.status in ("skipped", "failed") or (outcome.message and outcome.status != "excluded"):
-            console.print(escape(f"{outcome.status} {outcome.name} ({outcome.reason or 'note'}): {outcome.message}"))
+            console.print(_text(f"{outcome.status} {outcome.name} ({outcome.reason or 'note'}): {outcome.message}"))
         for warning in outcome.warnings:
-            console.print(escape(f"warning {outcome.name}: {warning}"))
+            console.print(_text(f"warning {outcome.name}: {warning}"))
     if report.unmatched:
         names = ", ".join(repr(row.slide) for row in report.unmatched[:5])
         more = f" and {len(report.unmatched) - 5} more" if len(report.unmatched) > 5 else ""
         console.print(
-            escape(
+            _text(
                 f"warning: {len(report.unmatched)} rows of the slide table match no slide: {names}{more}; "
                 "check the paths"
             )
@@ -187,16 +192,16 @@ def _closing_line(console: Console, report: TileReport) -> None:
         for outcome in report.outcomes:
             if outcome.status == "planned":
                 console.print(
-                    escape(f"would tile {outcome.name}: {outcome.patches:,} patches, about {outcome.megabytes:,.1f} MB")
+                    _text(f"would tile {outcome.name}: {outcome.patches:,} patches, about {outcome.megabytes:,.1f} MB")
                 )
         console.print(
             f"dry run: {report.patches:,} patches of {report.count('planned', 'unchanged'):,} slides, "
-            f"about {size:,.1f} MB, would be in {escape(str(report.store))}; nothing was written"
+            f"about {size:,.1f} MB, would be in {_text(str(report.store))}; nothing was written"
         )
         return
     console.print(
         f"{report.patches:,} patches of {report.count('tiled', 'unchanged', 'updated'):,} slides, {size:,.1f} MB, in "
-        f"{escape(str(report.store))} ({_duration(report.seconds)})"
+        f"{_text(str(report.store))} ({_duration(report.seconds)})"
     )
 
 
@@ -204,9 +209,9 @@ def show_checked(report: CheckReport) -> None:
     """What `check` found."""
     console = out()
     for problem in report.problems:
-        console.print(escape(f"{problem.where}: {problem.what}"))
+        console.print(_text(f"{problem.where}: {problem.what}"))
     for key in report.in_progress:
-        console.print(escape(f"{key}: a run is at work on it; not checked"))
+        console.print(_text(f"{key}: a run is at work on it; not checked"))
     verdict = f"[red]{len(report.problems)} problems[/red]" if report.problems else "[green]all is well[/green]"
     console.print(
         f"{verdict}: {report.slides:,} slides, {report.patches:,} patches, {report.bytes / 1e6:,.1f} MB checked"
@@ -219,7 +224,7 @@ def show_info(summary: StoreInfo) -> None:
     record = summary.record
     codec = record.codec if record.quality is None else f"{record.codec} (quality {record.quality})"
     console.print(
-        escape(
+        _text(
             f"{summary.path}: {summary.patches:,} patches of {record.patch_px} px from {len(summary.slides):,} slides, "
             f"{sum(summary.bytes.values()) / 1e6:,.1f} MB, codec {codec}, format {record.format}"
         )
@@ -227,7 +232,7 @@ def show_info(summary: StoreInfo) -> None:
     table = Table("slide", "patches", "µm/px", "from", "patient", "kind", "MB")
     for key, slide in list(summary.slides.items())[:_SLIDES_LISTED]:
         table.add_row(
-            escape(slide.name),
+            _text(slide.name),
             f"{slide.counts['stored']:,}",
             f"{slide.reading['effective_mpp']:.4g}",
             str(slide.resolution["origin"]),
@@ -245,13 +250,13 @@ def show_info(summary: StoreInfo) -> None:
             "patches dropped: " + ", ".join(f"{count:,} {reason}" for reason, count in summary.dropped.items())
         )
     for key in summary.unfinished:
-        console.print(escape(f"unfinished: {key}; run the same tile command again"))
+        console.print(_text(f"unfinished: {key}; run the same tile command again"))
     if summary.last_run is not None:
         bad = [slide for slide in summary.last_run["slides"] if slide["status"] in ("skipped", "failed")]
         run = summary.last_run
-        console.print(escape(f"last run: {run['verb']}, {run['ended']}, {_duration(run['seconds'])}"))
+        console.print(_text(f"last run: {run['verb']}, {run['ended']}, {_duration(run['seconds'])}"))
         for slide in bad:
-            console.print(escape(f"{slide['status']} {slide['name']} ({slide['reason']}): {slide['message']}"))
+            console.print(_text(f"{slide['status']} {slide['name']} ({slide['reason']}): {slide['message']}"))
 
 
 def show_demo(report: DemoReport) -> None:
@@ -266,4 +271,4 @@ def show_demo(report: DemoReport) -> None:
         (report.store, "the store: wsicurate info, wsicurate check, or zarr.open_group"),
         (report.slides, "the slides and their ground truth"),
     ):
-        console.print(escape(f"  {path}  {what}"))
+        console.print(_text(f"  {path}  {what}"))

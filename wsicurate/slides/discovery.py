@@ -204,10 +204,17 @@ def _files_below(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         visited.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if "zarr.json" in files:  # a store that somebody put among the slides
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
         for name in sorted(files):
-            if not name.startswith("."):
+            if not _is_hidden(name):
                 yield Path(parent) / name
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") and not name.startswith("..")
 
 
 def _dicom_series(root: Path, folder: Path, files: Iterable[Path]) -> Iterator[SlideSource]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from urllib.parse import quote, unquote
 
 #: Longer ids are cut and end in a hash: file systems take names of 255 bytes, and the store appends ``@mpp``.
@@ -20,10 +21,19 @@ def safe_name(name: str) -> str:
     >>> safe_name("cohort/päivä 1.svs")
     'cohort%2Fp%C3%A4iv%C3%A4%201.svs'
     """
-    encoded = name if quote(unquote(name), safe="") == name else quote(name, safe="")
+    return name if _encoded(unquote(name, errors=_ERRORS)) == name else _encoded(name)
+
+
+#: File names that are no UTF-8 reach Python as surrogates; they stand for single bytes.
+_ERRORS = "surrogateescape"
+
+
+def _encoded(name: str) -> str:
+    encoded = quote(name, safe="", errors=_ERRORS)
     if encoded.startswith("__") or encoded in (".", ".."):
         encoded = f"%{ord(encoded[0]):02X}{encoded[1:]}"
     if len(encoded) > MAX_LENGTH:
         digest = hashlib.sha256(encoded.encode()).hexdigest()[:16]
-        encoded = f"{encoded[: MAX_LENGTH - 17]}~{digest}"
+        kept = re.sub(r"%.?$", "", encoded[: MAX_LENGTH - 17])  # no half of an escape
+        encoded = f"{kept}~{digest}"
     return encoded

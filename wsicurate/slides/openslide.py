@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -34,14 +33,13 @@ class OpenSlideSlide(SlideBase):
     def __init__(self, path: Path) -> None:
         self.name = str(path)
         self._path = path
-        self._handle = self._open()
+        handle = self._open()
+        self._handle: openslide.OpenSlide | None = handle
         self.levels = tuple(
             Level(width, height, float(downsample))
-            for (width, height), downsample in zip(
-                self._handle.level_dimensions, self._handle.level_downsamples, strict=True
-            )
+            for (width, height), downsample in zip(handle.level_dimensions, handle.level_downsamples, strict=True)
         )
-        self.metadata = _metadata(dict(self._handle.properties))
+        self.metadata = _metadata(dict(handle.properties))
         self._is_ycbcr = self.metadata.vendor == "dicom" and frames_are_mistagged(path)
 
     def _open(self) -> openslide.OpenSlide:
@@ -80,23 +78,25 @@ class OpenSlideSlide(SlideBase):
 
     def _read_twice(self, corner: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         try:
-            return np.asarray(self._handle.read_region(corner, level, size))
+            return self._read_once(corner, level, size)
         except openslide.OpenSlideError:
-            self._reopen()
+            self.close()
         try:
-            return np.asarray(self._handle.read_region(corner, level, size))
+            return self._read_once(corner, level, size)
         except openslide.OpenSlideError:
-            self._reopen()
+            self.close()
             raise
 
-    def _reopen(self) -> None:
-        self._handle.close()
-        with contextlib.suppress(UnreadableSlideError):  # gone meanwhile: the next read says so
+    def _read_once(self, corner: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        if self._handle is None:
             self._handle = self._open()
+        return np.asarray(self._handle.read_region(corner, level, size))
 
     def close(self) -> None:
         """See `Slide.close`."""
-        self._handle.close()
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None
 
 
 def _over_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -22,8 +22,8 @@ _INDEX_CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}, {"nam
 
 
 def to_json(document: Mapping[str, Any]) -> bytes:
-    """A JSON document as the store writes it: indented, in the order given, UTF-8."""
-    return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    """A JSON document as the store writes it: indented, in the order given, in ASCII with escapes."""
+    return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
 
 
 def group_metadata(attributes: Mapping[str, Any]) -> bytes:

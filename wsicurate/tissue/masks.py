@@ -59,21 +59,27 @@ def otsu_mask(overview: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
 
 
 def clean(tissue: NDArray[np.bool_], mpp: float) -> NDArray[np.bool_]:
-    """Remove specks smaller than `SPECK_UM2` and fill holes smaller than `HOLE_UM2`.
+    """Remove specks smaller than `SPECK_UM2` and fill holes smaller than `HOLE_UM2`; what touches the edge is no hole.
 
     Args:
         tissue: bool, (h, w).
         mpp: µm per pixel.
     """
-    kept = _without_small(tissue, SPECK_UM2 / mpp**2)
-    return ~_without_small(~kept, HOLE_UM2 / mpp**2)
+    kept = ~_small(tissue, SPECK_UM2 / mpp**2) & tissue
+    glass = np.pad(~kept, 1, constant_values=True)  # a frame joins all glass that reaches the edge
+    holes = _small(glass, HOLE_UM2 / mpp**2, spare_corner=True)
+    return kept | holes[1:-1, 1:-1]
 
 
-def _without_small(regions: NDArray[np.bool_], least_px: float) -> NDArray[np.bool_]:
+def _small(regions: NDArray[np.bool_], least_px: float, *, spare_corner: bool = False) -> NDArray[np.bool_]:
+    """The connected regions of fewer pixels than ``least_px``, without the one in the corner if that is spared."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(regions.astype(np.uint8), connectivity=8)
-    large = np.asarray(stats)[:, cv2.CC_STAT_AREA] >= least_px
-    large[0] = False  # label 0 is what lies outside of all regions
-    return np.asarray(large[np.asarray(labels)], dtype=bool)
+    labels = np.asarray(labels)
+    small = np.asarray(stats)[:, cv2.CC_STAT_AREA] < least_px
+    small[0] = False  # label 0 is what lies outside of all regions
+    if spare_corner:
+        small[labels[0, 0]] = False
+    return np.asarray(small[labels], dtype=bool)
 
 
 #: The masks that ``--mask`` knows. A mask that changes its results gets a new version: stores record it.

@@ -1,0 +1,112 @@
+"""The design, enforced: who may import whom, what is public, what is loaded when."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import wsicurate
+from wsicurate import errors
+
+PACKAGE = Path(wsicurate.__file__).parent
+
+GROUND = {"pixels", "config", "errors", "_version"}
+KERNELS = {"slides", "tissue", "tiling", "embedding", "curation"}
+
+#: Room or module -> what it may import from the package, besides itself. DESIGN.md's arrows.
+MAY_IMPORT = {
+    "_version": set[str](),
+    "errors": set[str](),
+    "config": {"errors"},
+    "pixels": GROUND,
+    **dict.fromkeys(KERNELS, GROUND),
+    "store": GROUND,
+    "report": {"store", *GROUND},
+    "export": {"store", *GROUND},
+    "pretraining": {"store", *GROUND},
+    "steps": {"store", "report", "export", "pretraining", *KERNELS, *GROUND},
+    "console": {"steps", *GROUND},
+    "cli": {"console", "steps", *GROUND},
+    "__main__": {"cli"},
+    "__init__": {"steps", "store", *KERNELS, *GROUND},
+}
+
+#: Heavy or special libraries, and the only places that may import them.
+LIBRARIES = {
+    "zarr": {"store"},
+    "faiss": {"curation"},
+    "torch": {"embedding", "pretraining", "curation"},
+    "openslide": {"slides"},
+    "typer": {"cli"},
+    "rich": {"console"},
+}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Absolute names of everything a module imports, wherever in it the import stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield str(node.module)
+            if node.module == "wsicurate":
+                yield from (f"wsicurate.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_imports_point_downward(path: Path) -> None:
+    room = room_of(path)
+    for name in imports_of(path):
+        parts = name.split(".")
+        if parts[0] == "wsicurate" and len(parts) > 1 and parts[1] != room:
+            assert parts[1] in MAY_IMPORT[room], f"{room} must not import {name}"
+        if parts[0] in LIBRARIES:
+            assert room in LIBRARIES[parts[0]], f"{room} must not import {name}"
+
+
+def test_every_room_of_the_package_is_known() -> None:
+    assert {room_of(path) for path in modules()} <= set(MAY_IMPORT)
+
+
+def test_public_names_are_sorted_and_there() -> None:
+    assert wsicurate.__all__ == sorted(wsicurate.__all__)
+    assert len(wsicurate.__all__) == len(set(wsicurate.__all__))
+    for name in wsicurate.__all__:
+        assert getattr(wsicurate, name) is not None
+    assert set(wsicurate._HOMES) == set(wsicurate.__all__) - {"__version__"}
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = wsicurate.nothing
+
+
+def test_nothing_heavy_is_loaded_by_the_import_or_the_help() -> None:
+    heavy = "{'numpy', 'zarr', 'openslide', 'cv2', 'torch', 'pyarrow', 'pydicom', 'PIL'}"
+    for code in ("import wsicurate", "import wsicurate.cli"):
+        script = f"{code}; import sys; found = {heavy} & set(sys.modules); assert not found, found"
+        subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_the_tree_of_errors_is_the_one_that_is_drawn() -> None:
+    drawn = [line for line in str(errors.__doc__).splitlines() if "──" in line]
+    for line in drawn:
+        name = line.split("── ")[1].split()[0]
+        assert issubclass(getattr(errors, name), errors.WsicurateError)
+        if "(" in line.split("── ")[1][:50]:
+            builtin = line.split("(")[1].split(")")[0]
+            assert issubclass(getattr(errors, name), __builtins__[builtin])  # type: ignore[index]
+    classes = {name for name, value in vars(errors).items() if isinstance(value, type)}
+    names = {line.split("── ")[1].split()[0] for line in drawn} | {"WsicurateError"}
+    assert names == classes
