@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,11 @@ def test_bad_settings_are_refused_by_name_value_and_mend(options: dict[str, Any]
 
 def test_kinds_are_read_as_people_write_them() -> None:
     assert TileConfig(kinds=("dx", " ts ")).kinds == ("DX", "TS")
+    assert TileConfig(kinds="dx,ts").kinds == ("DX", "TS")
+
+
+def test_a_slide_table_may_be_named_in_words() -> None:
+    assert TileConfig(slide_table="a.csv").slide_table == Path("a.csv")
 
 
 def test_the_seed_counts_only_where_a_sample_is_drawn() -> None:

@@ -6,6 +6,7 @@ Field names are the command's option names; units stand in the names (``mpp`` is
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -72,9 +73,9 @@ class TileConfig:
     codec: CodecName = "jpeg"
     quality: int = 90
     workers: int | None = None
-    slide_table: Path | None = None
+    slide_table: Path | str | None = None
     default_mpp: float | None = None
-    kinds: tuple[str, ...] | None = None
+    kinds: Sequence[str] | None = None
     max_patches_per_slide: int | None = None
     allow_upsampling: bool = False
     mask: str = "otsu"
@@ -111,8 +112,11 @@ class TileConfig:
             f"--max-patches-per-slide is {self.max_patches_per_slide!r}; give a whole number, at least 1",
         )
         _require(_is_count(self.seed, 0), f"--seed is {self.seed!r}; give a whole number, 0 or more")
+        if self.slide_table is not None:
+            object.__setattr__(self, "slide_table", Path(self.slide_table))
         if self.kinds is not None:
-            object.__setattr__(self, "kinds", tuple(kind.strip().upper() for kind in self.kinds))
+            kinds = self.kinds.split(",") if isinstance(self.kinds, str) else self.kinds
+            object.__setattr__(self, "kinds", tuple(kind.strip().upper() for kind in kinds))
             _require(
                 bool(self.kinds) and all(self.kinds),
                 "--kinds is empty; name kinds such as DX, or leave the option out to take all",

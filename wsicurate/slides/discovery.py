@@ -198,7 +198,13 @@ def _companions(file: Path) -> list[Path]:
 
 def _files_below(folder: Path) -> Iterator[Path]:
     visited: set[Path] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+
+    def refuse(error: OSError) -> None:
+        raise ConfigError(
+            f"the folder {error.filename} cannot be searched: {error.strerror}; mend that or leave it out"
+        )
+
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
         real = Path(parent).resolve()
         if real in visited:  # a link back up: everything below was seen
             folders.clear()

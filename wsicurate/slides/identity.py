@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsicurate.errors import SlideChangedError, SlideNotFoundError
+from wsicurate.errors import SlideChangedError, SlideNotFoundError, UnreadableSlideError
 
 _BLOCK_BYTES = 64 * 1024
 _BLOCKS = 16
@@ -62,16 +62,20 @@ def quick_hash(files: Sequence[Path]) -> str:
 
     Raises:
         SlideNotFoundError: if one of them is gone.
+        UnreadableSlideError: if one of them may not be read.
     """
     digests = []
     for file in files:
         size = stamp([file]).sizes[0]
         digest = hashlib.blake2b(size.to_bytes(8, "little"), digest_size=16)
         last = max(size - _BLOCK_BYTES, 0)
-        with file.open("rb") as stream:
-            for offset in sorted({last * block // (_BLOCKS - 1) for block in range(_BLOCKS)}):
-                stream.seek(offset)
-                digest.update(stream.read(_BLOCK_BYTES))
+        try:
+            with file.open("rb") as stream:
+                for offset in sorted({last * block // (_BLOCKS - 1) for block in range(_BLOCKS)}):
+                    stream.seek(offset)
+                    digest.update(stream.read(_BLOCK_BYTES))
+        except OSError as error:
+            raise UnreadableSlideError(f"{file} cannot be read: {error.strerror or error}") from error
         digests.append(digest.digest())
     if len(digests) == 1:
         return digests[0].hex()

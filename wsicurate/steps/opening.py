@@ -97,7 +97,7 @@ class SlidePixels:
             raise SlideNotFoundError(
                 f"{record.name} is not at {path}{where}; name the folder it is in now: open_store(..., slides=[FOLDER])"
             )
-        if record.source["files"] == 1 and quick_hash([path]) != wanted:
+        if quick_hash(_files_of(path, record)) != wanted:
             raise SlideChangedError(
                 f"{path} is not the file that was tiled as {record.name}; restore it, or tile again"
             )
@@ -121,3 +121,11 @@ class SlidePixels:
         if self._kept is not None:
             self._kept[1].close()
             self._kept = None
+
+
+def _files_of(path: Path, record: SlideRecord) -> tuple[Path, ...]:
+    """All files of the slide that ``path`` belongs to: DICOM series and MIRAX have several."""
+    if record.source["files"] == 1:
+        return (path,)
+    neighbours, _ = find_slides([path.parent])
+    return next((source.files for source in neighbours if source.path.resolve() == path.resolve()), (path,))

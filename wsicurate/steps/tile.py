@@ -143,7 +143,7 @@ def tile(
     try:
         outcomes = run.work()
     except BaseException as error:
-        if not config.dry_run:
+        if run.has_begun and not config.dry_run:
             with contextlib.suppress(WsicurateError):
                 _write_record(run, unmatched, time.monotonic() - began, ended=f"{type(error).__name__}: {error}")
         raise
@@ -200,6 +200,7 @@ class _Run:
         self.config = config
         self.bytes = LocalBytes(path)
         self.record = record
+        self.has_begun = False
         self._path = path
         self._sources = sources
         self._progress = progress
@@ -207,6 +208,7 @@ class _Run:
         self._crew = Crew(config.workers or usable_cores(), executor)
         self._waiting = deque(_Job(source, slide_key(source.slide_id, config.mpp)) for source in sources)
         self._elsewhere: list[_Job] = []
+        self._is_waiting = False
         self._segments: deque[tuple[_Job, SegmentTask]] = deque()
         self._active: dict[str, _Job] = {}
         self._outcomes: dict[str, SlideOutcome] = {}
@@ -220,6 +222,7 @@ class _Run:
     def work(self) -> list[SlideOutcome]:
         """Do it all."""
         self._prepare()
+        self.has_begun = True
         finished = False
         try:
             self._tell()
@@ -305,9 +308,20 @@ class _Run:
             committed = self._committed(job)  # finished between the two looks
             if committed is None:
                 remove_slide(self.bytes, job.key)  # what a killed finaliser left, or --overwrite is to replace
+        elif committed is not None and not self.config.dry_run:
+            self._tidy_up(job)
         self._active[job.source.slide_id] = job
         task = SurveyTask(job.source, self.config, self.record, committed)
         self._crew.submit(survey, task, ("survey", job, 0))
+
+    def _tidy_up(self, job: _Job) -> None:
+        """Remove what a run left that was killed between a slide's mark and the end of its work."""
+        folder = work_path(job.key)
+        if self.bytes.children(folder):
+            lease = self._leases.acquire(folder)
+            if isinstance(lease, Lease):
+                remove_work(self.bytes, job.key)
+                self._leases.release(lease)
 
     def _is_wanted(self, job: _Job) -> bool:
         return self.config.kinds is None or job.source.kind in self.config.kinds
@@ -326,7 +340,9 @@ class _Run:
         for job in waiting:
             self._begin(job)
         if self._elsewhere:
-            self._tell(note=f"waiting for {len(self._elsewhere)} slides that another run works on")
+            if len(self._elsewhere) != len(waiting) or not self._is_waiting:
+                self._is_waiting = True
+                self._tell(note=f"waiting for {len(self._elsewhere)} slides that another run works on")
             time.sleep(_POLL_S)
 
     def _take_back(self, done: Done) -> None:
@@ -441,11 +457,9 @@ class _Run:
     def _take_committed(self, job: _Job, record: SlideRecord) -> None:
         """The slide was there; only its words, from the slide table, may be new."""
         status: Status = "unchanged"
-        if not self.config.dry_run:
-            remove_work(self.bytes, job.key)
-            if record.to_json() != self.bytes.get(mark_path(job.key)):
-                self.bytes.put(mark_path(job.key), [record.to_json()])
-                status = "updated"
+        if not self.config.dry_run and record.to_json() != self.bytes.get(mark_path(job.key)):
+            self.bytes.put(mark_path(job.key), [record.to_json()])
+            status = "updated"
         stored = int(record.counts["stored"])
         self._patches_known += stored
         self._patches_done += stored

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from wsicurate.tiling.geometry import Lattice
 
-#: Edge of a segment of work, in lattice cells. Neighbouring patches share compressed tiles; within a block of
-#: 32 x 32 the tiles decoded twice, along its border, are fewer than 7% whatever the tile size.
+#: Edge of a segment of work, in lattice cells. Neighbouring patches share compressed tiles; of blocks of 32 x 32
+#: patches of 256 px over tiles of 240 px, 6% of the tiles are decoded twice, along the blocks' borders.
 SEGMENT_CELLS = 32
 
 

@@ -1,0 +1,33 @@
+"""A store of every release must open for ever, and give what it gave then."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from tests.golden.make import describe
+from wsicurate import __version__, check, open_store
+
+HERE = Path(__file__).parent
+STORES = sorted(HERE.glob("*.zarr"))
+
+
+def test_this_version_has_its_stores() -> None:
+    assert {path.stem for path in STORES} >= {f"{__version__}-{codec}" for codec in ("jpeg", "zstd", "none")}
+
+
+@pytest.mark.parametrize("path", STORES, ids=lambda path: path.stem)
+def test_it_opens_and_gives_what_it_gave(path: Path) -> None:
+    assert describe(open_store(path)) == json.loads(path.with_suffix(".json").read_text())
+
+
+@pytest.mark.parametrize("path", [path for path in STORES if "none" not in path.stem], ids=lambda path: path.stem)
+def test_it_is_sound_and_zarr_reads_it(path: Path) -> None:
+    assert check(path, workers=1).problems == []
+    root = zarr.open_group(path, mode="r")
+    for key, slide in open_store(path).slides.items():
+        assert np.array_equal(root[f"slides/{key}/images"][...], slide[:])  # type: ignore[index]

@@ -1,0 +1,164 @@
+"""`check` must see everything; each test breaks one thing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wsicurate.config import TileConfig
+from wsicurate.errors import StoreNotFoundError
+from wsicurate.steps.check import check
+from wsicurate.steps.tile import tile
+from wsicurate.store.arrays import write_array
+from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.leases import Leases
+
+CONFIG = TileConfig(patch_px=128, workers=1)
+
+
+@pytest.fixture(scope="module")
+def sound(small_slides: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("sound") / "a.zarr"
+    tile(small_slides, store, CONFIG)
+    return store
+
+
+@pytest.fixture
+def store(sound: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sound, tmp_path / "a.zarr"))
+
+
+def slide_of(store: Path) -> Path:
+    return sorted(path for path in (store / "slides").iterdir() if path.is_dir())[0]
+
+
+def flip(path: Path, position: int = -100) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+def edit(path: Path, change: Callable[[dict], object]) -> None:
+    document = json.loads(path.read_text())
+    change(document["attributes"]["wsicurate"])
+    path.write_text(json.dumps(document))
+
+
+def swap_patches(slide: Path) -> None:
+    """Exchange two patches of a shard in its index, checksum and all: only the content hash can tell."""
+    from wsicurate.store.codecs import append_checksum
+    from wsicurate.store.shards import index_bytes
+
+    shard = slide / "images" / "c" / "0" / "0" / "0" / "0"
+    data = shard.read_bytes()
+    size = index_bytes(1024)
+    index = np.frombuffer(data[-size:-4], dtype="<u8").reshape(1024, 2).copy()
+    index[[0, 1]] = index[[1, 0]]
+    shard.write_bytes(data[:-size] + append_checksum(index.tobytes()))
+
+
+BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a flipped bit in a patch": (lambda s: flip(s / "images" / "c" / "0" / "0" / "0" / "0", 500), "checksum"),
+    "a flipped bit in an index": (lambda s: flip(s / "images" / "c" / "0" / "0" / "0" / "0", -9), "index of the shard"),
+    "patches exchanged": (swap_patches, "not those of its content hash"),
+    "a missing shard": (lambda s: (s / "images" / "c" / "0" / "0" / "0" / "0").unlink(), "is missing"),
+    "a missing array": (lambda s: shutil.rmtree(s / "quality"), "has no zarr.json"),
+    "a flipped bit in a table": (lambda s: flip(s / "quality" / "c" / "0" / "0"), "checksum"),
+    "a file too many": (lambda s: (s / "notes.txt").write_text("hello"), "nothing refers to it"),
+    "an array too many": (lambda s: shutil.copytree(s / "xy", s / "xyz"), "nothing refers to it"),
+    "a wrong count": (
+        lambda s: edit(s / "zarr.json", lambda a: a["counts"].update(stored=1)),
+        "patches, 1 in the attributes",
+    ),
+    "a wrong reason": (
+        lambda s: edit(s / "zarr.json", lambda a: a["counts"].update(dropped={"lost": 3})),
+        "the attributes say {'lost': 3}",
+    ),
+    "another slide's attributes": (
+        lambda s: edit(s / "zarr.json", lambda a: a.update(slide_id="other")),
+        "its attributes call it other@0.5",
+    ),
+    "changed settings": (
+        lambda s: edit(s / "zarr.json", lambda a: a["settings"].update(min_tissue=0.9)),
+        "fingerprint does not fit",
+    ),
+    "another patch size": (lambda s: edit(s / "zarr.json", lambda a: a.update(patch_px=64)), "its patches are 64 px"),
+    "attributes that are none": (lambda s: (s / "zarr.json").write_text("{}"), "no 'wsicurate' attributes"),
+    "coordinates out of order": (
+        lambda s: write_array(LocalBytes(s), "xy", np.zeros((3, 2), np.int32), dimension_names=("patch", "axis")),
+        "not in raster order",
+    ),
+    "embeddings of other patches": (
+        lambda s: write_array(
+            LocalBytes(s), "embeddings/vit", np.zeros((3, 8), np.float16), dimension_names=("patch", "feature")
+        ),
+        "3 vectors for",
+    ),
+}
+
+
+def test_a_sound_store_passes(sound: Path) -> None:
+    report = check(sound)
+    assert report.problems == []
+    assert (report.slides, report.exit_status) == (3, 0)
+    assert report.patches > 60
+    assert report.bytes > 10_000
+
+
+@pytest.mark.parametrize("name", BREAKAGES)
+def test_every_breakage_is_found_and_placed(store: Path, name: str) -> None:
+    breakage, message = BREAKAGES[name]
+    slide = slide_of(store)
+    breakage(slide)
+    report = check(store, workers=1)
+    assert report.exit_status == 1
+    assert any(message in problem.what for problem in report.problems), report.problems
+    assert all(problem.where.startswith(f"slides/{slide.name}") for problem in report.problems)
+
+
+def test_embeddings_that_fit_are_fine(store: Path) -> None:
+    slide = slide_of(store)
+    count = json.loads((slide / "zarr.json").read_text())["attributes"]["wsicurate"]["counts"]["stored"]
+    write_array(
+        LocalBytes(slide), "embeddings/vit", np.ones((count, 8), np.float16), dimension_names=("patch", "feature")
+    )
+    assert check(store, workers=1).problems == []
+
+
+def test_loose_ends_of_the_store_are_found(store: Path) -> None:
+    (store / "stray").touch()
+    (store / "runs" / "bad.json").write_text("{")
+    (store / "runs" / "zarr.json").unlink()
+    slide = slide_of(store)
+    (slide / "zarr.json").unlink()
+    (store / ".wsicurate" / "x@0.5").mkdir(parents=True)
+    (store / ".wsicurate" / "x@0.5" / "1.segment").touch()
+    (store / ".partial-0123-1-1-0").touch()
+    found = {problem.where: problem.what for problem in check(store, workers=1).problems}
+    assert found["stray"] == "it is not part of a store; remove it"
+    assert "it is not a run's record" in found["runs/bad.json"]
+    assert "it is missing" in found["runs/zarr.json"]
+    assert "it is unfinished and nobody works on it" in found[f"slides/{slide.name}"]
+    assert "an interrupted run left it" in found[".wsicurate/x@0.5"]
+    assert len(found) == 5  # the half-written file of another machine may still be being written
+
+
+def test_what_a_live_run_works_on_is_not_a_problem(store: Path) -> None:
+    slide = slide_of(store)
+    (slide / "zarr.json").unlink()
+    leases = Leases(LocalBytes(store))
+    leases.acquire(f".wsicurate/{slide.name}")
+    report = check(store, workers=1)
+    leases.close()
+    assert report.problems == []
+    assert report.in_progress == [slide.name]
+
+
+def test_no_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreNotFoundError):
+        check(tmp_path / "none")

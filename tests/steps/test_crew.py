@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from wsicurate.errors import SlideChangedError, WorkerCrashedError
+from wsicurate.steps.crew import Crew, Done
+
+
+def work(argument: Any) -> Any:
+    """What the workers are asked to do here."""
+    match argument:
+        case "crash":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "fail":
+            raise SlideChangedError("a.svs changed")
+        case "sleep":
+            time.sleep(60)
+        case _:
+            time.sleep(0.01)
+    return argument
+
+
+@pytest.fixture
+def crew() -> Iterator[Crew]:
+    crew = Crew(2)
+    yield crew
+    crew.close(kill=True)
+
+
+def run(crew: Crew, arguments: list[Any]) -> dict[int, Done]:
+    for tag, argument in enumerate(arguments):
+        crew.submit(work, argument, tag)
+    reports: dict[int, Done] = {}
+    deadline = time.monotonic() + 60
+    while crew.load and time.monotonic() < deadline:
+        for done in crew.finished(1.0):
+            assert done.tag not in reports
+            reports[done.tag] = done
+    return reports
+
+
+def test_everything_is_reported_once(crew: Crew) -> None:
+    reports = run(crew, list(range(20)))
+    assert [reports[tag].result for tag in range(20)] == list(range(20))
+    assert all(report.error is None for report in reports.values())
+
+
+def test_errors_arrive_as_they_were_raised(crew: Crew) -> None:
+    reports = run(crew, [1, "fail", 3])
+    assert isinstance(reports[1].error, SlideChangedError)
+    assert str(reports[1].error) == "a.svs changed"
+    assert reports[0].result == 1 and reports[2].result == 3
+
+
+def test_only_the_task_that_kills_its_process_is_lost(crew: Crew) -> None:
+    reports = run(crew, [0, 1, "crash", 3, 4, 5, "crash", 7, 8, 9])
+    assert {tag for tag, report in reports.items() if report.error} == {2, 6}
+    assert isinstance(reports[2].error, WorkerCrashedError)
+    assert [reports[tag].result for tag in (0, 1, 3, 4, 5, 7, 8, 9)] == [0, 1, 3, 4, 5, 7, 8, 9]
+
+
+def test_any_executor_will_do() -> None:
+    with ThreadPoolExecutor(2) as threads:
+        crew = Crew(2, threads)
+        reports = run(crew, [1, "fail", 3])
+        crew.close(kill=True)
+        assert threads.submit(work, 5).result() == 5  # it is the caller's to close
+    assert reports[2].result == 3
+    assert isinstance(reports[1].error, SlideChangedError)
+
+
+def test_closing_does_not_wait_for_what_runs() -> None:
+    crew = Crew(2)
+    run(crew, [1])
+    crew.submit(work, "sleep", 0)
+    began = time.monotonic()
+    crew.close(kill=True)
+    assert time.monotonic() - began < 10
+
+
+def test_a_script_without_a_main_guard_works(tmp_path: Any) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "print('once')\n"
+        "import math\n"
+        "from wsicurate.steps.crew import Crew\n"
+        "crew = Crew(1)\n"
+        "crew.submit(math.sqrt, 49, 0)\n"
+        "while crew.load:\n"
+        "    for done in crew.finished(1.0):\n"
+        "        print(done.result)\n"
+        "crew.close()\n"
+    )
+    ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, timeout=60)
+    assert ended.stdout.split() == ["once", "7.0"]

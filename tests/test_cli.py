@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from wsicurate import __version__
+from wsicurate.cli import app
+from wsicurate.config import TileConfig
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "wsicurate", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def store(small_slides: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "a.zarr"
+    ended = run("tile", small_slides, "-o", path, "--patch-px", 128)
+    assert ended.returncode == 0, ended.stderr
+    return path
+
+
+def test_a_run_tells_what_happened(small_slides: Path, tmp_path: Path) -> None:
+    (tmp_path / "slides").mkdir()
+    (tmp_path / "slides" / "broken.svs").write_bytes(b"x")
+    (tmp_path / "slides" / "good.svs").write_bytes(next(small_slides.glob("*.svs")).read_bytes())
+    ended = run("tile", tmp_path / "slides", "-o", tmp_path / "a.zarr")
+    assert ended.returncode == 3
+    assert re.search(r"tiled\s*│\s*│\s*1 │\s*\d+ │", ended.stdout)
+    assert re.search(r"failed\s*│ unreadable\s*│\s*1 │", ended.stdout)
+    assert "failed slides/broken.svs (unreadable): " in ended.stdout
+    assert re.search(r"\d+ patches of 1 slides, [\d.]+ MB, in ", ended.stdout)
+    assert "[2/2]" in ended.stderr  # plain lines where there is no terminal
+    assert "\x1b[" not in ended.stdout + ended.stderr
+
+
+def test_info_and_check(store: Path) -> None:
+    ended = run("info", store)
+    assert ended.returncode == 0
+    assert "patches of 128 px from 3 slides" in ended.stdout
+    assert "codec jpeg (quality 90), format 1" in ended.stdout
+    assert "last run: tile, complete" in ended.stdout
+    ended = run("check", store)
+    assert ended.returncode == 0
+    assert "all is well: 3 slides" in ended.stdout
+    (store / "stray").touch()
+    ended = run("check", store)
+    (store / "stray").unlink()
+    assert ended.returncode == 1
+    assert "stray: it is not part of a store; remove it" in ended.stdout
+    assert "1 problems: 3 slides" in ended.stdout
+
+
+def test_a_dry_run_says_patches_and_bytes(small_slides: Path, tmp_path: Path) -> None:
+    ended = run("tile", small_slides, "-o", tmp_path / "a.zarr", "--dry-run")
+    assert ended.returncode == 0
+    assert re.search(
+        r"dry run: \d+ patches of 3 slides, about [\d.]+ MB, would be in .*; nothing was written", ended.stdout
+    )
+    assert re.search(r"would tile .*: \d+ patches, about [\d.]+ MB", ended.stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["tile"], 2, "Missing argument 'SLIDES...'"),
+        (["tile", ".", "-o", "x", "--codec", "png"], 2, "png"),
+        (["tile", ".", "-o", "x", "--mpp", "0"], 2, "--mpp is 0.0; give µm per pixel"),
+        (["tile", "nowhere", "-o", "x"], 2, "the input nowhere does not exist"),
+        (["tile", "tests/golden", "-o", "x"], 1, "no slide in tests/golden"),
+        (["tile", ".", "-o", "x", "--slide-table", "none.csv"], 2, "the slide table none.csv cannot be read"),
+        (["info", "nowhere"], 2, "there is no store at"),
+        (["check", "tests"], 2, "exists and is not a store"),
+        (["paint"], 2, "No such command 'paint'"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], status: int, message: str) -> None:
+    ended = run(*arguments)
+    assert ended.returncode == status, ended.stderr
+    assert message in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not Path("x").exists()
+
+
+def test_every_setting_is_an_option_of_the_same_name() -> None:
+    text = CliRunner().invoke(app, ["tile", "--help"]).output
+    options = {name.replace("-", "_") for name in re.findall(r"--([a-z][a-z-]+)", text)} - {"help", "output"}
+    assert options == set(TileConfig.__dataclass_fields__)
+
+
+def test_the_version() -> None:
+    assert CliRunner().invoke(app, ["--version"]).output.strip() == __version__
