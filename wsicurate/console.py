@@ -60,7 +60,6 @@ class ProgressDisplay:
         self._task: TaskID | None = None
         self._began = time.monotonic()
         self._last_line = self._began
-        self._first_patches: int | None = None
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -88,21 +87,19 @@ class ProgressDisplay:
 
     def __call__(self, progress: Progress) -> None:
         """Take news from the step."""
-        if self._first_patches is None:
-            self._first_patches = progress.patches_done
         if progress.note:
             self._console.print(_text(progress.note))
         if progress.outcome is not None:
             self._outcome(progress, progress.outcome)
         elapsed = time.monotonic() - self._began
-        rate = (progress.patches_done - self._first_patches) / max(elapsed, 1e-6)
+        rate = progress.patches_done / max(elapsed, 1e-6)
         slides = f"{progress.slides_done:,}/{progress.slides_total:,} slides"
         speed = f"{progress.patches_done:,} {self._unit}, {rate:,.0f}/s"
         left = _time_left(progress, rate)
         if self._bar is not None and self._task is not None:
-            share = progress.slides_done / max(progress.slides_total, 1)
-            if progress.patches_known:
-                share = max(share, progress.patches_done / progress.patches_known * 0.999)
+            share = progress.patches_done / max(progress.patches_done + _to_come(progress), 1)
+            if not progress.patches_known:
+                share = progress.slides_done / max(progress.slides_total, 1)
             self._bar.update(self._task, total=1.0, completed=share, slides=slides, rate=speed, left=left)
         elif time.monotonic() - self._last_line > _LINE_EVERY_S:
             self._last_line = time.monotonic()
@@ -117,14 +114,16 @@ class ProgressDisplay:
             self._console.print(_text(f"{outcome.name}: {_in_words(outcome)}"))
 
 
+def _to_come(progress: Progress) -> float:
+    """Patches still to be cut, if slides that were not surveyed yet are as large as the others."""
+    per_slide = progress.patches_known / (progress.slides_done + 1)
+    unseen = max(progress.slides_total - progress.slides_done - 1, 0)
+    return progress.patches_known - progress.patches_done + per_slide * unseen
+
+
 def _time_left(progress: Progress, rate: float) -> str:
-    """An estimate that takes slides not surveyed yet to be as large as the others."""
-    if rate <= 0 or not progress.slides_done:
-        return ""
-    per_slide = progress.patches_known / max(progress.slides_done, 1)
-    to_come = progress.patches_known - progress.patches_done
-    to_come += int(per_slide * max(progress.slides_total - progress.slides_done - 1, 0))
-    return f"{_duration(to_come / rate)} left" if to_come > 0 else ""
+    to_come = _to_come(progress)
+    return f"{_duration(to_come / rate)} left" if rate > 0 and to_come >= 1 else ""
 
 
 def _duration(seconds: float) -> str:

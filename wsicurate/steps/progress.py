@@ -49,7 +49,7 @@ class Progress:
 
     Attributes:
         slides_done, slides_total: slides.
-        patches_done, patches_known: patches finished, and planned as far as slides were surveyed.
+        patches_done, patches_known: patches cut by this run, and to be cut as far as slides were surveyed.
         outcome: the slide that was just finished, if one was.
         note: a sentence for the user, if there is one.
     """

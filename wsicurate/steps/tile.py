@@ -128,8 +128,9 @@ def tile(
     config = config or TileConfig()
     inputs = [Path(slides)] if isinstance(slides, str | Path) else [Path(path) for path in slides]
     settings = store_settings(config)
-    rows = read_slide_table(config.slide_table) if config.slide_table else []
-    sources, unmatched = find_slides(inputs, rows, table=config.slide_table)
+    table = None if config.slide_table is None else Path(config.slide_table)
+    rows = [] if table is None else read_slide_table(table)
+    sources, unmatched = find_slides(inputs, rows, table=table)
     path = Path(store).absolute()
     record = StoreRecord(
         patch_px=config.patch_px,
@@ -383,14 +384,13 @@ class _Run:
                 record=result.record,
             )
             return
-        self._patches_known += len(plan)
         pieces = list(segments(plan.cells))
         job.keys = [segment_path(job.key, result.record.fingerprint, number) for number in range(len(pieces))]
         self._remove_stale_segments(job)
         for key, rows in zip(job.keys, pieces, strict=True):
             if is_finished(self.bytes, key):
-                self._patches_done += len(rows)
                 continue
+            self._patches_known += len(rows)
             task = SegmentTask(
                 source=job.source,
                 stamp=result.stamp,
@@ -461,8 +461,6 @@ class _Run:
             self.bytes.put(mark_path(job.key), [record.to_json()])
             status = "updated"
         stored = int(record.counts["stored"])
-        self._patches_known += stored
-        self._patches_done += stored
         reason = "" if stored else "no_tissue"
         self._finish(job, status, reason, patches=stored, megabytes=self._megabytes(job), record=record)
 
