@@ -40,6 +40,9 @@ MAY_IMPORT = {
 LIBRARIES = {
     "zarr": {"store"},
     "faiss": {"curation"},
+    "sklearn": {"curation"},
+    "timm": {"embedding"},
+    "h5py": {"export"},
     "torch": {"embedding", "pretraining", "curation"},
     "openslide": {"slides"},
     "typer": {"cli"},
@@ -93,7 +96,7 @@ def test_public_names_are_sorted_and_there() -> None:
 
 
 def test_nothing_heavy_is_loaded_by_the_import_or_the_help() -> None:
-    heavy = "{'numpy', 'zarr', 'openslide', 'cv2', 'torch', 'pyarrow', 'pydicom', 'PIL'}"
+    heavy = "{'numpy', 'zarr', 'openslide', 'cv2', 'torch', 'pyarrow', 'pydicom', 'PIL', 'faiss', 'sklearn', 'timm', 'h5py'}"
     for code in ("import wsicurate", "import wsicurate.cli"):
         script = f"{code}; import sys; found = {heavy} & set(sys.modules); assert not found, found"
         subprocess.run([sys.executable, "-c", script], check=True)

@@ -23,8 +23,15 @@ base and the built-in that fits, so that ``except FileNotFoundError`` works as o
     │   ├── StoreSettingsError (ValueError)         made with other settings
     │   ├── StoreWriteError (OSError)               full disk, read-only folder
     │   ├── CorruptStoreError (ValueError)          bytes that do not hold what they should
-    │   └── LeaseLostError (RuntimeError)           another run took the slide over
-    └── NothingToDoError (ValueError)               no slide was found
+    │   ├── LeaseLostError (RuntimeError)           another run took the slide over
+    │   ├── EmbeddingMissingError (LookupError)     nobody embedded these patches with that encoder
+    │   └── ManifestError (ValueError)              a manifest that is missing, damaged, or of another store
+    ├── EncoderError (ValueError)                   an encoder that cannot do what is asked
+    │   └── EncoderUnavailableError (OSError)       gated, unreachable, or not there
+    ├── PatchImportError (ValueError)               patches, coordinates or vectors that cannot be brought in
+    ├── CurationError (ValueError)                  more was asked of the patches than they can give
+    │   └── VectorError                             vectors that are not finite, zero, or of another length
+    └── NothingToDoError (ValueError)               the inputs hold nothing to work on
 """
 
 from __future__ import annotations
@@ -43,7 +50,7 @@ class SlideTableError(WsicurateError, ValueError):
 
 
 class NothingToDoError(WsicurateError, ValueError):
-    """The inputs hold no slide."""
+    """The inputs hold nothing to work on: no slide, no patch."""
 
 
 class SlideError(WsicurateError):
@@ -138,3 +145,31 @@ class CorruptStoreError(StoreError, ValueError):
 
 class LeaseLostError(StoreError, RuntimeError):
     """Another run holds, or has taken over, the slide that this one was working on."""
+
+
+class EmbeddingMissingError(StoreError, LookupError):
+    """The patches were not embedded with the encoder that is asked for."""
+
+
+class ManifestError(StoreError, ValueError):
+    """A manifest is missing, cannot be read, or is that of another store."""
+
+
+class EncoderError(WsicurateError, ValueError):
+    """An encoder cannot do what is asked: another input size, changed weights, vectors that mean nothing."""
+
+
+class EncoderUnavailableError(EncoderError, OSError):
+    """The encoder's weights are gated, cannot be reached, or are not there."""
+
+
+class PatchImportError(WsicurateError, ValueError):
+    """Patches, coordinates or vectors that others made cannot be brought in; the message names the file."""
+
+
+class CurationError(WsicurateError, ValueError):
+    """More was asked of the patches than they can give: clusters, budget, seeds, a fair judge."""
+
+
+class VectorError(CurationError):
+    """Vectors are not finite, zero, or of another length than expected."""

@@ -8,6 +8,7 @@ FORMAT = 1
 ROOT = "zarr.json"
 SLIDES = "slides"
 RUNS = "runs"
+CURATIONS = "curations"
 
 #: Work in progress: leases and segments. Gone when a slide is finished.
 WORK = ".wsicurate"
@@ -26,6 +27,11 @@ def slide_path(key: str) -> str:
 def mark_path(key: str) -> str:
     """Path of a slide's commit mark: without it, the slide does not exist."""
     return f"{SLIDES}/{key}/zarr.json"
+
+
+def embedding_path(key: str, encoder: str) -> str:
+    """Path of the array of a slide's vectors by one encoder."""
+    return f"{SLIDES}/{key}/embeddings/{encoder}"
 
 
 def work_path(key: str) -> str:

@@ -31,7 +31,7 @@ def _attributes(data: bytes, name: str) -> dict[str, Any]:
     return attributes
 
 
-def _known(cls: Any, values: Mapping[str, Any], name: str) -> Any:
+def known_fields(cls: Any, values: Mapping[str, Any], name: str) -> Any:
     """Build a record, leaving out fields of later versions."""
     names = {item.name for item in dataclasses.fields(cls)}
     try:
@@ -95,7 +95,7 @@ class StoreRecord:
                 f"{name} has store format {found!r}, made by wsicurate {attributes.get('version')}; this version reads "
                 f"format {FORMAT}: install the wsicurate that made it, or tile into a new store"
             )
-        record: Self = _known(cls, attributes, name)
+        record: Self = known_fields(cls, attributes, name)
         return record
 
 
@@ -154,7 +154,7 @@ class SlideRecord:
         Raises:
             CorruptStoreError: if it is not one.
         """
-        record: Self = _known(cls, _attributes(data, name), name)
+        record: Self = known_fields(cls, _attributes(data, name), name)
         return record
 
 

@@ -12,9 +12,15 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.errors import StoreFormatError, StoreNotFoundError
+from wsicurate.errors import CorruptStoreError, EmbeddingMissingError, StoreFormatError, StoreNotFoundError
 from wsicurate.store.arrays import ItemArray, group_metadata, read_array, read_metadata
 from wsicurate.store.bytestore import ByteStore, LocalBytes
+from wsicurate.store.embeddings import (
+    EmbeddingRecord,
+    embedding_names,
+    read_embedding,
+    read_embedding_record,
+)
 from wsicurate.store.layout import ROOT, RUNS, SLIDES, mark_path, slide_path
 from wsicurate.store.records import SlideRecord, StoreRecord
 
@@ -107,6 +113,37 @@ class SlidePatches:
         if self._store_record.codec == "none":
             return None
         return ItemArray.open(self._store, f"{self._path}/images")
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Encoders that embedded these patches, sorted."""
+        return embedding_names(self._store, self.key)
+
+    def embedding(self, encoder: str) -> NDArray[np.float16]:
+        """float16, (n, d): the vectors of the patches by one of `encoders`.
+
+        Raises:
+            EmbeddingMissingError: if this encoder did not embed the slide.
+            CorruptStoreError: if the vectors are damaged, or those of other patches than the slide's.
+        """
+        record = self.embedding_record(encoder)
+        if record.content_hash != self.record.content_hash:
+            raise CorruptStoreError(
+                f"{self.key}: the vectors by {encoder} are of other patches than those that are stored now; "
+                "embed it again"
+            )
+        return read_embedding(self._store, self.key, encoder)
+
+    def embedding_record(self, encoder: str) -> EmbeddingRecord:
+        """Attributes of an embedding; raises as `embedding` does."""
+        record = read_embedding_record(self._store, self.key, encoder)
+        if record is None:
+            there = ", ".join(self.encoders) or "none"
+            raise EmbeddingMissingError(
+                f"{self.key} has no embedding by {encoder!r} (there: {there}); "
+                f"run wsicurate embed STORE --encoder {encoder}"
+            )
+        return record
 
     @overload
     def __getitem__(self, index: int | np.integer[Any]) -> Patches: ...
@@ -214,6 +251,27 @@ class Store:
         row = int(_rows(index, len(self))[0])
         owner = int(np.searchsorted(self._starts, row, side="right")) - 1
         return list(self.slides.values())[owner], row - int(self._starts[owner])
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Encoders that embedded every slide, sorted."""
+        found = [set(slide.encoders) for slide in self.slides.values()]
+        return tuple(sorted(set.intersection(*found))) if found else ()
+
+    def vectors(self, encoder: str) -> NDArray[np.float16]:
+        """float16, (n, d): vectors of all patches, in the order of the store's index.
+
+        Raises:
+            EmbeddingMissingError: if the encoder did not embed every slide.
+            CorruptStoreError: if vectors are damaged or of other patches, or differ in length.
+        """
+        parts = [slide.embedding(encoder) for slide in self.slides.values()]
+        widths = {part.shape[1] for part in parts}
+        if len(widths) > 1:
+            raise CorruptStoreError(
+                f"{self.path}: vectors by {encoder} have {sorted(widths)} dimensions; embed it again"
+            )
+        return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float16)
 
     def table(self) -> pa.Table:
         """The table of all patches, in the order of the store's index.

@@ -1,0 +1,1 @@
+"""Patches -> vectors: encoder presets, timm models, weightless descriptors, batched inference."""

@@ -1,0 +1,1 @@
+"""A manifest -> other people's formats, and back."""
