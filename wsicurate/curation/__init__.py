@@ -1,1 +1,1 @@
-"""Vectors -> decisions: neighbours, copies, leakage, retrieval, clustering, selection, metrics. Arrays in, arrays out."""
+"""Vectors -> decisions: neighbours, copies, leakage, retrieval, clustering, selection, metrics. Arrays in and out."""
