@@ -12,14 +12,15 @@ from wsicurate.steps.crew import Crew, usable_cores
 from wsicurate.steps.opening import SlidePixels
 from wsicurate.steps.progress import Progress, ProgressCallback, no_progress
 from wsicurate.store.bytestore import LocalBytes
-from wsicurate.store.layout import ROOT, RUNS, SLIDES, WORK, mark_path, slide_path, work_path
+from wsicurate.store.layout import CURATIONS, ROOT, RUNS, SLIDES, WORK, mark_path, slide_path, work_path
 from wsicurate.store.leases import Leases
+from wsicurate.store.manifest import verify_curation
 from wsicurate.store.records import StoreRecord
 from wsicurate.store.store import read_store_record
 from wsicurate.store.verify import Problem, Verified, verify_slide
 
-#: What may lie in a store's root; ``curations`` is made by `curate`.
-_ROOT_NAMES = {ROOT, SLIDES, RUNS, WORK, "curations"}
+#: What may lie in a store's root.
+_ROOT_NAMES = {ROOT, SLIDES, RUNS, WORK, CURATIONS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +163,12 @@ def _loose_ends(store: LocalBytes) -> Iterator[Problem]:
     leases = Leases(store)
     for key in store.children(WORK):
         if not leases.holder(work_path(key)):
-            yield Problem(work_path(key), "an interrupted run left it; run the same tile command again")
+            yield Problem(work_path(key), "an interrupted run left it; run the same command again")
+    for name in store.children(CURATIONS):
+        if not leases.holder(work_path(f"curate-{name}")):
+            for where, what in verify_curation(store, name, str(store.root)):
+                yield Problem(where, what)
     for path, owner in store.partials():
         if owner is None or owner.is_dead():
             where = path.relative_to(store.root).as_posix()
-            yield Problem(where, "an interrupted run left it; run the same tile command again, or remove it")
+            yield Problem(where, "an interrupted run left it; run the same command again, or remove it")

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.errors import CorruptStoreError, EmbeddingMissingError, StoreFormatError, StoreNotFoundError
+from wsicurate.errors import (
+    CorruptStoreError,
+    EmbeddingMissingError,
+    ManifestError,
+    StoreFormatError,
+    StoreNotFoundError,
+)
 from wsicurate.store.arrays import ItemArray, group_metadata, read_array, read_metadata
 from wsicurate.store.bytestore import ByteStore, LocalBytes
 from wsicurate.store.embeddings import (
@@ -22,6 +28,7 @@ from wsicurate.store.embeddings import (
     read_embedding_record,
 )
 from wsicurate.store.layout import ROOT, RUNS, SLIDES, mark_path, slide_path
+from wsicurate.store.manifest import Curation, curation_names, read_curation
 from wsicurate.store.records import SlideRecord, StoreRecord
 
 if TYPE_CHECKING:
@@ -272,6 +279,25 @@ class Store:
                 f"{self.path}: vectors by {encoder} have {sorted(widths)} dimensions; embed it again"
             )
         return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float16)
+
+    @property
+    def curations(self) -> tuple[str, ...]:
+        """Names of the finished curations, sorted."""
+        return curation_names(self.bytes)
+
+    def curation(self, name: str) -> Curation:
+        """A finished curation: its manifest and its record.
+
+        Raises:
+            ManifestError: if there is none of this name, or its record is damaged.
+        """
+        found = read_curation(self.bytes, name, str(self.path))
+        if found is None:
+            there = ", ".join(self.curations) or "none"
+            raise ManifestError(
+                f"{self.path} has no curation {name!r} (there: {there}); run wsicurate curate {self.path} --name {name}"
+            )
+        return found
 
     def table(self) -> pa.Table:
         """The table of all patches, in the order of the store's index.
