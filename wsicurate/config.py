@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -131,3 +132,169 @@ class TileConfig:
             "allow_upsampling": self.allow_upsampling,
             "seed": None if self.max_patches_per_slide is None else self.seed,
         }
+
+
+Sampler = Literal["balanced", "random-over-slides", "patient-stratified", "random"]
+Within = Literal["random", "nearest", "spread", "k-center", "facility-location"]
+CopyRule = Literal["confirmed", "dinov2", "none"]
+Retrieval = Literal["sample", "cluster"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurateConfig:
+    """Settings of ``wsicurate curate``.
+
+    Attributes:
+        encoder: whose vectors choose.
+        name: of the curation.
+        budget: a number of patches, or as a float up to 1 a share of those that the filters leave.
+        seed: of every draw.
+        judge: encoder whose vectors judge the choice; never the one that chose. None takes another that the store
+            holds, and without one there is no proof.
+        labels: what the proof knows of classes: a CSV (columns ``label`` and one or more of ``slide_id``, ``row``,
+            ``slide``, ``patient``), ``store`` for the labels in the store, or None.
+        min_tissue: least share of tissue.
+        min_focus: least focus score; about 3 and less is blurred.
+        max_pen, max_dark, max_blank: largest shares of pen, darkness, blankness.
+        copies: how copies are found: ``confirmed`` by pixels, by DINOv2's similarity rule, or not at all.
+        copy_rate: share of patches that may have a stranger among their candidates; sets the candidates' threshold.
+        copy_threshold: candidates' least similarity; None calibrates it on the store.
+        redundancy: drop what has a cosine above 1 - redundancy to another of its cluster (SemDeDup); None keeps it.
+        exclude_patients: file of patients, samples, slides and sites, one a line, that must not be in the subset.
+        evaluation: stores of patches whose copies must not be in the subset.
+        leakage_threshold: drop what is this similar to a patch of the evaluation stores (DINOv2: 0.45); None asks for
+            confirmed copies alone.
+        seeds: store of curated patches; what is retrieved by them is the pool.
+        retrieve: per seed patch (``sample``) or per cluster (``cluster``).
+        retrieve_k: neighbours of each seed patch, or patches of each cluster.
+        retrieve_more_than: a cluster counts where it holds more seed patches than this.
+        retrieve_cap: most patches that the seeds may retrieve; None: no cap.
+        clusters: number of clusters of each level, finest first; None derives them from the number of patches.
+        sampler: how the budget is drawn: balanced over the hierarchy, or one of the baselines.
+        within: which patches of a cluster are drawn.
+        share_cap: no slide or patient has more than this many times its equal share of the budget.
+        separate_kinds: whether frozen and diagnostic slides are balanced separately.
+        keep: earlier curation whose choices are kept, and whose clusters are used.
+        proof: whether the choice is measured against the baselines.
+        proof_seeds: number of seeds of the proof.
+        workers: processes; None means one per usable core.
+        overwrite: redo a curation of this name.
+    """
+
+    encoder: str = "dinov2-small"
+    name: str = "default"
+    budget: int | float = 0.25
+    seed: int = 0
+    judge: str | None = None
+    labels: Path | str | None = None
+    min_tissue: float = 0.5
+    min_focus: float = 3.0
+    max_pen: float = 0.1
+    max_dark: float = 0.5
+    max_blank: float = 0.95
+    copies: CopyRule = "confirmed"
+    copy_rate: float = 0.001
+    copy_threshold: float | None = None
+    redundancy: float | None = None
+    exclude_patients: Path | str | None = None
+    evaluation: Sequence[Path | str] = ()
+    leakage_threshold: float | None = None
+    seeds: Path | str | None = None
+    retrieve: Retrieval = "sample"
+    retrieve_k: int = 4
+    retrieve_more_than: int = 3
+    retrieve_cap: int | None = None
+    clusters: Sequence[int] | None = None
+    sampler: Sampler = "balanced"
+    within: Within = "random"
+    share_cap: float = 3.0
+    separate_kinds: bool = True
+    keep: str | None = None
+    proof: bool = True
+    proof_seeds: int = 5
+    workers: int | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        is_share = isinstance(self.budget, float)
+        _require(
+            _is_number(self.budget) and self.budget > 0 and (self.budget <= 1 if is_share else self.budget >= 1),
+            f"--budget is {self.budget!r}; give a share above 0 up to 1.0, or a whole number of patches",
+        )
+        _require(_is_count(self.seed, 0), f"--seed is {self.seed!r}; give a whole number, 0 or more")
+        for option, value in (
+            ("min-tissue", self.min_tissue),
+            ("max-pen", self.max_pen),
+            ("max-dark", self.max_dark),
+            ("max-blank", self.max_blank),
+        ):
+            _require(_is_number(value) and 0 <= value <= 1, f"--{option} is {value!r}; give a share from 0 to 1")
+        _require(
+            _is_number(self.min_focus) and 0 <= self.min_focus <= 12,
+            f"--min-focus is {self.min_focus!r}; give a score from 0 (takes all) to 12; 3 is blurred, 5 is sharp",
+        )
+        for option, word, words in (
+            ("copies", self.copies, CopyRule),
+            ("retrieve", self.retrieve, Retrieval),
+            ("sampler", self.sampler, Sampler),
+            ("within", self.within, Within),
+        ):
+            _require(word in get_args(words), f"--{option} is {word!r}; choose one of {', '.join(get_args(words))}")
+        _require(
+            _is_number(self.copy_rate) and 0 < self.copy_rate < 1,
+            f"--copy-rate is {self.copy_rate!r}; give a rate between 0 and 1, such as 0.001",
+        )
+        for option, threshold in (
+            ("copy-threshold", self.copy_threshold),
+            ("leakage-threshold", self.leakage_threshold),
+        ):
+            _require(
+                threshold is None or (_is_number(threshold) and -1 < threshold < 1),
+                f"--{option} is {threshold!r}; give a cosine between -1 and 1",
+            )
+        _require(
+            self.redundancy is None or (_is_number(self.redundancy) and 0 < self.redundancy < 2),
+            f"--redundancy is {self.redundancy!r}; give a cosine distance above 0, such as 0.05",
+        )
+        _require(
+            _is_number(self.share_cap) and self.share_cap >= 1,
+            f"--share-cap is {self.share_cap!r}; give a number of at least 1 (3 is three times the equal share)",
+        )
+        for option, count, least in (
+            ("retrieve-k", self.retrieve_k, 1),
+            ("retrieve-more-than", self.retrieve_more_than, 0),
+            ("retrieve-cap", self.retrieve_cap, 1),
+            ("proof-seeds", self.proof_seeds, 2),
+            ("workers", self.workers, 1),
+        ):
+            _require(
+                count is None or _is_count(count, least),
+                f"--{option} is {count!r}; give a whole number, at least {least}",
+            )
+        _require(
+            self.judge is None or self.judge != self.encoder,
+            f"--judge is {self.judge!r}, the encoder that chooses; a choice is judged by another, such as "
+            f"{'filter-bank' if self.encoder != 'filter-bank' else 'stain-texture'}",
+        )
+        _require(
+            self.keep is None or self.keep != self.name,
+            f"--keep is {self.keep!r}, the curation that is made; give the new one another --name",
+        )
+        _require(
+            self.leakage_threshold is None or bool(self.evaluation),
+            "--leakage-threshold needs --evaluation STORE: similar to what?",
+        )
+        if self.clusters is not None:
+            object.__setattr__(self, "clusters", tuple(self.clusters))
+            _require(
+                bool(self.clusters)
+                and all(_is_count(count, 1) for count in self.clusters)
+                and all(fine > coarse for fine, coarse in pairwise(self.clusters)),
+                f"--clusters is {','.join(map(str, self.clusters))}; give falling numbers, finest first, such as "
+                "2000,200,20",
+            )
+        evaluation = [self.evaluation] if isinstance(self.evaluation, str | Path) else self.evaluation
+        object.__setattr__(self, "evaluation", tuple(Path(path) for path in evaluation))
+        for name in ("exclude_patients", "seeds"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, Path(getattr(self, name)))
