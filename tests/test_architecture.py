@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "errors": set[str](),
     "config": {"errors"},
     "pixels": GROUND,
+    "recipes": set[str](),
     **dict.fromkeys(KERNELS, GROUND),
     "store": GROUND,
     "report": {"store", *GROUND},

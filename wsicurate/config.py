@@ -170,6 +170,7 @@ class CurateConfig:
         retrieve_more_than: a cluster counts where it holds more seed patches than this.
         retrieve_cap: most patches that the seeds may retrieve; None: no cap.
         clusters: number of clusters of each level, finest first; None derives them from the number of patches.
+        clusters_made_for: the number of patches that ``clusters`` were published for; they are scaled to the store's.
         sampler: how the budget is drawn: balanced over the hierarchy, or one of the baselines.
         within: which patches of a cluster are drawn.
         share_cap: no slide or patient has more than this many times its equal share of the budget.
@@ -205,6 +206,7 @@ class CurateConfig:
     retrieve_more_than: int = 3
     retrieve_cap: int | None = None
     clusters: Sequence[int] | None = None
+    clusters_made_for: int | None = None
     sampler: Sampler = "balanced"
     within: Within = "random"
     share_cap: float = 3.0
@@ -264,6 +266,7 @@ class CurateConfig:
             ("retrieve-k", self.retrieve_k, 1),
             ("retrieve-more-than", self.retrieve_more_than, 0),
             ("retrieve-cap", self.retrieve_cap, 1),
+            ("clusters-made-for", self.clusters_made_for, 2),
             ("proof-seeds", self.proof_seeds, 2),
             ("workers", self.workers, 1),
         ):

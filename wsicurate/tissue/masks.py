@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.errors import ConfigError
+from wsicurate.tissue.tiatoolbox_masks import tiatoolbox_morphological, tiatoolbox_otsu
 
 #: Specks of less tissue than this, and holes of less than this, are not kept apart from their surroundings, µm².
 SPECK_UM2 = 20_000.0
@@ -83,7 +84,13 @@ def _small(regions: NDArray[np.bool_], least_px: float, *, spare_corner: bool = 
 
 
 #: The masks that ``--mask`` knows. A mask that changes its results gets a new version: stores record it.
-MASKS: Mapping[str, tuple[TissueMask, int]] = MappingProxyType({"otsu": (otsu_mask, 1)})
+MASKS: Mapping[str, tuple[TissueMask, int]] = MappingProxyType(
+    {
+        "otsu": (otsu_mask, 1),
+        "tiatoolbox-otsu": (tiatoolbox_otsu, 1),
+        "tiatoolbox-morphological": (tiatoolbox_morphological, 1),
+    }
+)
 
 
 def find_mask(name: str) -> tuple[TissueMask, int]:

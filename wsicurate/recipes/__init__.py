@@ -1,0 +1,1 @@
+"""Named, published settings, one TOML file each: read by `wsicurate.steps.recipes`."""

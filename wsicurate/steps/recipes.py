@@ -1,0 +1,130 @@
+"""Recipes: published settings by name, and a laboratory's own, as TOML."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from wsicurate.config import CurateConfig, TileConfig
+from wsicurate.errors import ConfigError
+
+#: Sections that a recipe may have, and the settings that each may hold.
+_SECTIONS: Mapping[str, frozenset[str]] = {
+    "tile": frozenset(field.name for field in dataclasses.fields(TileConfig)),
+    "embed": frozenset({"encoder"}),
+    "curate": frozenset(field.name for field in dataclasses.fields(CurateConfig)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Settings of the steps, with their source.
+
+    Attributes:
+        name: of the recipe.
+        title: one line.
+        source: where the settings were published.
+        departures: where they depart from it.
+        tile, embed, curate: settings that differ from the defaults.
+    """
+
+    name: str
+    title: str
+    source: str
+    departures: tuple[str, ...]
+    tile: Mapping[str, Any]
+    embed: Mapping[str, Any]
+    curate: Mapping[str, Any]
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Names of the recipes that come with the package, sorted."""
+    return tuple(sorted(_files()))
+
+
+def all_recipes() -> Iterator[Recipe]:
+    """The recipes that come with the package, sorted by name."""
+    for name in recipe_names():
+        yield find_recipe(name)
+
+
+def find_recipe(name: str | Path) -> Recipe:
+    """A recipe by its name, or a TOML file of one's own.
+
+    Raises:
+        ConfigError: if there is none, it is no TOML, or it holds settings that no step has.
+    """
+    files = _files()
+    if str(name) in files:
+        return _parsed(str(name), files[str(name)])
+    path = Path(name)
+    if path.suffix != ".toml":
+        raise ConfigError(f"--recipe is {str(name)!r}; choose one of {', '.join(sorted(files))}, or give a .toml file")
+    try:
+        return _parsed(path.stem, path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the recipe {path} cannot be read: {error}") from error
+
+
+def _files() -> dict[str, str]:
+    folder = resources.files("wsicurate") / "recipes"
+    return {
+        entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".toml")
+    }
+
+
+def _parsed(name: str, text: str) -> Recipe:
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the recipe {name} is not TOML: {error}") from error
+    words = {"title", "source", "departures"}
+    for key, value in document.items():
+        if key in words:
+            continue
+        if key not in _SECTIONS or not isinstance(value, dict):
+            raise ConfigError(f"the recipe {name} has {key!r}; its sections are {', '.join(sorted(_SECTIONS))}")
+        unknown = sorted(set(value) - _SECTIONS[key])
+        if unknown:
+            raise ConfigError(f"the recipe {name}, section {key}: {key} has no setting {unknown[0]!r}")
+    return Recipe(
+        name=name,
+        title=str(document.get("title", "")),
+        source=str(document.get("source", "")),
+        departures=tuple(document.get("departures", ())),
+        tile=document.get("tile", {}),
+        embed=document.get("embed", {}),
+        curate=document.get("curate", {}),
+    )
+
+
+def scaled_counts(counts: Sequence[int], made_for: int, patches: int) -> tuple[int, ...]:
+    """Cluster counts that were published for one number of patches, for another.
+
+    Every count k becomes ``k ** (log n / log N)``: all levels shrink by the same share of their logarithm, so that none
+    vanishes before the others, and n = N gives the published counts.
+
+    Args:
+        counts: finest first.
+        made_for: N, the number of patches that they were published for.
+        patches: n, the number of patches at hand.
+
+    Returns:
+        Falling numbers, finest first; the finest is at most half the patches, levels that would not be smaller than the
+        one below them are left out.
+    """
+    share = math.log(max(patches, 2)) / math.log(made_for)
+    scaled: list[int] = []
+    for count in counts:
+        rounded = max(1, min(round(count**share), patches // 2))
+        if not scaled or rounded < scaled[-1]:
+            scaled.append(rounded)
+    return tuple(scaled)
