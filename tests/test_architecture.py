@@ -32,7 +32,8 @@ MAY_IMPORT = {
     "pretraining": {"store", *GROUND},
     "steps": {"store", "report", "export", "pretraining", *KERNELS, *GROUND},
     "console": {"steps", *GROUND},
-    "cli": {"console", "steps", *GROUND},
+    "options": GROUND,
+    "cli": {"console", "steps", "options", *GROUND},
     "__main__": {"cli"},
     "__init__": {"steps", "store", *KERNELS, *GROUND},
 }
@@ -46,7 +47,7 @@ LIBRARIES = {
     "h5py": {"export"},
     "torch": {"embedding", "pretraining", "curation"},
     "openslide": {"slides"},
-    "typer": {"cli"},
+    "typer": {"cli", "options"},
     "rich": {"console"},
 }
 

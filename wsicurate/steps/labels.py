@@ -35,9 +35,9 @@ def labels_of(pool: Pool, source: Path | str) -> Labels:
 
     Args:
         pool: the patches.
-        source: ``store``, or a CSV with a header: the column ``label``, and one or more of ``slide_id`` (or ``slide``: the
-            readable name or its last part), ``row``, ``x``, ``y``, ``patient``. A line labels every patch that has
-            all that it names; what no line names has no label.
+        source: ``store``, or a CSV with a header: the column ``label``, and one or more of ``slide_id`` (or ``slide``:
+            the readable name or its last part), ``row``, ``x``, ``y``, ``patient``. A line labels every patch that
+            has all that it names; what no line names has no label.
 
     Raises:
         CurationError: if the table cannot be read, has no such columns, names patches that the store does not hold, or
