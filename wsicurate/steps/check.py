@@ -12,7 +12,7 @@ from wsicurate.steps.crew import Crew, usable_cores
 from wsicurate.steps.opening import SlidePixels
 from wsicurate.steps.progress import Progress, ProgressCallback, no_progress
 from wsicurate.store.bytestore import LocalBytes
-from wsicurate.store.layout import CURATIONS, ROOT, RUNS, SLIDES, WORK, mark_path, slide_path, work_path
+from wsicurate.store.layout import CURATIONS, ROOT, RUNS, SLIDES, WORK, curation_work_path, mark_path, slide_path, work_path
 from wsicurate.store.leases import Leases
 from wsicurate.store.manifest import verify_curation
 from wsicurate.store.records import StoreRecord
@@ -165,7 +165,7 @@ def _loose_ends(store: LocalBytes) -> Iterator[Problem]:
         if not leases.holder(work_path(key)):
             yield Problem(work_path(key), "an interrupted run left it; run the same command again")
     for name in store.children(CURATIONS):
-        if not leases.holder(work_path(f"curate-{name}")):
+        if not leases.holder(curation_work_path(name)):
             for where, what in verify_curation(store, name, str(store.root)):
                 yield Problem(where, what)
     for path, owner in store.partials():

@@ -18,12 +18,17 @@ from wsicurate.store.layout import RUNS
 
 #: Packages whose version can change a pixel or a byte.
 _PACKAGES = (
+    "faiss-cpu",
     "numpy",
     "opencv-python-headless",
     "openslide-python",
     "openslide-bin",
     "pillow",
+    "pyarrow",
+    "scikit-learn",
     "simplejpeg",
+    "timm",
+    "torch",
     "numcodecs",
     "zarr",
 )
@@ -59,7 +64,7 @@ def write_run(
         "seconds": round(seconds, 3),
         "settings": {key: _plain(value) for key, value in settings.items()},
         **(extra or {}),
-        "versions": _versions(),
+        "versions": versions(),
         "slides": [_plain(dataclasses.asdict(outcome)) for outcome in outcomes],
     }
     while True:
@@ -68,14 +73,15 @@ def write_run(
             return key
 
 
-def _versions() -> dict[str, str]:
-    versions = {"wsicurate": __version__, "python": platform.python_version(), "platform": platform.platform()}
+def versions() -> dict[str, str]:
+    """Versions of wsicurate, Python and the packages that can change a byte."""
+    found = {"wsicurate": __version__, "python": platform.python_version(), "platform": platform.platform()}
     for package in _PACKAGES:
         try:
-            versions[package] = metadata.version(package)
+            found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
+            found[package] = "not installed"
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -41,7 +41,7 @@ class Stages:
         key = f"{self._folder}/{name}-{fingerprint_of(inputs)[:16]}.npz"
         try:
             return _unpacked(self._store.get(key))
-        except (KeyError, ValueError, OSError, zipfile.BadZipFile):
+        except (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile):
             pass
         arrays, facts = compute()
         packed = io.BytesIO()

@@ -42,3 +42,8 @@ def work_path(key: str) -> str:
 def segment_path(key: str, fingerprint: str, number: int) -> str:
     """Path of one finished segment of a slide made with the settings of ``fingerprint``."""
     return f"{WORK}/{key}/{fingerprint[:16]}-{number:06d}.segment"
+
+
+def curation_work_path(name: str) -> str:
+    """Path of a curation's work in progress."""
+    return f"{WORK}/curate-{name}"

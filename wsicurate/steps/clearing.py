@@ -1,0 +1,150 @@
+"""What leaves the pool before the draw: low quality, listed patients, and what no seed retrieves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsicurate.curation.hierarchy import Hierarchy
+from wsicurate.curation.kmeans import assign
+from wsicurate.curation.leakage import SlideNames, match_list
+from wsicurate.curation.retrieval import retrieve_by_cluster, retrieve_by_sample
+from wsicurate.errors import CurationError
+from wsicurate.steps.curate_inputs import Inputs
+from wsicurate.steps.ledger import Ledger
+
+Say = Callable[[str], None]
+
+
+def clear_quality(inputs: Inputs, ledger: Ledger) -> dict[str, Any]:
+    """Decide about the patches whose scores are beyond a threshold; the first threshold that fails is the reason.
+
+    A score that a slide does not have (patches that were imported without) decides nothing.
+
+    Returns:
+        Thresholds, and the number of patches that each took out.
+    """
+    config = inputs.config
+    rules: tuple[tuple[str, float, Callable[[Any, float], Any], str], ...] = (
+        ("tissue", config.min_tissue, np.less, "<"),
+        ("focus", config.min_focus, np.less, "<"),
+        ("pen", config.max_pen, np.greater, ">"),
+        ("dark", config.max_dark, np.greater, ">"),
+        ("blank", config.max_blank, np.greater, ">"),
+    )
+    facts: dict[str, Any] = {}
+    for name, threshold, fails, sign in rules:
+        scores = inputs.pool.scores(name)
+        if scores is None:
+            facts[name] = {"threshold": threshold, "dropped": 0, "note": "the store has no such score"}
+            continue
+        failing = fails(scores, np.float32(threshold)) & ~np.isnan(scores)
+        dropped = ledger.decide(failing, "low_quality", f"{name} {sign} {threshold:g}")
+        facts[name] = {"threshold": threshold, "dropped": dropped}
+    return facts
+
+
+def clear_lists(inputs: Inputs, ledger: Ledger, facts: dict[str, Any]) -> NDArray[np.bool_]:
+    """Decide about the patches of listed patients, samples, slides and sites.
+
+    Returns:
+        bool, (n,): patches of listed slides, those of low quality included: their copies elsewhere leak as well.
+
+    Raises:
+        CurationError: if the list is empty or not one line of it matches.
+    """
+    pool = inputs.pool
+    if inputs.config.exclude_patients is None:
+        return np.zeros(len(pool), dtype=bool)
+    try:
+        match = match_list(inputs.listed, _slide_names(inputs))
+    except CurationError as error:
+        raise CurationError(f"--exclude-patients {inputs.config.exclude_patients}: {error}") from error
+    for number, line in enumerate(match.lines):
+        slides = np.flatnonzero(match.line_of == number)
+        if len(slides):
+            ledger.decide(np.isin(pool.slide, slides), "leakage", f"listed: {line.text}")
+    facts["listed"] = {
+        "slides": int(match.listed.sum()),
+        "lines": len(match.lines),
+        "unmatched": [f"line {line.number}: {line.text}" for line in match.unmatched],
+    }
+    return np.asarray(match.listed[pool.slide])
+
+
+def _slide_names(inputs: Inputs) -> list[SlideNames]:
+    names = []
+    for slide in inputs.store.slides.values():
+        record = slide.record
+        tcga: Mapping[str, Any] = record.tcga or {}
+        names.append(
+            SlideNames(
+                slide_id=record.slide_id,
+                name=record.name,
+                patient=record.patient,
+                sample=tcga.get("sample"),
+                site=record.site,
+                barcode=_barcode(tcga),
+            )
+        )
+    return names
+
+
+def _barcode(tcga: Mapping[str, Any]) -> str | None:
+    """The barcode that the fields were read from, as far as it went."""
+    parts = [tcga.get("sample") or tcga.get("patient"), tcga.get("portion"), tcga.get("slide")]
+    known = [part for part in parts if part]
+    return "-".join(known) if known else None
+
+
+def retrieve(
+    inputs: Inputs,
+    ledger: Ledger,
+    vectors: NDArray[np.float16],
+    hierarchy: Hierarchy,
+    clusters: NDArray[np.int32],
+    facts: dict[str, Any],
+) -> None:
+    """Where there are seeds, decide that what they do not retrieve is not in the pool.
+
+    Raises:
+        CurationError: if they retrieve nothing.
+    """
+    if inputs.seeds is None:
+        return
+    config, left = inputs.config, ledger.left
+    seeds = inputs.seeds.vectors(config.encoder)
+    if config.retrieve == "sample":
+        found = retrieve_by_sample(seeds, vectors, config.retrieve_k, eligible=left)
+        rows = found[found >= 0]
+        if config.retrieve_cap is not None:
+            rows = rows[: config.retrieve_cap]
+    else:
+        finest = assign(seeds, hierarchy.levels[0].centroids).cluster
+        cap = {} if config.retrieve_cap is None else {"cap": config.retrieve_cap}
+        rows = retrieve_by_cluster(
+            finest,
+            clusters[:, 0],
+            per_cluster=config.retrieve_k,
+            more_than=config.retrieve_more_than,
+            seed=config.seed,
+            eligible=left,
+            **cap,
+        )
+    if not len(rows):
+        raise CurationError(
+            f"the {len(seeds):,} seed patches of {config.seeds} retrieve nothing; lower --retrieve-more-than, or "
+            "retrieve by sample"
+        )
+    retrieved = np.zeros(len(vectors), dtype=bool)
+    retrieved[rows] = True
+    ledger.decide(~retrieved, "not_retrieved", f"not near a seed ({config.retrieve}, {config.retrieve_k})")
+    facts["retrieval"] = {
+        "rule": config.retrieve,
+        "seeds": len(seeds),
+        "retrieved": int(np.count_nonzero(retrieved)),
+        "vectors of the seeds": config.encoder,
+    }
