@@ -1,0 +1,56 @@
+"""Whole numbers in given proportions that add up exactly: seats for votes, clusters for cells, a budget for strata."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wsicurate.errors import CurationError
+
+
+def apportion(total: int, weights: ArrayLike, floor: ArrayLike, ceiling: ArrayLike) -> NDArray[np.int64]:
+    """Share a total in proportion to weights, within bounds.
+
+    Finds, by bisection, the largest scale s with ``sum(clip(floor(s * weights), floor, ceiling)) <= total``; what is left
+    goes, one each, to those with the largest fraction of ``s * weights`` that are below their ceiling (ties: lowest index).
+
+    Args:
+        total: what to share.
+        weights: (k,), non-negative; if all are zero, shares are equal.
+        floor, ceiling: (k,) whole numbers, the least and the most of each.
+
+    Returns:
+        int64, (k,), ``floor <= share <= ceiling``, with sum ``total``.
+
+    Raises:
+        CurationError: if the bounds do not allow the total.
+    """
+    least = np.asarray(floor, dtype=np.int64)
+    most = np.asarray(ceiling, dtype=np.int64)
+    if not least.sum() <= total <= most.sum() or (least > most).any():
+        raise CurationError(f"{total} cannot be shared: at least {least.sum()} and at most {most.sum()} are possible")
+    weight = np.asarray(weights, dtype=np.float64)
+    if not weight.any():
+        weight = np.ones(len(most))
+    # The smallest positive weight keeps a share of every part that may still need one.
+    weight = np.maximum(weight, weight[weight > 0].min() * 1e-6)
+
+    def shares(scale: float) -> NDArray[np.int64]:
+        return np.clip(np.floor(np.minimum(scale * weight, most.max() + 1.0)).astype(np.int64), least, most)
+
+    low, high = 0.0, (float(most.max()) + 1) / float(weight.min())
+    for _ in range(200):
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        if shares(middle).sum() <= total:
+            low = middle
+        else:
+            high = middle
+    share = shares(low)
+    while left := int(total - share.sum()):
+        room = share < most
+        fraction = np.where(room, low * weight - share, -np.inf)
+        first = np.argsort(-fraction, kind="stable")[: min(left, int(room.sum()))]
+        share[first] += 1
+    return share

@@ -1,0 +1,124 @@
+"""One step of spherical k-means on points in memory: who is nearest, what the means are, what to do with empty clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsicurate.curation.threads import in_order
+
+#: Rows that one thread compares at once. A constant: scores change, in their last bits, with the size of a block.
+PIECE_ROWS = 4_096
+
+#: Rows of the points (None: those from the piece's slice) and the centroids that they may go to (None: all).
+Piece = tuple[slice | NDArray[np.int64], NDArray[np.int64] | None]
+
+
+def nearest(rows: NDArray[np.float32], centroids: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The centroid of the largest inner product, the lowest index among equals, on the calling thread.
+
+    Args:
+        rows: (b, d). centroids: (k, d).
+
+    Returns:
+        int32 (b,), and the products, float32 (b,).
+    """
+    import faiss
+
+    similarity, index = faiss.knn(rows, centroids, 1, metric=faiss.METRIC_INNER_PRODUCT)
+    return index[:, 0].astype(np.int32), similarity[:, 0]
+
+
+def pieces_of(count: int) -> Iterator[Piece]:
+    """All of ``count`` rows against all centroids, in pieces of `PIECE_ROWS`."""
+    for start in range(0, count, PIECE_ROWS):
+        yield slice(start, min(start + PIECE_ROWS, count)), None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assigned:
+    """Points with their clusters, and what the next centroids need.
+
+    Attributes:
+        cluster: int32 (n,). similarity: float32 (n,), to the centroid that the point was assigned to.
+        sums: float64 (k, d), the sum of each cluster's points. counts: int64 (k,).
+    """
+
+    cluster: NDArray[np.int32]
+    similarity: NDArray[np.float32]
+    sums: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+
+def assign_points(points: NDArray[np.float32], centroids: NDArray[np.float32], pieces: Iterable[Piece]) -> Assigned:
+    """Assign points in memory, piece by piece on threads, and sum them up, in the order of the pieces.
+
+    Args:
+        points: (n, d), unit rows. centroids: (k, d), unit rows. pieces: cover every point once.
+    """
+
+    def one(piece: Piece) -> tuple[Piece, NDArray[np.int32], NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+        rows, candidates = piece
+        block = points[rows]
+        index, similarity = nearest(block, centroids if candidates is None else centroids[candidates])
+        if candidates is not None:
+            index = candidates[index].astype(np.int32)
+        order = np.argsort(index, kind="stable")
+        ordered = index[order]
+        starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+        return piece, index, similarity, starts, np.add.reduceat(block[order], starts, axis=0)
+
+    cluster = np.empty(len(points), dtype=np.int32)
+    similarity = np.empty(len(points), dtype=np.float32)
+    sums = np.zeros(centroids.shape, dtype=np.float64)
+    for (rows, _), index, score, starts, partial in in_order(one, pieces):
+        cluster[rows] = index
+        similarity[rows] = score
+        sums[np.sort(index, kind="stable")[starts]] += partial
+    return Assigned(
+        cluster=cluster, similarity=similarity, sums=sums, counts=np.bincount(cluster, minlength=len(centroids))
+    )
+
+
+def new_centroids(
+    points: NDArray[np.float32], assigned: Assigned, centroids: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], float, NDArray[np.int64], NDArray[np.int64]]:
+    """The directions of the clusters' sums; an empty cluster gets the point that is farthest from its own centroid.
+
+    Donors keep at least one point; the moved point leaves its donor's sum. Ties go to the lowest row. Where there are
+    fewer donors than empty clusters (fewer distinct points than clusters), the rest stay where they were.
+
+    Returns:
+        float32 (k, d) unit rows; the mean cosine of the points to these; the clusters that were mended, and the rows of
+        the points that they got.
+    """
+    sums, counts = assigned.sums.copy(), assigned.counts
+    empty = np.flatnonzero(counts == 0)
+    moved = _farthest(assigned, len(empty))
+    mended = empty[: len(moved)]
+    if len(moved):
+        np.subtract.at(sums, assigned.cluster[moved], points[moved].astype(np.float64))
+        sums[mended] = points[moved]
+    length = np.sqrt(np.einsum("kd,kd->k", sums, sums))
+    # Points that cancel out have no direction: such a cluster keeps its centroid, as an empty one does.
+    whole = length > 1e-9
+    fresh = centroids.copy()
+    fresh[whole] = (sums[whole] / length[whole, None]).astype(np.float32)
+    return fresh, float(length.sum() / max(1, len(points))), mended, moved
+
+
+def _farthest(assigned: Assigned, number: int) -> NDArray[np.int64]:
+    """Rows of at most ``number`` points, the least similar first, that leave no cluster empty and are not centroids already."""
+    if number == 0:
+        return np.empty(0, dtype=np.int64)
+    order = np.argsort(assigned.similarity, kind="stable")
+    order = order[assigned.similarity[order] < 1 - 1e-6]
+    donors = assigned.cluster[order]
+    grouped = np.argsort(donors, kind="stable")
+    starts = np.flatnonzero(np.diff(donors[grouped], prepend=-1))
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[grouped] = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+    return np.asarray(order[rank < assigned.counts[donors] - 1][:number], dtype=np.int64)
