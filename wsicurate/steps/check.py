@@ -12,7 +12,17 @@ from wsicurate.steps.crew import Crew, usable_cores
 from wsicurate.steps.opening import SlidePixels
 from wsicurate.steps.progress import Progress, ProgressCallback, no_progress
 from wsicurate.store.bytestore import LocalBytes
-from wsicurate.store.layout import CURATIONS, ROOT, RUNS, SLIDES, WORK, curation_work_path, mark_path, slide_path, work_path
+from wsicurate.store.layout import (
+    CURATIONS,
+    ROOT,
+    RUNS,
+    SLIDES,
+    WORK,
+    curation_work_path,
+    mark_path,
+    slide_path,
+    work_path,
+)
 from wsicurate.store.leases import Leases
 from wsicurate.store.manifest import verify_curation
 from wsicurate.store.records import StoreRecord

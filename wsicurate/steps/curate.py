@@ -119,7 +119,9 @@ def curate(
     work = curation_work_path(config.name)
     lease = leases.acquire(work)
     if isinstance(lease, Holder):
-        raise LeaseLostError(f"the curation {config.name} is being made by {lease}; wait for it, or choose another --name")
+        raise LeaseLostError(
+            f"the curation {config.name} is being made by {lease}; wait for it, or choose another --name"
+        )
     try:
         run = _Curation(inputs, Stages(inputs.store.bytes, work), executor, progress)
         document = run.work()
@@ -235,9 +237,7 @@ class _Curation:
             return scaled_counts(config.clusters, config.clusters_made_for, patches)
         return config.clusters
 
-    def _thin(
-        self, vectors: NDArray[np.float16], clusters: NDArray[np.int32], similarity: NDArray[np.float32]
-    ) -> None:
+    def _thin(self, vectors: NDArray[np.float16], clusters: NDArray[np.int32], similarity: NDArray[np.float32]) -> None:
         """Redundancy, where it is asked for."""
         epsilon = self.config.redundancy
         if epsilon is None:
@@ -256,9 +256,7 @@ class _Curation:
             "kept_share": {f"{each:g}": round(float(share), 6) for each, share in curve.items()},
         }
 
-    def _draw(
-        self, vectors: NDArray[np.float16], clusters: NDArray[np.int32], similarity: NDArray[np.float32]
-    ) -> Draw:
+    def _draw(self, vectors: NDArray[np.float16], clusters: NDArray[np.int32], similarity: NDArray[np.float32]) -> Draw:
         self._say("drawing to the budget")
         drawn = draw(self.inputs, self.ledger, vectors, clusters, similarity)
         self.notes += drawn.notes
@@ -286,9 +284,7 @@ class _Curation:
             "proof": proof,
             "versions": versions(),
         }
-        write_curation(
-            inputs.store.bytes, self.config.name, self._table(clusters), document, hierarchy.to_arrays()
-        )
+        write_curation(inputs.store.bytes, self.config.name, self._table(clusters), document, hierarchy.to_arrays())
         return document
 
     def _table(self, clusters: NDArray[np.int32]) -> Any:

@@ -186,7 +186,9 @@ def _lines(path: Path | str | None) -> list[str]:
     try:
         return Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise CurationError(f"--exclude-patients {path} cannot be read: {error}; give a text file, one name a line") from error
+        raise CurationError(
+            f"--exclude-patients {path} cannot be read: {error}; give a text file, one name a line"
+        ) from error
 
 
 def _file_hash(path: Path | str | None) -> str | None:

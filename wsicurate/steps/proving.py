@@ -141,5 +141,3 @@ def _with_names(text: str, names: Any) -> str:
         if text.startswith(prefix) and text.removeprefix(prefix).isdigit():
             return prefix + str(names[int(text.removeprefix(prefix))])
     return text
-
-
