@@ -11,6 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
+from wsicurate.config import CurateConfig, TileConfig
+from wsicurate.options import made, with_options
+
 app = typer.Typer(
     help="Whole-slide images in; a curated set of tissue patches for self-supervised pretraining out.",
     no_args_is_help=True,
@@ -30,6 +33,10 @@ class Codec(StrEnum):
 
 Workers = Annotated[int | None, typer.Option(help="Processes; one per usable core by default.", show_default=False)]
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="The store's folder.")]
+Recipe = Annotated[
+    str | None,
+    typer.Option(help="Published settings by name (wsicurate recipes), or a TOML file.", show_default=False),
+]
 SlideFolders = Annotated[
     list[Path] | None,
     typer.Option("--slides", help="Folder to look for moved slides in (codec none).", show_default=False),
@@ -119,6 +126,76 @@ def check(store: StorePath, slides: SlideFolders = None, workers: Workers = None
             report = run(store, slides=slides or (), workers=workers, progress=display)
         show_checked(report)
         raise typer.Exit(report.exit_status)
+
+
+@app.command()
+@with_options({"curate": CurateConfig})
+def curate(
+    context: typer.Context,
+    store: StorePath,
+    recipe: Recipe = None,
+    *,
+    settings: dict[str, dict[str, Any]],
+) -> None:
+    """Choose the patches worth training on: a manifest with a reason for every patch left behind, and the proof."""
+    with _explained():
+        from wsicurate.console import ProgressDisplay, show_curated
+        from wsicurate.steps.curate import curate as run
+        from wsicurate.steps.recipes import find_recipe
+
+        published = find_recipe(recipe) if recipe else None
+        layers = [{**published.embed, **published.curate}] if published else []
+        config = made(CurateConfig, *layers, settings["curate"])
+        with ProgressDisplay("curating") as display:
+            report = run(store, config, progress=display)
+        show_curated(report)
+
+
+@app.command("run")
+@with_options(
+    {"tile": TileConfig, "curate": CurateConfig},
+    without=("dry_run",),
+    shared=("seed", "workers", "overwrite"),
+)
+def run_all(
+    context: typer.Context,
+    slides: Annotated[list[Path], typer.Argument(metavar="SLIDES...", help="Slides, and folders of slides.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="STORE", help="The store; made if it is not there.")
+    ],
+    recipe: Recipe = None,
+    *,
+    settings: dict[str, dict[str, Any]],
+) -> None:
+    """Slides to a proven subset: tile, embed, curate. Interrupt it as you like; the same command goes on."""
+    with _explained():
+        from wsicurate.console import ProgressDisplay, show_run
+        from wsicurate.steps.recipes import find_recipe
+        from wsicurate.steps.run import run
+
+        published = find_recipe(recipe) if recipe else None
+        tile_layers = [published.tile] if published else []
+        curate_layers = [{**published.embed, **published.curate}] if published else []
+        with ProgressDisplay("working") as display:
+            report = run(
+                slides,
+                output,
+                tile_config=made(TileConfig, *tile_layers, settings["tile"]),
+                curate_config=made(CurateConfig, *curate_layers, settings["curate"]),
+                progress=display,
+            )
+        show_run(report)
+        raise typer.Exit(report.exit_status)
+
+
+@app.command()
+def recipes() -> None:
+    """Published settings by name, with their sources."""
+    with _explained():
+        from wsicurate.console import show_recipes
+        from wsicurate.steps.recipes import all_recipes
+
+        show_recipes(all_recipes())
 
 
 @app.command()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,9 +18,12 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from wsicurate.steps.check import CheckReport
+    from wsicurate.steps.curate import CurateReport
     from wsicurate.steps.demo import DemoReport
     from wsicurate.steps.info import StoreInfo
     from wsicurate.steps.progress import Progress, SlideOutcome
+    from wsicurate.steps.recipes import Recipe
+    from wsicurate.steps.run import RunReport
     from wsicurate.steps.tile import TileReport
 
 #: Without a terminal, a line is printed at least this often while patches are cut, seconds.
@@ -271,3 +275,63 @@ def show_demo(report: DemoReport) -> None:
         (report.slides, "the slides and their ground truth"),
     ):
         console.print(_text(f"  {path}  {what}"))
+
+
+def show_curated(report: CurateReport) -> None:
+    """What became of the patches, the proof, and where the manifest lies."""
+    console = out()
+    run = report.run
+    table = Table("decision", "patches", "share")
+    total = max(sum(report.counts.values()), 1)
+    for decision, count in report.counts.items():
+        colour = "green" if decision == "selected" else "default"
+        table.add_row(f"[{colour}]{decision}[/{colour}]", f"{count:,}", f"{count / total:.1%}")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    console.print(table)
+    for note in run["notes"]:
+        console.print(_text(f"note: {note}"))
+    for line in (run.get("listed") or {}).get("unmatched", ()):
+        console.print(_text(f"warning: the list's {line} matches nothing in this store"))
+    if run["proof"] is not None:
+        _show_proof(console, run["proof"])
+    encoder = run["encoder"]
+    console.print(_text(f"chosen by {encoder['encoder']}, licence {encoder['licence']}. {encoder['terms']}".rstrip()))
+    said = "was there already" if report.status == "unchanged" else _duration(report.seconds)
+    console.print(_text(f"{report.selected:,} patches selected; the manifest is in {report.manifest} ({said})"))
+
+
+def _show_proof(console: Console, proof: Mapping[str, Any]) -> None:
+    if "reason" in proof:
+        console.print(_text(f"no proof: {proof['reason']}"))
+        return
+    header, *rows = proof["table"]
+    table = Table(
+        *header, title=f"Proof, judged by {proof['judge']}; {len(proof['seeds'])} seeds", title_justify="left"
+    )
+    colours = {"better": "green", "worse": "red"}
+    for row in rows:
+        verdict = row[-1]
+        colour = colours.get(verdict.partition(" ")[0], "default")
+        table.add_row(*(_text(cell) for cell in row[:-1]), f"[{colour}]{_text(verdict)}[/{colour}]")
+    console.print(table)
+    for sentence in (*proof["summary"], *proof["notes"]):
+        console.print(_text(sentence))
+
+
+def show_run(report: RunReport) -> None:
+    """What each step did."""
+    show_tiled(report.tiled)
+    for embedded in report.embedded:
+        show_embedded(embedded)
+    show_curated(report.curated)
+
+
+def show_recipes(recipes: Iterable[Recipe]) -> None:
+    """Names, titles, sources and departures of recipes."""
+    console = out()
+    for recipe in recipes:
+        console.print(_text(f"{recipe.name}: {recipe.title}"))
+        console.print(_text(f"    {recipe.source}"))
+        for departure in recipe.departures:
+            console.print(_text(f"    differs: {departure}"))

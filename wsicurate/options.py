@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import typer
 
@@ -20,10 +20,14 @@ def field_help(config: type) -> dict[str, str]:
     section = inspect.cleandoc(config.__doc__ or "").partition("Attributes:\n")[2]
     entries = re.findall(r"^    (\w[\w, ]*): (.*?)(?=^    \w|\Z)", section, flags=re.MULTILINE | re.DOTALL)
     return {
-        name: " ".join(text.replace("``", "").split()).rstrip(".") + "."
+        name: _sentence(" ".join(text.replace("``", "").split()))
         for names, text in entries
         for name in names.split(", ")
     }
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
 def number_or_share(text: str) -> int | float:
@@ -74,7 +78,11 @@ def _option(config: type, field: dataclasses.Field[Any], hint: Any, name: str) -
         default, kind = None, kind | None
     elif kind is str:
         default = str(default)
-    option = typer.Option(flags, help=field_help(config).get(field.name, ""), show_default=shown)
+    choices = [
+        value for part in _parts(hint) if getattr(part, "__origin__", None) is Literal for value in get_args(part)
+    ]
+    words = field_help(config).get(field.name, "") + (f" One of {', '.join(choices)}." if choices else "")
+    option = typer.Option(flags, help=words, show_default=shown)
     if _is_sequence(hint) and Path in _parts(hint):
         kind = list[Path] | None
     return Annotated[kind, option], default

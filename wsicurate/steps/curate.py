@@ -154,8 +154,8 @@ def _there(inputs: Inputs) -> Mapping[str, Any] | None:
         return found.run
     changed = differences(found.run["settings"], inputs.settings) or ["its inputs have changed since"]
     raise ManifestError(
-        f"{inputs.store.path} has a curation {config.name!r} that was made otherwise: {'; '.join(changed)}. Give another "
-        "--name, or --overwrite"
+        f"{inputs.store.path} has a curation {config.name!r} that was made otherwise: {'; '.join(changed)}. "
+        "Give another --name, or --overwrite"
     )
 
 
@@ -246,14 +246,13 @@ class _Curation:
         left = self.ledger.left
         finest = np.where(left, clusters[:, 0], -1).astype(np.int32)
         stays = thin(vectors, finest, epsilon=epsilon, order_key=similarity, eligible=left)
-        rows = np.flatnonzero(stays >= 0)
-        self.ledger.copy_of[rows] = -1
         dropped = self.ledger.decide(stays >= 0, "redundant", f"cosine above {1 - epsilon:g} to one that stays")
-        curve = thinning_curve(vectors, finest, sorted({*_CURVE_EPSILONS, epsilon}))
+        epsilons = sorted({*_CURVE_EPSILONS, epsilon})
+        shares = thinning_curve(vectors, finest, epsilons, order_key=similarity, eligible=left)
         self.facts["redundancy"] = {
             "epsilon": epsilon,
             "dropped": dropped,
-            "kept_share": {f"{each:g}": round(float(share), 6) for each, share in curve.items()},
+            "kept_share": {f"{each:g}": round(float(share), 6) for each, share in zip(epsilons, shares, strict=True)},
         }
 
     def _draw(self, vectors: NDArray[np.float16], clusters: NDArray[np.int32], similarity: NDArray[np.float32]) -> Draw:

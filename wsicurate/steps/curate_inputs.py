@@ -174,8 +174,8 @@ def _kept(store: Store, config: CurateConfig, encoder: EmbeddingRecord) -> Curat
     theirs = kept.run["encoder"]
     if theirs["weights_hash"] != encoder.weights_hash:
         raise ManifestError(
-            f"--keep {config.keep} chose by {theirs['encoder']} ({theirs['weights_hash'][:12]}), not by {config.encoder} "
-            f"({encoder.weights_hash[:12]}); use the encoder that it used"
+            f"--keep {config.keep} chose by {theirs['encoder']} ({theirs['weights_hash'][:12]}), not by "
+            f"{config.encoder} ({encoder.weights_hash[:12]}); use the encoder that it used"
         )
     return kept
 

@@ -47,8 +47,8 @@ def budget_of(budget: int | float, left: int) -> int:
     count = budget if isinstance(budget, int) else round(budget * left)
     if count > left:
         raise CurationError(
-            f"--budget is {budget:,}, but only {left:,} patches are left after the filters; lower the budget, or loosen "
-            "the filters"
+            f"--budget is {budget:,}, but only {left:,} patches are left after the filters; lower the budget, or "
+            "loosen the filters"
         )
     if count < 1:
         raise CurationError(f"--budget {budget} of {left:,} patches is no patch; raise it")

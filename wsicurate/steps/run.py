@@ -1,0 +1,79 @@
+"""`run`: slides -> patches -> vectors -> subset. Each step goes on where an earlier run of it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsicurate.config import CurateConfig, EmbedConfig, TileConfig
+from wsicurate.errors import NothingToDoError
+from wsicurate.steps.curate import CurateReport, curate
+from wsicurate.steps.embed import EmbedReport, embed
+from wsicurate.steps.progress import ProgressCallback, no_progress
+from wsicurate.steps.tile import TileReport, tile
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """What each step of `run` did.
+
+    Attributes:
+        tiled: report of `tile`.
+        embedded: reports of `embed`, of the encoder that chooses and of the one that judges.
+        curated: report of `curate`.
+    """
+
+    tiled: TileReport
+    embedded: Sequence[EmbedReport]
+    curated: CurateReport
+
+    @property
+    def exit_status(self) -> int:
+        """0: all done. 3: done, but some slides failed or were skipped."""
+        return max(self.tiled.exit_status, *(report.exit_status for report in self.embedded))
+
+
+def run(
+    slides: Iterable[str | Path] | str | Path,
+    store: str | Path,
+    *,
+    tile_config: TileConfig | None = None,
+    embed_config: EmbedConfig | None = None,
+    curate_config: CurateConfig | None = None,
+    executor: Executor | None = None,
+    progress: ProgressCallback = no_progress,
+) -> RunReport:
+    """From slides to a proven subset.
+
+    Args:
+        slides: as in `tile`.
+        store: the store's folder; made if it is not there.
+        tile_config, curate_config: settings of the steps.
+        embed_config: settings of embedding; the encoders are those of ``curate_config``, chooser and judge.
+        executor: as in `tile`.
+        progress: as in `tile`, for one step after the other.
+
+    Returns:
+        The reports of the steps.
+
+    Raises:
+        NothingToDoError: if no slide could be tiled; the message names the reasons.
+        Exception: whatever a step raises; what earlier steps did stays.
+    """
+    tile_config, curate_config = tile_config or TileConfig(), curate_config or CurateConfig()
+    tiled = tile(slides, store, tile_config, executor=executor, progress=progress)
+    if not tiled.patches:
+        reasons = sorted({outcome.reason for outcome in tiled.outcomes if outcome.reason})
+        raise NothingToDoError(f"no patch came out of the slides ({', '.join(reasons)}); there is nothing to curate")
+    encoders = [curate_config.encoder, *([curate_config.judge] if curate_config.judge else [])]
+    embedded = [embed(store, _for(encoder, embed_config), executor=executor, progress=progress) for encoder in encoders]
+    curated = curate(store, curate_config, executor=executor, progress=progress)
+    return RunReport(tiled=tiled, embedded=embedded, curated=curated)
+
+
+def _for(encoder: str, config: EmbedConfig | None) -> EmbedConfig:
+    import dataclasses
+
+    return dataclasses.replace(config or EmbedConfig(), encoder=encoder)
