@@ -203,7 +203,7 @@ def demo(
     folder: Annotated[Path, typer.Argument(help="Where everything goes.")] = Path("wsicurate-demo"),
     workers: Workers = None,
 ) -> None:
-    """Make a small cohort of synthetic slides, tile it, check it, and say where to look."""
+    """Make a small cohort of synthetic slides, tile, embed and curate it, and say where to look."""
     with _explained():
         from wsicurate.console import ProgressDisplay, out, show_demo
         from wsicurate.steps.demo import demo as run

@@ -265,12 +265,15 @@ def show_info(summary: StoreInfo) -> None:
 def show_demo(report: DemoReport) -> None:
     """Where to look after the demo."""
     show_tiled(report.tiled)
+    show_curated(report.curated)
     show_checked(report.checked)
     console = out()
     console.print("\nTwo of the seven files are trouble on purpose: one states no resolution, one is broken. Look at")
     for path, what in (
         (report.slide_sheet, "the slides, with the patches that were taken"),
         (report.patch_sheet, "a sample of the patches"),
+        (report.subset_sheet, "a sample of those that were chosen"),
+        (report.curated.manifest, "the manifest: Parquet, one row per patch, with a reason for each left behind"),
         (report.store, "the store: wsicurate info, wsicurate check, or zarr.open_group"),
         (report.slides, "the slides and their ground truth"),
     ):

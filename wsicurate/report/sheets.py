@@ -15,7 +15,14 @@ _CAPTION_PX = 22
 
 
 def patch_sheet(
-    store: Store, path: Path, *, columns: int = 16, rows: int = 8, patch_px: int = 96, seed: int = 0
+    store: Store,
+    path: Path,
+    *,
+    columns: int = 16,
+    rows: int = 8,
+    patch_px: int = 96,
+    seed: int = 0,
+    among: NDArray[np.bool_] | None = None,
 ) -> int:
     """Write a PNG of patches drawn at random from the whole store.
 
@@ -25,12 +32,14 @@ def patch_sheet(
         columns, rows: of the sheet.
         patch_px: edge of a patch on the sheet.
         seed: of the draw.
+        among: bool, (n,): the patches to draw from; all by default.
 
     Returns:
         Number of patches on the sheet.
     """
-    count = min(len(store), columns * rows)
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(store))[:count])
+    pool = np.arange(len(store)) if among is None else np.flatnonzero(among)
+    count = min(len(pool), columns * rows)
+    chosen = np.sort(np.random.default_rng(seed).permutation(pool)[:count])
     sheet = np.full((max(1, -(-count // columns)) * patch_px, columns * patch_px, 3), 255, dtype=np.uint8)
     for place, patch in enumerate(store[chosen]):
         top, left = place // columns * patch_px, place % columns * patch_px

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wsicurate.config import TileConfig
+from wsicurate.config import CurateConfig, EmbedConfig, TileConfig
 from wsicurate.report.sheets import patch_sheet, slide_sheet
-from wsicurate.slides.synthetic import CohortSlide, SyntheticSlide, write_cohort
+from wsicurate.slides.synthetic import CohortSlide, GroundTruth, Kind, SyntheticSlide, truth_path, write_cohort
 from wsicurate.steps.check import CheckReport, check
+from wsicurate.steps.curate import CurateReport, curate
+from wsicurate.steps.embed import embed
 from wsicurate.steps.opening import open_store
 from wsicurate.steps.progress import ProgressCallback, no_progress
 from wsicurate.steps.tile import TileReport, tile
+from wsicurate.store.store import Store
+
+
+#: The descriptor that chooses, and the one that judges: neither needs weights.
+CHOOSER, JUDGE = "stain-texture", "filter-bank"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,16 +30,21 @@ class DemoReport:
     Attributes:
         slides: folder of the cohort.
         store: the patch store.
-        slide_sheet, patch_sheet: pictures.
+        labels: ground truth of the patches, a CSV.
+        slide_sheet, patch_sheet, subset_sheet: pictures of slides, of patches, of the chosen patches.
         tiled: report of `tile`.
+        curated: report of `curate`.
         checked: report of `check`.
     """
 
     slides: Path
     store: Path
+    labels: Path
     slide_sheet: Path
     patch_sheet: Path
+    subset_sheet: Path
     tiled: TileReport
+    curated: CurateReport
     checked: CheckReport
 
 
@@ -56,6 +69,31 @@ def write_demo_cohort(folder: Path) -> list[CohortSlide]:
     return written
 
 
+def write_truth_labels(store: Store, path: Path) -> int:
+    """Write the ground truth of synthetic slides as labels that `curate` reads: the commonest kind in each patch.
+
+    Args:
+        store: patches of synthetic slides; slides without a ground truth beside them are passed over.
+        path: the CSV.
+
+    Returns:
+        Number of labelled patches.
+    """
+    count = 0
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("slide_id", "row", "label"))
+        for slide in store.slides.values():
+            truth = truth_path(Path(slide.record.source["path"]))
+            if not truth.exists():
+                continue
+            kinds, _ = GroundTruth.load(truth).labels(slide.xy, slide.record.reading["pitch"])
+            for row, kind in enumerate(kinds.tolist()):
+                writer.writerow((slide.slide_id, row, Kind(kind).name.lower()))
+                count += 1
+    return count
+
+
 def demo(
     folder: str | Path = "wsicurate-demo",
     *,
@@ -63,30 +101,46 @@ def demo(
     say: Callable[[str], None] = lambda message: None,
     progress: ProgressCallback = no_progress,
 ) -> DemoReport:
-    """Make a small cohort of synthetic slides, tile it, check the store and draw what came out.
+    """Make a small cohort of synthetic slides, tile, embed and curate it, check the store and draw what came out.
 
     Args:
-        folder: where everything goes; slides and patches that are there already are kept.
+        folder: where everything goes; slides, patches and vectors that are there already are kept.
         workers: processes; None means one per usable core.
         say: called with a sentence before each part.
-        progress: passed on to `tile`.
+        progress: passed on to the steps.
 
     Returns:
         Where to look.
     """
     folder = Path(folder).absolute()
-    slides, store = folder / "slides", folder / "patches.zarr"
+    slides, store, labels = folder / "slides", folder / "patches.zarr", folder / "labels.csv"
     if not (slides / "broken.svs").exists():
         say(f"Painting six synthetic slides into {slides}")
         write_demo_cohort(slides)
     say(f"Tiling them into {store}")
     tiled = tile([slides], store, TileConfig(workers=workers), progress=progress)
+    for encoder in (CHOOSER, JUDGE):
+        say(f"Embedding the patches by {encoder}, which needs no weights")
+        embed(store, EmbedConfig(encoder=encoder, workers=workers), progress=progress)
+    write_truth_labels(open_store(store), labels)
+    say("Choosing a quarter of the patches, and proving it by the other descriptor and the ground truth")
+    config = CurateConfig(encoder=CHOOSER, judge=JUDGE, labels=labels, budget=0.25, workers=workers)
+    curated = curate(store, config, progress=progress)
     say("Checking every array, checksum and patch")
     checked = check(store, workers=workers)
     opened = open_store(store)
-    sheets = folder / "slides.png", folder / "patches.png"
+    sheets = [folder / name for name in ("slides.png", "patches.png", "subset.png")]
     slide_sheet(opened, sheets[0], columns=3)
     patch_sheet(opened, sheets[1])
+    patch_sheet(opened, sheets[2], among=opened.curation(config.name).manifest()["selected"].to_numpy())
     return DemoReport(
-        slides=slides, store=store, slide_sheet=sheets[0], patch_sheet=sheets[1], tiled=tiled, checked=checked
+        slides=slides,
+        store=store,
+        labels=labels,
+        slide_sheet=sheets[0],
+        patch_sheet=sheets[1],
+        subset_sheet=sheets[2],
+        tiled=tiled,
+        curated=curated,
+        checked=checked,
     )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.baselines import SAMPLERS
-from wsicurate.curation.selection import Groups, select_by_strata
+from wsicurate.curation.baselines import BASELINES, Sampler, plain_random, random_over_slides, stratified_by_patient
+from wsicurate.curation.selection import Groups, Selection, select_by_strata
 from wsicurate.errors import CurationError
+from wsicurate.slides.tcga import FROZEN_KINDS
 from wsicurate.steps.curate_inputs import Inputs
 from wsicurate.steps.ledger import Ledger
 
@@ -53,3 +54,114 @@ def budget_of(budget: int | float, left: int) -> int:
     if count < 1:
         raise CurationError(f"--budget {budget} of {left:,} patches is no patch; raise it")
     return count
+
+
+def draw(
+    inputs: Inputs,
+    ledger: Ledger,
+    vectors: NDArray[np.float16],
+    clusters: NDArray[np.int32],
+    similarity: NDArray[np.float32],
+) -> Draw:
+    """Draw the subset from what is left, and draw it again at the proof's other seeds.
+
+    Args:
+        inputs: of the curation.
+        ledger: what was decided so far.
+        vectors: (n, d), of the encoder that chooses.
+        clusters: int32, (n, L), finest first.
+        similarity: float32, (n,), to the finest centroid.
+
+    Raises:
+        CurationError: if the budget is above what is left, or more was kept than the budget.
+    """
+    config = inputs.config
+    eligible = ledger.left
+    budget = budget_of(config.budget, int(np.count_nonzero(eligible)))
+    kept, notes = _kept(inputs, ledger)
+    groups = groups_of(inputs)
+
+    def at(seed: int) -> Selection:
+        if config.sampler != "balanced":
+            return _SAMPLERS[config.sampler].draw(budget, groups=groups, eligible=eligible, kept=kept, seed=seed)
+        return select_by_strata(
+            clusters,
+            budget,
+            strata=_strata(inputs),
+            groups=groups,
+            eligible=eligible,
+            seed=seed,
+            within=config.within,
+            similarity=similarity,
+            vectors=vectors,
+            share_cap=config.share_cap,
+            kept=kept,
+        )
+
+    chosen = at(config.seed)
+    others = range(1, config.proof_seeds) if config.proof and inputs.judge is not None else ()
+    return Draw(
+        selected=chosen.selected,
+        over_cap=chosen.over_cap,
+        eligible=eligible,
+        budget=budget,
+        clusters=clusters,
+        again=[at(config.seed + number).selected for number in others],
+        notes=[*notes, *(_readable(note, inputs) for note in chosen.notes)],
+    )
+
+
+def baselines(inputs: Inputs, drawn: Draw, seeds: Sequence[int]) -> Mapping[str, Sequence[NDArray[np.bool_]]]:
+    """What chance draws from the same pool to the same budget, by name, one selection per seed."""
+    groups = groups_of(inputs)
+    return {
+        sampler.name: [
+            sampler.draw(drawn.budget, groups=groups, eligible=drawn.eligible, seed=seed).selected for seed in seeds
+        ]
+        for sampler in BASELINES
+    }
+
+
+_SAMPLERS: Mapping[str, Sampler] = {
+    "random-over-slides": random_over_slides,
+    "patient-stratified": stratified_by_patient,
+    "random": plain_random,
+}
+
+
+def groups_of(inputs: Inputs) -> Groups:
+    """Site, patient and slide of each patch."""
+    pool = inputs.pool
+    return Groups(site=pool.site, patient=pool.patient, slide=pool.slide)
+
+
+def _strata(inputs: Inputs) -> NDArray[np.int32]:
+    """Frozen sections, and everything else; all one where they are not to be separated."""
+    pool = inputs.pool
+    if not inputs.config.separate_kinds:
+        return np.zeros(len(pool), dtype=np.int32)
+    frozen = [number for number, name in enumerate(pool.kind_names) if name in FROZEN_KINDS]
+    return np.isin(pool.kind, frozen).astype(np.int32)
+
+
+def _readable(note: str, inputs: Inputs) -> str:
+    """A note of the draw with the strata by name."""
+    return note.replace("stratum 0", "diagnostic slides").replace("stratum 1", "frozen sections")
+
+
+def _kept(inputs: Inputs, ledger: Ledger) -> tuple[NDArray[np.bool_] | None, list[str]]:
+    """Choices of the earlier curation that stay: those that nothing has been decided against since."""
+    if inputs.kept is None:
+        return None, []
+    pool = inputs.pool
+    kept = np.zeros(len(pool), dtype=bool)
+    numbers = {key: number for number, key in enumerate(pool.keys)}
+    for key, rows in inputs.kept.selected(pool.content_hashes()).items():
+        kept[pool.starts[numbers[key]] + rows] = True
+    asked = int(np.count_nonzero(kept))
+    kept &= ledger.left
+    lost = asked - int(np.count_nonzero(kept))
+    notes = [f"{asked - lost:,} patches kept from {inputs.kept.name}"]
+    if lost:
+        notes.append(f"{lost:,} patches of {inputs.kept.name} are not kept: the filters of this curation take them out")
+    return kept, notes
