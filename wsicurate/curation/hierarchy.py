@@ -230,9 +230,7 @@ def _fit(
     if device == "cpu" and clusters >= CELLS_FROM:
         trained = train_in_cells(points, clusters, seed=seed, iterations=iterations)
         return trained.centroids, trained.cells
-    fitted = spherical_kmeans(
-        points, clusters, seed=seed, iterations=iterations, train_rows=len(points), device=device
-    )
+    fitted = spherical_kmeans(points, clusters, seed=seed, iterations=iterations, train_rows=len(points), device=device)
     return fitted.centroids, None
 
 
@@ -247,9 +245,7 @@ def _assign_points(
     return exact.cluster, exact.similarity
 
 
-def nearest_rows(
-    cluster: NDArray[np.int32], similarity: NDArray[np.float32], keep: int
-) -> NDArray[np.int64]:
+def nearest_rows(cluster: NDArray[np.int32], similarity: NDArray[np.float32], keep: int) -> NDArray[np.int64]:
     """The ``keep`` rows of each cluster that are most similar to its centroid (ties: lowest row), ascending, int64."""
     order = np.lexsort((-similarity, cluster))
     ordered = cluster[order]

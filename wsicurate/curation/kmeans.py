@@ -87,15 +87,24 @@ def spherical_kmeans(
     points = sample_points(vectors, clusters, seed=seed, train_rows=train_rows)
     if initial is not None:
         if initial.shape != (clusters, points.shape[1]):
-            raise CurationError(f"the start is {initial.shape}, not {(clusters, points.shape[1])}: clusters by dimensions")
+            raise CurationError(
+                f"the start is {initial.shape}, not {(clusters, points.shape[1])}: clusters by dimensions"
+            )
         start = unit_rows(initial, slice(None))
     if device != "cpu":
         from wsicurate.curation import gpu
 
         result = gpu.train(
-            points, clusters, seed=seed, iterations=iterations, initial=None if initial is None else start, device=device
+            points,
+            clusters,
+            seed=seed,
+            iterations=iterations,
+            initial=None if initial is None else start,
+            device=device,
         )
-        return _noted(KMeansResult(centroids=result[0], objective=result[1], iterations=iterations), len(points), vectors)
+        return _noted(
+            KMeansResult(centroids=result[0], objective=result[1], iterations=iterations), len(points), vectors
+        )
     if initial is None and clusters >= CELLS_FROM:
         trained = train_in_cells(points, clusters, seed=seed, iterations=iterations)
         return _noted(
@@ -125,7 +134,9 @@ def assign(vectors: Vectors, centroids: NDArray[np.float32], *, device: str = "c
         VectorError: if a vector is zero or not finite, or of another length than the centroids.
     """
     if vectors.ndim != 2 or vectors.shape[1] != centroids.shape[1]:
-        raise VectorError(f"vectors are {vectors.shape}, centroids {centroids.shape}: embed with the encoder of the centroids")
+        raise VectorError(
+            f"vectors are {vectors.shape}, centroids {centroids.shape}: embed with the encoder of the centroids"
+        )
     cluster = np.empty(len(vectors), dtype=np.int32)
     similarity = np.empty(len(vectors), dtype=np.float32)
     centroids = np.ascontiguousarray(centroids, dtype=np.float32)
@@ -155,7 +166,9 @@ def check_counts(vectors: int, clusters: int) -> None:
     if clusters < 1:
         raise CurationError(f"{clusters} clusters were asked for; ask for at least 1")
     if vectors < clusters:
-        raise CurationError(f"{clusters} clusters were asked of {vectors} patches; ask for at most {vectors}, or add slides")
+        raise CurationError(
+            f"{clusters} clusters were asked of {vectors} patches; ask for at most {vectors}, or add slides"
+        )
 
 
 def sample_rows(vectors: int, dimensions: int, clusters: int) -> int:
@@ -164,11 +177,11 @@ def sample_rows(vectors: int, dimensions: int, clusters: int) -> int:
     return min(vectors, max(8 * clusters, min(wanted, SAMPLE_NUMBERS // dimensions)))
 
 
-def sample_points(
-    vectors: Vectors, clusters: int, *, seed: int, train_rows: int | None = None
-) -> NDArray[np.float32]:
+def sample_points(vectors: Vectors, clusters: int, *, seed: int, train_rows: int | None = None) -> NDArray[np.float32]:
     """Rows to train on, in their order: all, or a draw without replacement, as float32 unit rows in memory."""
-    rows = sample_rows(len(vectors), vectors.shape[1], clusters) if train_rows is None else min(train_rows, len(vectors))
+    rows = (
+        sample_rows(len(vectors), vectors.shape[1], clusters) if train_rows is None else min(train_rows, len(vectors))
+    )
     if rows < clusters:
         raise CurationError(f"{clusters} clusters were asked of {rows} training rows; train on at least {clusters}")
     points = np.empty((rows, vectors.shape[1]), dtype=np.float32)

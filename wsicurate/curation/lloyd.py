@@ -60,7 +60,9 @@ def assign_points(points: NDArray[np.float32], centroids: NDArray[np.float32], p
         points: (n, d), unit rows. centroids: (k, d), unit rows. pieces: cover every point once.
     """
 
-    def one(piece: Piece) -> tuple[Piece, NDArray[np.int32], NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+    def one(
+        piece: Piece,
+    ) -> tuple[Piece, NDArray[np.int32], NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
         rows, candidates = piece
         block = points[rows]
         index, similarity = nearest(block, centroids if candidates is None else centroids[candidates])
