@@ -1,22 +1,23 @@
 """Selection to a budget, balanced over clusters, sites, patients and slides.
 
-The budget is shared top-down, as Vo et al. (arXiv 2405.15613) do: at each node of the tree of clusters a cap is found by
-bisection so that ``sum(min(cap, size)) = share``, and every child goes on with its own. Within a finest cluster patches
-are taken in turn from its sites, in a site from its patients, in a patient from its slides, in a slide by a rule.
+The budget is shared top-down, as Vo et al. (arXiv 2405.15613) do: at each node of the tree of clusters a cap is found
+by bisection so that ``sum(min(cap, size)) = share``, and every child goes on with its own. Within a finest cluster
+patches are taken in turn from its sites, in a site from its patients, in a patient from its slides, in a slide by a
+rule.
 
-**Caps on slides and patients.** No slide, and no patient, gives more than ``share_cap`` times its equal share. Slides lie
-within patients, so the sets of patches that obey both caps are the independent sets of a laminar matroid: every set that
-cannot be enlarged has the same, largest, size, ``sum over patients of min(cap, sum over slides of min(cap, patches))``.
-So (1) whether the budget can be met is known beforehand, whatever the clusters are, and if not, the caps are raised to the
-least that allows it; and (2) drawing in rounds always ends at the budget exactly: draw; where a slide or patient is over
-its cap, give back its surplus and close it; share what is missing among the clusters again, with what is drawn as the
-floor of each and what is open as its room; repeat. A closed one is at its cap and stays so; each round closes one at
-least or is the last.
+**Caps on slides and patients.** No slide, and no patient, gives more than ``share_cap`` times its equal share. Slides
+lie within patients, so the sets of patches that obey both caps are the independent sets of a laminar matroid: every set
+that cannot be enlarged has the same, largest, size, ``sum over patients of min(cap, sum over slides of min(cap,
+patches))``. So (1) whether the budget can be met is known beforehand, whatever the clusters are, and if not, the caps
+are raised to the least that allows it; and (2) drawing in rounds always ends at the budget exactly: draw; where a slide
+or patient is over its cap, give back its surplus and close it; share what is missing among the clusters again, with
+what is drawn as the floor of each and what is open as its room; repeat. A closed one is at its cap and stays so; each
+round closes one at least or is the last.
 
 Sharing again with floors is the same bisection over ``clip(cap, floor, size)``. Room only shrinks and targets stay, so
-caps only rise, floors are never in the way, and at the end no cluster has more than one above what another has that still
-had an open patch under the same parent (kept patches apart). Which patches of a full slide stay is decided greedily: those
-of clusters that cannot replace them elsewhere first, then those that their clusters drew first.
+caps only rise, floors are never in the way, and at the end no cluster has more than one above what another has that
+still had an open patch under the same parent (kept patches apart). Which patches of a full slide stay is decided
+greedily: those of clusters that cannot replace them elsewhere first, then those that their clusters drew first.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from wsicurate.curation.blocks import Vectors
 from wsicurate.curation.spread import facility_location, farthest_first, rank_in_leaves
 from wsicurate.errors import CurationError
 
-#: How patches are chosen within a finest cluster. ``k-center`` and ``facility-location`` are pure geometry: they do not take
-#: turns among sites, patients and slides (the caps hold all the same).
+#: How patches are chosen within a finest cluster. ``k-center`` and ``facility-location`` are pure geometry: they do not
+#: take turns among sites, patients and slides (the caps hold all the same).
 Within = Literal["random", "nearest", "spread", "k-center", "facility-location"]
 
 
@@ -101,7 +102,8 @@ def select(
         similarity: float32 (n,), the cosine to the finest centroid; for ``nearest``.
         vectors: (n, d), for ``spread``, ``k-center`` and ``facility-location``.
         share_cap: the most of a slide or patient, in equal shares of the budget (at least one patch); None: no cap.
-        kept: bool (n,), always selected, whatever ``eligible`` and the caps say; they count towards budget and caps first.
+        kept: bool (n,), always selected, whatever ``eligible`` and the caps say; they count towards budget and caps
+            first.
         take_turns: whether sites, patients and slides take turns within a finest cluster.
 
     Raises:
@@ -170,14 +172,15 @@ def select_by_strata(
 
     Args:
         strata: int32 (n,), codes; unknown ones (-1) are a stratum of their own.
-        shares: the weight of each stratum in the budget; one that is not named gets none beyond its kept patches. If None,
-            in proportion to the eligible patches of each. Either way a stratum gives at most what it has, and
+        shares: the weight of each stratum in the budget; one that is not named gets none beyond its kept patches. If
+            None, in proportion to the eligible patches of each. Either way a stratum gives at most what it has, and
             what it cannot give goes to the others in the same proportion.
-        clusters, budget, groups, eligible, seed, within, similarity, vectors, share_cap, kept: as in `select`; a slide's
-            equal share is that of its stratum's budget.
+        clusters, budget, groups, eligible, seed, within, similarity, vectors, share_cap, kept: as in `select`; a
+            slide's equal share is that of its stratum's budget.
 
     Returns:
-        The union; ``notes`` are prefixed with the stratum's code; caps are None and empty where there are several strata.
+        The union; ``notes`` are prefixed with the stratum's code; caps are None and empty where there are several
+        strata.
 
     Raises:
         CurationError: as `select` does.
@@ -200,7 +203,7 @@ def select_by_strata(
         ceilings = np.where(weights > 0, sizes, floors)
         if ceilings.sum() < budget:
             raise CurationError(
-                f"a budget of {budget} patches, but the strata with a share have {ceilings.sum()}: lower it to at most that, "
+                f"a budget of {budget} patches, but strata with a share have {ceilings.sum()}: lower it to that, "
                 "or give the other strata a share"
             )
         budgets = apportion(budget, weights, floors, ceilings)
@@ -259,8 +262,9 @@ class _Tree:
                 wrong = np.flatnonzero(parents[clusters[:, level]] != above)
                 if len(wrong):
                     raise CurationError(
-                        f"cluster {clusters[wrong[0], level]} of level {level + 1} has patches in clusters {above[wrong[0]]} and "
-                        f"{parents[clusters[wrong[0], level]]} of level {level + 2}; take the ids from Hierarchy.assign"
+                        f"cluster {clusters[wrong[0], level]} of level {level + 1} has patches in clusters "
+                        f"{above[wrong[0]]} and {parents[clusters[wrong[0], level]]} of level {level + 2}; "
+                        "take the ids from Hierarchy.assign"
                     )
             self._parents.append(parents)
         # Remainders go by a seeded order of the clusters, the same in every round.
@@ -394,7 +398,8 @@ def _surplus(
     if not len(here):
         return surplus
     cluster = leaf[picks[here]]
-    # A row can be replaced if, counted from the last of its cluster's rows in question, it is within what the cluster has to spare.
+    # A row can be replaced if, counted from the last of its cluster's rows in question, it is within what the cluster
+    # has to spare.
     backward = np.lexsort((-first[here], cluster))
     starts = np.flatnonzero(np.diff(cluster[backward], prepend=-1))
     rank = np.empty(len(here), dtype=np.int64)
@@ -468,9 +473,9 @@ def _limits(
         for name, factor, of in (("slide", slide_factor, slides), ("patient", patient_factor, patients)):
             if cap(factor, of) > cap(share_cap, of):
                 notes.append(
-                    f"the cap on patches of one {name} was raised from {cap(share_cap, of)} to {cap(factor, of)} ({share_cap:g} to "
-                    f"{factor:.2f} times the equal share of {budget / max(1, of):.1f}): with {of} {name}s the budget of {budget} "
-                    "cannot be met otherwise"
+                    f"the cap on patches of one {name} was raised from {cap(share_cap, of)} to {cap(factor, of)}, "
+                    f"{share_cap:g} to {factor:.2f} times the equal share of {budget / max(1, of):.1f}: the budget of "
+                    f"{budget} cannot be met otherwise with {of} {name}s"
                 )
     limits = _Limits(slide=cap(slide_factor, slides), patient=cap(patient_factor, patients), notes=())
     for name, kept_of, limit in (("slide", slide_held, limits.slide), ("patient", patient_held, limits.patient)):
@@ -556,7 +561,7 @@ def _pair(major: NDArray[np.int64], minor: NDArray[np.int64]) -> NDArray[np.int6
 
 
 def _mix(seed: int, *codes: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Reproducible random numbers from a seed and codes: the finaliser of splitmix64 (Steele et al. 2014), once per code."""
+    """Random numbers from a seed and codes: the finaliser of splitmix64 (Steele et al. 2014), once per code."""
     state = np.full(codes[0].shape, (seed * 0x9E3779B97F4A7C15 + 1) & 0xFFFFFFFFFFFFFFFF, dtype=np.uint64)
     for code in codes:
         state = (state ^ code.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
@@ -603,7 +608,7 @@ def _check(
     here = int(eligible.sum())
     if budget < 0 or budget > here:
         raise CurationError(
-            f"a budget of {budget} patches, but {here} of {count} are left to choose from: lower the budget, or let more pass"
+            f"a budget of {budget} patches, but {here} of {count} are left to choose from: lower it, or let more pass"
         )
     if (held := int(kept.sum())) > budget:
         raise CurationError(f"{held} patches are kept, more than the budget of {budget}; raise it to at least {held}")
@@ -616,5 +621,5 @@ def _check(
     if len(wrong):
         slide = groups.slide[wrong[0]]
         raise CurationError(
-            f"slide {slide} has patches of patients {groups.patient[wrong[0]]} and {patient_of[slide]}; a slide has one patient"
+            f"slide {slide} has patches of patients {groups.patient[wrong[0]]} and {patient_of[slide]}; it can have one"
         )

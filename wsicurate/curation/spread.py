@@ -1,4 +1,4 @@
-"""In which order to take the patches of one cluster so that few of them stand for all: farthest-first, facility location."""
+"""In which order to take the patches of a cluster so that few stand for all: farthest-first, facility location."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from wsicurate.curation.blocks import Vectors, unit_rows
 from wsicurate.curation.threads import in_order
 
-#: Rows of a cluster that are compared with each other at once; larger clusters are cut at random and the orders interleaved.
+#: Rows of a cluster that are compared with each other at once; larger clusters are cut at random and the orders
+#: interleaved.
 MOST_ROWS = 2_048
 
 #: (similarity (m, m), how many to pick, rows picked before (m,)) -> all rows, int64 (m,), in the order to take them.
@@ -31,7 +32,7 @@ def farthest_first(similarity: NDArray[np.float32], picks: int, before: NDArray[
         int64 (m,), a permutation.
     """
     m = len(similarity)
-    order = list(np.flatnonzero(before))
+    order = [int(row) for row in np.flatnonzero(before)]
     if not order:
         order = [int(np.argmax(similarity.sum(axis=1, dtype=np.float64)))]
     nearest = similarity[order].max(axis=0)
@@ -48,8 +49,9 @@ def farthest_first(similarity: NDArray[np.float32], picks: int, before: NDArray[
 def facility_location(similarity: NDArray[np.float32], picks: int, before: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Greedy facility location: next comes the row that raises the sum over all rows of the largest similarity most.
 
-    Every prefix reaches 1 - 1/e of the optimum (Nemhauser et al. 1978), similarities below 0 counted as 0. Evaluated lazily
-    (Minoux 1978): gains only fall, so a row whose gain was just computed and still leads is the one. Ties go to the lowest row.
+    Every prefix reaches 1 - 1/e of the optimum (Nemhauser et al. 1978), similarities below 0 counted as 0. Evaluated
+    lazily (Minoux 1978): gains only fall, so a row whose gain was just computed and still leads is the one. Ties go to
+    the lowest row.
 
     Args, returns: as `farthest_first`; the others follow, the largest last known gain first.
     """
@@ -65,7 +67,8 @@ def facility_location(similarity: NDArray[np.float32], picks: int, before: NDArr
     bound[order] = -1
     while len(order) < min(m, int(before.sum()) + picks):
         while True:
-            # The leaders are computed anew, 16 at a time; the best of them is the best of all if no stale bound is above it.
+            # The leaders are computed anew, 16 at a time; the best of them is the best of all if no stale bound is
+            # above it.
             leaders = np.sort(np.argpartition(-bound, min(15, m - 1))[:16])
             leaders = leaders[bound[leaders] >= 0]
             bound[leaders] = gains(leaders)
