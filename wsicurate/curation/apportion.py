@@ -11,8 +11,9 @@ from wsicurate.errors import CurationError
 def apportion(total: int, weights: ArrayLike, floor: ArrayLike, ceiling: ArrayLike) -> NDArray[np.int64]:
     """Share a total in proportion to weights, within bounds.
 
-    Finds, by bisection, the largest scale s with ``sum(clip(floor(s * weights), floor, ceiling)) <= total``; what is left
-    goes, one each, to those with the largest fraction of ``s * weights`` that are below their ceiling (ties: lowest index).
+    Finds, by bisection, the largest scale s with ``sum(clip(floor(s * weights), floor, ceiling)) <= total``; what is
+    left goes, one each, to those with the largest fraction of ``s * weights`` that are below their ceiling (ties:
+    lowest index).
 
     Args:
         total: what to share.
@@ -36,7 +37,8 @@ def apportion(total: int, weights: ArrayLike, floor: ArrayLike, ceiling: ArrayLi
     weight = np.maximum(weight, weight[weight > 0].min() * 1e-6)
 
     def shares(scale: float) -> NDArray[np.int64]:
-        return np.clip(np.floor(np.minimum(scale * weight, most.max() + 1.0)).astype(np.int64), least, most)
+        whole: NDArray[np.int64] = np.floor(np.minimum(scale * weight, most.max() + 1.0)).astype(np.int64)
+        return np.clip(whole, least, most)
 
     low, high = 0.0, (float(most.max()) + 1) / float(weight.min())
     for _ in range(200):

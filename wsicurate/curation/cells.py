@@ -1,9 +1,9 @@
 """Training for many centroids at once: coarse cells, k-means within each, then k-means among neighbouring cells.
 
-Comparing every point with every centroid costs n * k. Here sqrt(k) coarse cells are found on a sample, each gets a share
-of the centroids in proportion to what it has left to explain, is seeded as k-means++ does and refined on its own; then a
-few steps of Lloyd's algorithm let a point choose among the centroids of the cells nearest to its own, so that borders
-between cells leave no trace. A step costs n * sqrt(k) * `NEIGHBOURS`.
+Comparing every point with every centroid costs n * k. Here sqrt(k) coarse cells are found on a sample, each gets a
+share of the centroids in proportion to what it has left to explain, is seeded as k-means++ does and refined on its own;
+then a few steps of Lloyd's algorithm let a point choose among the centroids of the cells nearest to its own, so that
+borders between cells leave no trace. A step costs n * sqrt(k) * `NEIGHBOURS`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SEEDING_ROUNDS = 16
 
 
 def seed_centroids(points: NDArray[np.float32], clusters: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """Rows to start from: far from each other with high probability, as in k-means++, many a round (Bahmani et al. 2012).
+    """Rows to start from: far from each other, likely, as in k-means++, but many a round (Bahmani et al. 2012).
 
     Each round draws rows without replacement with probability proportional to 1 - cosine to the nearest row drawn
     before, which is half the squared distance that k-means++ uses.

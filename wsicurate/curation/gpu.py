@@ -40,7 +40,7 @@ class Assigner:
         self._centroids = _put(centroids, self._device)
 
     def __call__(self, block: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """The nearest centroid of each row, the lowest index among equal scores: int32 (b,), and its cosine, float32 (b,)."""
+        """The nearest centroid of each row (ties: the first), int32 (b,), and its cosine, float32 (b,)."""
         index, score = _nearest(_put(block, self._device), self._centroids)
         return index.cpu().numpy().astype(np.int32), score.cpu().numpy()
 
@@ -141,7 +141,7 @@ def _sums(rows: torch.Tensor, index: torch.Tensor, clusters: int) -> tuple[torch
 
 
 def _seed(rows: torch.Tensor, clusters: int, seed: int) -> torch.Tensor:
-    """Rows to start from, as `cells.seed_centroids` draws them; the random numbers are numpy's, the same on any device."""
+    """Rows to start from, as `cells.seed_centroids` draws them, with numpy's random numbers on any device."""
     import torch
 
     random = np.random.default_rng([seed, 2])

@@ -1,15 +1,17 @@
 """Hierarchical k-means with resampling: clusters of patches, clusters of clusters, and so on upward.
 
 Vo et al. 2024, arXiv 2405.15613, written from the paper. Plain k-means spends its centroids where the data are dense.
-Resampling flattens that: the few points nearest to each centroid are kept, k-means is run on these alone, all points are
-assigned to the new centroids, and so on; then the centroids are clustered in the same way. A patch's coarser cluster is
-the parent of its finer one, so levels nest.
+Resampling flattens that: the few points nearest to each centroid are kept, k-means is run on these alone, all points
+are assigned to the new centroids, and so on; then the centroids are clustered in the same way. A patch's coarser
+cluster is the parent of its finer one, so levels nest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +24,8 @@ from wsicurate.errors import CurationError
 #: Told what is done, and how much of how much.
 Progress = Callable[[str, int, int], None]
 
-#: No more clusters than this at the bottom, unless they are asked for: 10^8 vectors against them are 15 PFLOP at d = 384.
+#: No more clusters than this at the bottom, unless they are asked for: 10^8 vectors against them are 15 PFLOP at d =
+#: 384.
 MOST_CLUSTERS = 200_000
 
 
@@ -112,12 +115,13 @@ class Hierarchy:
 def derive_counts(vectors: int, levels: int = 4) -> tuple[int, ...]:
     """Clusters of each level for so many vectors, finest first.
 
-    The finest level has one cluster to 100 vectors (the ratio of Chen et al., arXiv 2503.18709: 3.5 million for 350 million
-    tiles), but more where vectors are few, ``4 * sqrt(n)`` up to one to 4, so that a rare kind can have a cluster of its
-    own, and at most `MOST_CLUSTERS`. Upward, counts fall by a constant ratio, the levels-th root of the finest. Levels
-    that would not be smaller than the one below, or would have fewer than 2 clusters, are left out.
+    The finest level has one cluster to 100 vectors (the ratio of Chen et al., arXiv 2503.18709: 3.5 million for 350
+    million tiles), but more where vectors are few, ``4 * sqrt(n)`` up to one to 4, so that a rare kind can have a
+    cluster of its own, and at most `MOST_CLUSTERS`. Upward, counts fall by a constant ratio, the levels-th root of the
+    finest. Levels that would not be smaller than the one below, or would have fewer than 2 clusters, are left out.
 
-    Examples: 50 vectors: 12, 6, 3, 2. 1,000: 126, 38, 11, 3. 2,055,742: 20557, 1717, 143, 12. 10^8: 200000, 9457, 447, 21.
+    Examples: 50 vectors: 12, 6, 3, 2. 1,000: 126, 38, 11, 3. 2,055,742: 20557, 1717, 143, 12. 10^8: 200000, 9457, 447,
+        21.
     """
     if vectors < 1 or levels < 1:
         raise CurationError(f"{levels} levels of clusters were asked of {vectors} patches; both must be at least 1")
@@ -160,7 +164,7 @@ def build_hierarchy(
         VectorError: if a sampled vector is zero or not finite.
     """
     counts = tuple(counts)
-    if not counts or any(below <= above for below, above in zip(counts, counts[1:], strict=False)):
+    if not counts or any(below <= above for below, above in pairwise(counts)):
         raise CurationError(f"cluster counts {counts} do not fall from the finest level to the coarsest")
     if resample_rounds < 0 or resample_points < 1:
         raise CurationError(f"{resample_rounds} rounds of resampling {resample_points} points cannot be")
@@ -169,7 +173,7 @@ def build_hierarchy(
     notes = []
     if resample_rounds and resample_points * counts[0] >= len(vectors):
         notes.append(
-            f"resampling keeps up to {resample_points} patches of each of {counts[0]} clusters, all of {len(vectors)} or most"
+            f"resampling keeps {resample_points} patches a cluster of {counts[0]} clusters: all of {len(vectors)}, or most"
         )
     fitted: list[NDArray[np.float32]] = []
     points = sample_points(vectors, counts[0], seed=seed, train_rows=train_rows)
@@ -186,13 +190,12 @@ def build_hierarchy(
                 keep=resample_points,
                 iterations=iterations,
                 device=device,
-                progress=None if progress is None else (lambda done, total, name=name: progress(name, done, total)),
+                progress=None if progress is None else partial(progress, name),
             )
         )
         points = fitted[-1]
     levels = [
-        Level(centroids=below, parents=assign(below, above, device=device).cluster)
-        for below, above in zip(fitted, fitted[1:], strict=False)
+        Level(centroids=below, parents=assign(below, above, device=device).cluster) for below, above in pairwise(fitted)
     ]
     return Hierarchy(levels=(*levels, Level(centroids=fitted[-1], parents=None)), notes=tuple(notes))
 
@@ -215,7 +218,8 @@ def _fit_level(
             progress(done + 1, rounds + 1)
         cluster, similarity = _assign_points(points, centroids, cells, device=device)
         kept = nearest_rows(cluster, similarity, keep)
-        # Clusters that are empty (copies of each other) may leave fewer rows than clusters; all rows kept changes nothing.
+        # Clusters that are empty (copies of each other) may leave fewer rows than clusters; all rows kept changes
+        # nothing.
         if len(kept) < clusters or len(kept) == len(points):
             break
         centroids, cells = _fit(points[kept], clusters, seed=seed + 1 + done, iterations=iterations, device=device)

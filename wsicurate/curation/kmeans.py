@@ -64,8 +64,8 @@ def spherical_kmeans(
 ) -> KMeansResult:
     """Centroids that maximise the summed cosine of the vectors to the nearest of them (Dhillon and Modha 2001).
 
-    Lloyd's algorithm on unit rows with FAISS, from a start as in k-means++; from `CELLS_FROM` clusters on through coarse
-    cells, whose result is as good (docs/adr/0016) and costs a fraction. Empty clusters get the farthest points.
+    Lloyd's algorithm on unit rows with FAISS, from a start as in k-means++; from `CELLS_FROM` clusters on through
+    coarse cells, whose result is as good (docs/adr/0016) and costs a fraction. Empty clusters get the farthest points.
 
     Args:
         vectors: (n, d), in memory or memory-mapped; only the sample is read.

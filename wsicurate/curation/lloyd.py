@@ -1,4 +1,4 @@
-"""One step of spherical k-means on points in memory: who is nearest, what the means are, what to do with empty clusters."""
+"""One step of spherical k-means on points in memory: who is nearest, the new means, what becomes of empty clusters."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def new_centroids(
 
 
 def _farthest(assigned: Assigned, number: int) -> NDArray[np.int64]:
-    """Rows of at most ``number`` points, the least similar first, that leave no cluster empty and are not centroids already."""
+    """Rows of at most ``number`` points, least similar first, that leave no cluster empty and are no centroids."""
     if number == 0:
         return np.empty(0, dtype=np.int64)
     order = np.argsort(assigned.similarity, kind="stable")
