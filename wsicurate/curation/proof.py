@@ -157,7 +157,7 @@ def require_other_judge(chose: str, judge: str) -> None:
     """
     if chose == judge:
         raise CurationError(
-            f"{judge} chose the subset, so it cannot judge it: it would find what it looked for; name another encoder"
+            f"{judge} chose the subset, so it cannot judge it: it would find what it looked for. Name another encoder"
         )
 
 
