@@ -2,16 +2,16 @@
 
     python benchmarks/descriptors.py [--data ../shared/data] [--calibrate]
 
-`--calibrate` measures their fixed constants anew and writes them into the package: a change of results, so a new version. It uses
-every second source patch of `patches/oral` and of the lattices of `sections`, no label, and neither of the other two sets;
-the copies of what it did not use are reported apart, as "held out".
+`--calibrate` measures their fixed constants anew and writes them into the package: a change of results, so a new
+version. It uses every second source patch of `patches/oral` and of the lattices of `sections`, no label, and neither of
+the other two sets; the copies of what it did not use are reported apart, as "held out".
 
-Protocol of the copies. A source is a labelled field (`patches/*`, byte-identical files taken once; osteosarcoma at half size, which
-is what the descriptors work on), or a 256-px window with at least 60% tissue of a lattice of pitch 256 over the sections. Each
-has four copies: a random symmetry of the square, a turn of up to 25 degrees either way, a zoom of 0.8 to 1.25, interpolated
-bicubically. Of a field the largest central square without invented pixels is kept; of a section, 256 px. For each copy
-the nearest of all copies of all sources but itself must be of the same source. For the other changes the changed patch asks for its
-source among the unchanged sources of all sets, and its rank counts.
+Protocol of the copies. A source is a labelled field (`patches/*`, byte-identical files taken once; osteosarcoma at half
+size, which is what the descriptors work on), or a 256-px window with at least 60% tissue of a lattice of pitch 256 over
+the sections. Each has four copies: a random symmetry of the square, a turn of up to 25 degrees either way, a zoom of
+0.8 to 1.25, interpolated bicubically. Of a field the largest central square without invented pixels is kept; of a
+section, 256 px. For each copy the nearest of all copies of all sources but itself must be of the same source. For the
+other changes the changed patch asks for its source among the unchanged sources of all sets, and its rank counts.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ _KERNELS -= _KERNELS.mean(axis=(1, 2), keepdims=True)
 
 
 def random_convolutions(patch: Image) -> Matrix:
-    """24 random 7 x 7 filters on mean optical density at half and quarter size: mean and deviation after rectification."""
+    """24 random 7 x 7 filters on mean density at half and quarter size: mean and deviation after rectification."""
     density = optical_density(patch).mean(axis=-1)
     found: list[float] = []
     for _ in range(2):
@@ -293,7 +293,7 @@ def describe(data: Path) -> dict[str, Described]:
 
 
 def copies_found(described: Described) -> tuple[NDArray[np.bool_], NDArray[np.str_], NDArray[np.bool_], list[str]]:
-    """For each copy: is its nearest of the same source; its set; was its source kept out of the calibration. And the mistakes."""
+    """For each copy: is its nearest of the same source; its set; was its source held out. And the mistakes."""
     rows = np.concatenate([described.copies[name] for name in SETS])
     similar = rows @ rows.T
     np.fill_diagonal(similar, -np.inf)
@@ -319,7 +319,7 @@ def ranks(described: Described, kind: str) -> NDArray[np.int64]:
 
 
 def knn_accuracy(rows: Matrix, labels: list[str], groups: list[str], k: int) -> float:
-    """Share of patches whose k nearest of other groups vote for their label; ties go to the larger summed similarity."""
+    """Share of patches whose k nearest of other groups vote for their label; summed similarity breaks ties."""
     similar = rows @ rows.T
     similar[np.array(groups)[:, None] == np.array(groups)[None]] = -np.inf
     right = 0

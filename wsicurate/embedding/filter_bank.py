@@ -1,19 +1,21 @@
 """`filter-bank`: the shapes in a patch, blind to its stain.
 
-Of another nature than `stain-texture`, so that it can judge what the other chose: one channel, the total optical density,
-standardised per patch, so that neither colour nor strength of the stain is left; then Gaussian derivatives of first and
-second order at four scales, an oriented filter bank that is steerable (Freeman and Adelson, PAMI 1991, 891-906), so that
-pooling over all orientations is exact and costs no more than five filters:
+Of another nature than `stain-texture`, so that it can judge what the other chose: one channel, the total optical
+density, standardised per patch, so that neither colour nor strength of the stain is left; then Gaussian derivatives of
+first and second order at four scales, an oriented filter bank that is steerable (Freeman and Adelson, PAMI 1991,
+891-906), so that pooling over all orientations is exact and costs no more than five filters:
 
 - edge, the length of the gradient; line, the length of the second derivative's double-angle part, |(gxx - gyy, 2 gxy)|;
   blob, the Laplacian: quantiles of each;
-- how well orientations agree within 9 pixels and over the patch, from the structure tensor (Bigün and Granlund, ICCV 1987);
-- correlations of edge, line, blob and density at one scale, and between neighbouring scales (Portilla and Simoncelli, IJCV 2000);
+- how well orientations agree within 9 pixels and over the patch, from the structure tensor (Bigün and Granlund,
+  ICCV 1987);
+- correlations of edge, line, blob and density at one scale, and between neighbouring scales (Portilla and Simoncelli,
+  IJCV 2000);
 - how unevenly edges and blobs are spread, at each coarser scale: the second layer of a scattering transform (Bruna and
   Mallat, PAMI 2013), with box filters.
 
-The eight symmetries of a square patch give the same vector but for rounding. The features are then projected by constants
-measured on real patches: see `calibration`.
+The eight symmetries of a square patch give the same vector but for rounding. The features are then projected by
+constants measured on real patches: see `calibration`.
 """
 
 from __future__ import annotations
@@ -41,9 +43,9 @@ COHERENCE_PX = 9
 _DENSITY = optical_density(np.arange(256, dtype=np.uint8))
 _MEAN_OF_CHANNELS = np.full((1, 3), 1 / 3, dtype=np.float32)
 # Binomial smoothing and its first and second difference: Gaussian derivatives of sigma 1.
-_SMOOTH = np.array([1, 4, 6, 4, 1], dtype=np.float32) / 16
-_FIRST = np.array([-1, -2, 0, 2, 1], dtype=np.float32) / 8
-_SECOND = np.array([1, 0, -2, 0, 1], dtype=np.float32) / 4
+_SMOOTH = np.array([1, 4, 6, 4, 1], dtype=np.float32) / np.float32(16)
+_FIRST = np.array([-1, -2, 0, 2, 1], dtype=np.float32) / np.float32(8)
+_SECOND = np.array([1, 0, -2, 0, 1], dtype=np.float32) / np.float32(4)
 
 
 def _filter(plane: Plane, along_x: Plane, along_y: Plane) -> Plane:
@@ -81,7 +83,7 @@ def _quantiles(plane: Plane, levels_per_unit: float, zero_level: float = 0.0) ->
 
 
 def _logs(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.log(np.maximum(values, 0) + 2)
+    return np.asarray(np.log(np.maximum(values, 0) + 2), dtype=np.float64)
 
 
 def standardised_density(image: NDArray[np.uint8]) -> Plane:
@@ -205,8 +207,9 @@ def filter_bank_features(patch: NDArray[np.uint8]) -> NDArray[np.float64]:
 class FilterBank:
     """The descriptor: call it with patches. It holds nothing and can be shared between threads.
 
-    The vector of a patch does not depend on the batch that it came in, nor on the number of threads. Any change of its numbers
-    is a new ``version``. Patches of 1,024 px and more are first reduced by a whole number to 512 px or a little more.
+    The vector of a patch does not depend on the batch that it came in, nor on the number of threads. Any change of its
+    numbers is a new ``version``. Patches of 1,024 px and more are first reduced by a whole number to 512 px or a little
+    more.
     """
 
     name: str = field(default="filter-bank", init=False)

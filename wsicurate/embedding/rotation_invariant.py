@@ -1,4 +1,4 @@
-"""The pieces that the weightless descriptors are made of. None of them notices a turn by right angles or a mirror image.
+"""The pieces of the weightless descriptors. None of them notices a turn by right angles or a mirror image.
 
 All work on one image at a time with OpenCV on one thread, so that a patch gives the same numbers in any batch.
 """
@@ -55,8 +55,8 @@ def working_image(patch: NDArray[np.uint8]) -> NDArray[np.uint8]:
         patch: uint8, (h, w, 3).
 
     Returns:
-        uint8, (h // k, w // k, 3), with k = min(h, w) // 512 where that is more than 1. What is left over at the borders
-        when k does not divide the sides is cut off, evenly on both sides.
+        uint8, (h // k, w // k, 3), with k = min(h, w) // 512 where that is more than 1. What is left over at the
+        borders when k does not divide the sides is cut off, evenly on both sides.
     """
     factor = min(patch.shape[:2]) // LARGEST_PX
     if factor <= 1:
@@ -99,7 +99,7 @@ def uniform_patterns(channel: NDArray[np.uint8], threshold: int = 0) -> NDArray[
     height, width = channel.shape
     centre = channel[1:-1, 1:-1]
     if threshold:
-        centre = np.asarray(cv2.add(centre, float(threshold)), dtype=np.uint8)
+        centre = np.minimum(centre, np.uint8(255 - threshold)) + np.uint8(threshold)
     codes = np.zeros(centre.shape, dtype=np.uint8)
     for bit, (down, right) in enumerate(RING):
         higher = channel[1 + down : height - 1 + down, 1 + right : width - 1 + right] >= centre

@@ -5,14 +5,14 @@ Histol. 2001, 291-299), then, on these three and their mean optical density,
 
 - quantiles of each channel, and the joint histogram of haematoxylin and eosin at half resolution;
 - the standard deviation of each channel, and the correlation of each pair, at five scales, each half the one before;
-- rotation-invariant uniform local binary patterns (Ojala et al., PAMI 2002) of density and haematoxylin at four scales, of
-  eosin at two;
+- rotation-invariant uniform local binary patterns (Ojala et al., PAMI 2002) of density and haematoxylin at four scales,
+  of eosin at two;
 - quantiles of the morphological gradient of haematoxylin at four scales, and the granulometry of density and
   haematoxylin: what openings and closings of growing size take away, that is, how large nuclei and gaps are.
 
-All of it is counted on 8-bit integers, so the eight symmetries of a square patch give the same bits where the sides are multiples
-of 16. The features are then projected by constants measured on real patches: see `calibration`. What each group of
-features is worth, and what the vectors achieve, `benchmarks/descriptors.py` and ADR 12 say.
+All of it is counted on 8-bit integers, so the eight symmetries of a square patch give the same bits where the sides are
+multiples of 16. The features are then projected by constants measured on real patches: see `calibration`. What each
+group of features is worth, and what the vectors achieve, `benchmarks/descriptors.py` and ADR 12 say.
 """
 
 from __future__ import annotations
@@ -149,8 +149,9 @@ def stain_texture_features(patch: NDArray[np.uint8]) -> NDArray[np.float64]:
 class StainTexture:
     """The descriptor: call it with patches. It holds nothing and can be shared between threads.
 
-    The vector of a patch does not depend on the batch that it came in, nor on the number of threads. Any change of its numbers
-    is a new ``version``. Patches of 1,024 px and more are first reduced by a whole number to 512 px or a little more.
+    The vector of a patch does not depend on the batch that it came in, nor on the number of threads. Any change of its
+    numbers is a new ``version``. Patches of 1,024 px and more are first reduced by a whole number to 512 px or a little
+    more.
     """
 
     name: str = field(default="stain-texture", init=False)

@@ -35,7 +35,8 @@ def separation_matrix(
     """The matrix that takes the optical density of a pixel apart: ``stains = matrix @ od``.
 
     Colour deconvolution by Ruifrok and Johnston (Anal. Quant. Cytol. Histol. 2001, 291-299): the inverse of the matrix
-    whose columns are the absorption vectors of haematoxylin, eosin and a residual at right angles to both, each of length 1.
+    whose columns are the absorption vectors of haematoxylin, eosin and a residual at right angles to both, each of
+    length 1.
 
     Args:
         haematoxylin_vector: absorption of one unit, (3,), R, G, B.
