@@ -68,7 +68,7 @@ def test_a_dry_run_says_patches_and_bytes(small_slides: Path, tmp_path: Path) ->
     assert re.search(
         r"dry run: \d+ patches of 3 slides, about [\d.]+ MB, would be in .*; nothing was written", ended.stdout
     )
-    assert re.search(r"would tile .*: \d+ patches, about [\d.]+ MB", ended.stdout)
+    assert re.search(r"would store .*: \d+ patches, about [\d.]+ MB", ended.stdout)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from wsicurate._version import __version__
 
 if TYPE_CHECKING:
-    from wsicurate.config import TileConfig
+    from wsicurate.config import ImportConfig, TileConfig
     from wsicurate.errors import SlideError, StoreError, WsicurateError
     from wsicurate.slides.base import Slide
     from wsicurate.slides.opening import open_slide
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from wsicurate.slides.tcga import Barcode, parse_barcode
     from wsicurate.steps.check import check
     from wsicurate.steps.demo import demo
+    from wsicurate.steps.imports import ImportReport, import_patches
     from wsicurate.steps.info import info
     from wsicurate.steps.opening import open_store
     from wsicurate.steps.tile import TileReport, tile
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "Barcode": "slides.tcga",
     "GroundTruth": "slides.synthetic",
+    "ImportConfig": "config",
+    "ImportReport": "steps.imports",
     "Slide": "slides.base",
     "SlideError": "errors",
     "SlidePatches": "store.store",
@@ -39,6 +42,7 @@ _HOMES = {
     "WsicurateError": "errors",
     "check": "steps.check",
     "demo": "steps.demo",
+    "import_patches": "steps.imports",
     "info": "steps.info",
     "open_slide": "slides.opening",
     "open_store": "steps.opening",
@@ -51,6 +55,8 @@ _HOMES = {
 __all__ = [
     "Barcode",
     "GroundTruth",
+    "ImportConfig",
+    "ImportReport",
     "Slide",
     "SlideError",
     "SlidePatches",
@@ -63,6 +69,7 @@ __all__ = [
     "__version__",
     "check",
     "demo",
+    "import_patches",
     "info",
     "open_slide",
     "open_store",

@@ -105,6 +105,66 @@ def tile(
         raise typer.Exit(report.exit_status)
 
 
+@app.command("import")
+def import_(
+    patches: Annotated[
+        Path, typer.Argument(metavar="PATCHES", help="Folder of patch images, or of coordinates or vectors.")
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="STORE", help="The store; made if it is not there.")
+    ],
+    mpp: Annotated[float | None, typer.Option(help="µm per pixel of the patches.", show_default=False)] = None,
+    patch_px: Annotated[
+        int | None, typer.Option(help="Edge of a patch, pixels; others are left out.", show_default=False)
+    ] = None,
+    codec: Annotated[Codec, typer.Option(help="jpeg, zstd (lossless), or none (coordinates alone).")] = Codec.jpeg,
+    quality: Annotated[int, typer.Option(help="JPEG quality of what is no JPEG file.")] = 90,
+    layout: Annotated[
+        str | None, typer.Option(help="What the levels of folders are, such as label/slide.", show_default=False)
+    ] = None,
+    name_pattern: Annotated[
+        str | None,
+        typer.Option(help="Regular expression with groups label, patient, slide, x, y, ...", show_default=False),
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option(help="CSV: path, label, patient, slide, site, kind, x, y, mpp.", show_default=False)
+    ] = None,
+    slides: Annotated[
+        list[Path] | None, typer.Option(help="Folder of the slides that coordinates are of.", show_default=False)
+    ] = None,
+    encoder_name: Annotated[
+        str | None, typer.Option(help="Encoder that made the vectors to import.", show_default=False)
+    ] = None,
+    workers: Workers = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo what is in the store.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
+) -> None:
+    """Bring in patches that others cut: images, coordinates with slides, or vectors."""
+    with _explained():
+        from wsicurate.config import ImportConfig
+        from wsicurate.console import ProgressDisplay, show_imported
+        from wsicurate.steps.imports import import_patches as run
+
+        config = ImportConfig(
+            mpp=mpp,
+            patch_px=patch_px,
+            codec=codec.value,
+            quality=quality,
+            layout=layout,
+            name_pattern=name_pattern,
+            table=table,
+            slides=tuple(slides or ()),
+            encoder_name=encoder_name,
+            workers=workers,
+            overwrite=overwrite,
+            dry_run=dry_run,
+        )
+        with ProgressDisplay("importing") as display:
+            report = run(patches, output, config, progress=display)
+        show_imported(report)
+        raise typer.Exit(report.exit_status)
+
+
 @app.command()
 def info(store: StorePath) -> None:
     """What is in a store, and how its last run went."""
@@ -253,6 +313,7 @@ def _explained() -> Iterator[None]:
     wrong_usage = (
         errors.ConfigError,
         errors.SlideTableError,
+        errors.PatchImportError,
         errors.StoreNotFoundError,
         errors.StoreFormatError,
         errors.StoreSettingsError,

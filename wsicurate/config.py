@@ -6,6 +6,7 @@ Field names are the command's option names; units stand in the names (``mpp`` is
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -301,3 +302,66 @@ class CurateConfig:
         for name in ("exclude_patients", "seeds"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, Path(getattr(self, name)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportConfig:
+    """Settings of ``wsicurate import``.
+
+    Attributes:
+        mpp: µm per pixel of the patches; None leaves it to the table, the coordinates and the slides. Images of which
+            nobody says are taken for 0.5 and recorded as ``unknown``.
+        patch_px: edge of a patch, pixels; None takes that of the images or coordinates. Images of another size are
+            left out, on record.
+        codec: ``jpeg`` (JPEG files are stored as they are), ``zstd`` (lossless), or ``none`` (coordinates alone).
+        quality: JPEG quality of what is not a JPEG file already.
+        layout: what each level of folders is, such as ``label/slide``.
+        name_pattern: regular expression with named groups, searched for in each file name.
+        table: CSV with the columns ``path, label, patient, slide, site, kind, x, y, mpp``.
+        slides: folders with the slides that coordinates belong to.
+        encoder_name: encoder that made the vectors that come with the patches.
+        workers: processes; None means one per usable core.
+        overwrite: redo what is already in the store.
+        dry_run: say what would be done, write nothing.
+    """
+
+    mpp: float | None = None
+    patch_px: int | None = None
+    codec: CodecName = "jpeg"
+    quality: int = 90
+    layout: str | None = None
+    name_pattern: str | None = None
+    table: Path | str | None = None
+    slides: Sequence[Path | str] = ()
+    encoder_name: str | None = None
+    workers: int | None = None
+    overwrite: bool = False
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mpp is not None:
+            check_mpp("--mpp", self.mpp)
+        _require(
+            self.patch_px is None or (_is_count(self.patch_px, 8) and self.patch_px <= 4096),
+            f"--patch-px is {self.patch_px!r}; give a whole number of pixels from 8 to 4096",
+        )
+        _require(
+            self.codec in get_args(CodecName),
+            f"--codec is {self.codec!r}; choose one of {', '.join(get_args(CodecName))}",
+        )
+        _require(
+            _is_count(self.quality, 1) and self.quality <= 100,
+            f"--quality is {self.quality!r}; give a JPEG quality from 1 to 100",
+        )
+        _require(
+            self.workers is None or _is_count(self.workers, 1),
+            f"--workers is {self.workers!r}; give a whole number of processes, at least 1",
+        )
+        _require(
+            self.encoder_name is None or bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,99}", self.encoder_name)),
+            f"--encoder-name is {self.encoder_name!r}; give a name of letters, digits, '-', '.' and '_'",
+        )
+        folders = [self.slides] if isinstance(self.slides, str | Path) else self.slides
+        object.__setattr__(self, "slides", tuple(Path(folder) for folder in folders))
+        if self.table is not None:
+            object.__setattr__(self, "table", Path(self.table))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from wsicurate.steps.check import CheckReport
     from wsicurate.steps.curate import CurateReport
     from wsicurate.steps.demo import DemoReport
+    from wsicurate.steps.imports import ImportReport
     from wsicurate.steps.info import StoreInfo
     from wsicurate.steps.progress import Progress, SlideOutcome
     from wsicurate.steps.recipes import Recipe
@@ -30,11 +31,19 @@ if TYPE_CHECKING:
 _LINE_EVERY_S = 15.0
 
 _SLIDES_LISTED = 40
+_PATCHES_LISTED = 40
 
 #: Width of tables where there is no terminal.
 _PIPE_COLUMNS = 180
 
-_COLOURS = {"tiled": "green", "planned": "green", "updated": "green", "skipped": "yellow", "failed": "red"}
+_COLOURS = {
+    "tiled": "green",
+    "imported": "green",
+    "planned": "green",
+    "updated": "green",
+    "skipped": "yellow",
+    "failed": "red",
+}
 
 
 def out() -> Console:
@@ -138,7 +147,7 @@ def _duration(seconds: float) -> str:
 
 def _in_words(outcome: SlideOutcome) -> str:
     words = str(outcome.status)
-    if outcome.status in ("tiled", "unchanged", "updated", "planned"):
+    if outcome.status in ("tiled", "imported", "unchanged", "updated", "planned"):
         words += f", {outcome.patches:,} patches"
     if outcome.dropped:
         words += ", dropped " + ", ".join(f"{count:,} {reason}" for reason, count in outcome.dropped.items())
@@ -195,7 +204,7 @@ def _closing_line(console: Console, report: TileReport) -> None:
         for outcome in report.outcomes:
             if outcome.status == "planned":
                 console.print(
-                    _text(f"would tile {outcome.name}: {outcome.patches:,} patches, about {outcome.megabytes:,.1f} MB")
+                    _text(f"would store {outcome.name}: {outcome.patches:,} patches, about {outcome.megabytes:,.1f} MB")
                 )
         console.print(
             f"dry run: {report.patches:,} patches of {report.count('planned', 'unchanged'):,} slides, "
@@ -203,9 +212,21 @@ def _closing_line(console: Console, report: TileReport) -> None:
         )
         return
     console.print(
-        f"{report.patches:,} patches of {report.count('tiled', 'unchanged', 'updated'):,} slides, {size:,.1f} MB, in "
-        f"{_text(str(report.store))} ({_duration(report.seconds)})"
+        f"{report.patches:,} patches of {report.count('tiled', 'imported', 'unchanged', 'updated'):,} slides, "
+        f"{size:,.1f} MB, in {_text(str(report.store))} ({_duration(report.seconds)})"
     )
+
+
+def show_imported(report: ImportReport) -> None:
+    """The closing table of `import`, what was assumed, and every patch that was dropped."""
+    show_tiled(report)
+    console = out()
+    for note in report.notes:
+        console.print(_text(f"note: {note}"))
+    for patch in report.dropped[:_PATCHES_LISTED]:
+        console.print(_text(f"dropped {patch.name} ({patch.reason})"))
+    if len(report.dropped) > _PATCHES_LISTED:
+        console.print(f"and {len(report.dropped) - _PATCHES_LISTED:,} more; the run's record names them all")
 
 
 def show_checked(report: CheckReport) -> None:

@@ -18,7 +18,6 @@ from wsicurate.steps.progress import ProgressCallback, no_progress
 from wsicurate.steps.tile import TileReport, tile
 from wsicurate.store.store import Store
 
-
 #: The descriptor that chooses, and the one that judges: neither needs weights.
 CHOOSER, JUDGE = "stain-texture", "filter-bank"
 

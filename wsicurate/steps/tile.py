@@ -7,7 +7,7 @@ import dataclasses
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from wsicurate.errors import (
     StoreWriteError,
     WsicurateError,
 )
-from wsicurate.slides.discovery import SlideSource, find_slides
+from wsicurate.slides.discovery import find_slides
 from wsicurate.slides.table import SlideRow, read_slide_table
 from wsicurate.steps.crew import Crew, Done, usable_cores
 from wsicurate.steps.progress import Progress, ProgressCallback, SlideOutcome, Status, no_progress
@@ -88,7 +88,7 @@ class TileReport:
         """0: all done. 1: nothing could be done. 3: done, but some slides failed or were skipped."""
         if not self.count("failed", "skipped"):
             return 0
-        return 3 if self.count("tiled", "unchanged", "updated", "planned") else 1
+        return 3 if self.count("tiled", "imported", "unchanged", "updated", "planned") else 1
 
 
 def tile(
@@ -139,7 +139,7 @@ def tile(
         version=__version__,
         tiling=settings,
     )
-    run = _Run(path, config, sources, record, executor, progress)
+    run = SlideRun(path, config, sources, record, executor, progress)
     outcomes: Sequence[SlideOutcome] = ()
     try:
         outcomes = run.work()
@@ -160,7 +160,7 @@ def tile(
     return report
 
 
-def _write_record(run: _Run, unmatched: Sequence[SlideRow], seconds: float, *, ended: str) -> None:
+def _write_record(run: SlideRun, unmatched: Sequence[SlideRow], seconds: float, *, ended: str) -> None:
     write_run(
         run.bytes,
         "tile",
@@ -173,27 +173,34 @@ def _write_record(run: _Run, unmatched: Sequence[SlideRow], seconds: float, *, e
 
 
 @dataclass(eq=False)
-class _Job:
-    """A slide on its way."""
+class Job:
+    """A slide on its way; ``source`` says which, for `import` a set of patches."""
 
-    source: SlideSource
+    source: Any
     key: str
     lease: Lease | None = None
-    survey: Survey | None = None
+    survey: Any = None
     keys: list[str] = field(default_factory=list)
     missing: int = 0
     is_noted: bool = False
     began: float = field(default_factory=time.monotonic)
 
 
-class _Run:
-    """One run of `tile`: decides what to hand to the crew next, and what to make of what comes back."""
+class SlideRun:
+    """One run that fills a store slide by slide: what to hand to the crew next, what to make of what comes back.
+
+    As it stands it is a run of `tile`; `import` overrides the methods that say what is wanted and make the tasks.
+    """
+
+    #: What a slide is that was done now, and the verb in sentences.
+    done: Status = "tiled"
+    doing = "being tiled"
 
     def __init__(
         self,
         path: Path,
-        config: TileConfig,
-        sources: Sequence[SlideSource],
+        config: Any,
+        sources: Sequence[Any],
         record: StoreRecord,
         executor: Executor | None,
         progress: ProgressCallback,
@@ -207,18 +214,18 @@ class _Run:
         self._progress = progress
         self._leases = Leases(self.bytes)
         self._crew = Crew(config.workers or usable_cores(), executor)
-        self._waiting = deque(_Job(source, slide_key(source.slide_id, config.mpp)) for source in sources)
-        self._elsewhere: list[_Job] = []
+        self._waiting = deque(Job(source, self._key_of(source)) for source in sources)
+        self._elsewhere: list[Job] = []
         self._is_waiting = False
-        self._segments: deque[tuple[_Job, SegmentTask]] = deque()
-        self._active: dict[str, _Job] = {}
+        self._segments: deque[tuple[Job, int, Callable[[Any], Any], Any]] = deque()
+        self._active: dict[str, Job] = {}
         self._outcomes: dict[str, SlideOutcome] = {}
         self._patches_done = 0
         self._patches_known = 0
 
     def outcomes(self) -> list[SlideOutcome]:
         """What became of the slides so far, sorted by slide_id."""
-        return [self._outcomes[slide_id] for slide_id in sorted(self._outcomes)]
+        return [self._outcomes[key] for key in sorted(self._outcomes)]
 
     def work(self) -> list[SlideOutcome]:
         """Do it all."""
@@ -251,7 +258,7 @@ class _Run:
                 there = read_store_record(self.bytes, name)
             else:
                 return
-        found = differences(_comparable(there), _comparable(self.record))
+        found = differences(self._comparable(there), self._comparable(self.record))
         ours = {job.key for job in self._waiting if self._is_wanted(job)}
         others = [key for key, _ in read_slides(self.bytes) if key not in ours] if found else []
         if found and (others or not self.config.overwrite):
@@ -273,26 +280,31 @@ class _Run:
                 self.bytes.delete(mark_path(key))
         if found:
             self.bytes.put("zarr.json", [self.record.to_json()])
-        elif there.tiling is None:
+        elif there.tiling is None and self.record.tiling is not None:
             self.bytes.put("zarr.json", [dataclasses.replace(there, tiling=self.record.tiling).to_json()])
+
+    def _comparable(self, record: StoreRecord) -> dict[str, Any]:
+        """Everything that must be equal for two runs to share a store."""
+        fixed = {"patch_px": record.patch_px, "codec": record.codec, "quality": record.quality}
+        return fixed | dict(record.tiling or {})
 
     def _hand_out(self) -> None:
         """Keep the crew busy: segments of slides under way first, then the next slide."""
         while self._crew.has_room:
             if self._segments:
-                job, task = self._segments.popleft()
-                if self._active.get(job.source.slide_id) is job:
-                    self._crew.submit(cut_segment, task, ("segment", job, len(task.rows)))
+                job, patches, function, task = self._segments.popleft()
+                if self._active.get(job.key) is job:
+                    self._crew.submit(function, task, ("segment", job, patches))
             elif self._waiting:
                 self._begin(self._waiting.popleft())
             else:
                 return
 
-    def _begin(self, job: _Job) -> None:
+    def _begin(self, job: Job) -> None:
         """Send a slide to be surveyed, unless somebody else has it or nobody wants it."""
         job.began = time.monotonic()
-        kinds = self.config.kinds or ()
         if not self._is_wanted(job):
+            kinds = self.config.kinds or ()
             known = f"its kind is {job.source.kind}" if job.source.kind else "its kind is not known"
             self._finish(job, "excluded", "kind", f"{known}, not among --kinds {','.join(kinds)}")
             return
@@ -301,7 +313,7 @@ class _Run:
             lease = self._leases.acquire(work_path(job.key))
             if isinstance(lease, Holder):
                 if not job.is_noted:
-                    self._tell(note=f"{job.source.name} is being tiled by {lease}; coming back to it later")
+                    self._tell(note=f"{job.source.name} is {self.doing} by {lease}; coming back to it later")
                 job.is_noted = True
                 self._elsewhere.append(job)
                 return
@@ -311,11 +323,64 @@ class _Run:
                 remove_slide(self.bytes, job.key)  # what a killed finaliser left, or --overwrite is to replace
         elif committed is not None and not self.config.dry_run:
             self._tidy_up(job)
-        self._active[job.source.slide_id] = job
-        task = SurveyTask(job.source, self.config, self.record, committed)
-        self._crew.submit(survey, task, ("survey", job, 0))
+        self._active[job.key] = job
+        function, task = self._survey_task(job, committed)
+        self._crew.submit(function, task, ("survey", job, 0))
 
-    def _tidy_up(self, job: _Job) -> None:
+    def _key_of(self, source: Any) -> str:
+        """Name of the source's group in the store."""
+        return slide_key(source.slide_id, self.config.mpp)
+
+    def _survey_task(self, job: Job, committed: SlideRecord | None) -> tuple[Callable[[Any], Any], Any]:
+        """The task that looks at a slide."""
+        return survey, SurveyTask(job.source, self.config, self.record, committed)
+
+    def _segment_tasks(self, job: Job, fingerprint: str) -> Iterator[tuple[str, int, Callable[[Any], Any], Any]]:
+        """Key, number of patches and task of every segment of a slide that was surveyed."""
+        result: Survey = _present(job.survey)
+        plan = _present(result.plan)
+        for number, rows in enumerate(segments(plan.cells)):
+            key = segment_path(job.key, fingerprint, number)
+            task = SegmentTask(
+                source=job.source,
+                stamp=result.stamp,
+                read_plan=_present(result.read_plan),
+                lattice=_present(result.lattice),
+                rows=rows,
+                cells=plan.cells[rows],
+                store_record=self.record,
+                store=self._path,
+                segment=key,
+            )
+            yield key, len(rows), cut_segment, task
+
+    def _commit_task(self, job: Job) -> tuple[Callable[[Any], Any], Any]:
+        """The task that turns a slide's segments into its arrays."""
+        result: Survey = _present(job.survey)
+        plan = _present(result.plan)
+        content = SlideContent(
+            xy=plan.xy,
+            tissue=plan.tissue,
+            score_names=SCORES,
+            unsampled_xy=plan.unsampled_xy,
+            segments=job.keys,
+            overview=_present(result.overview),
+            overview_downsample=result.overview_downsample,
+            mask=_present(result.mask),
+            mask_downsample=result.mask_downsample,
+        )
+        return commit, CommitTask(
+            source=job.source,
+            stamp=result.stamp,
+            key=job.key,
+            record=result.record,
+            content=content,
+            store_record=self.record,
+            store=self._path,
+            lease=_present(job.lease),
+        )
+
+    def _tidy_up(self, job: Job) -> None:
         """Remove what a run left that was killed between a slide's mark and the end of its work."""
         folder = work_path(job.key)
         if self.bytes.children(folder):
@@ -324,10 +389,10 @@ class _Run:
                 remove_work(self.bytes, job.key)
                 self._leases.release(lease)
 
-    def _is_wanted(self, job: _Job) -> bool:
-        return self.config.kinds is None or job.source.kind in self.config.kinds
+    def _is_wanted(self, job: Job) -> bool:
+        return bool(self.config.kinds is None or job.source.kind in self.config.kinds)
 
-    def _committed(self, job: _Job) -> SlideRecord | None:
+    def _committed(self, job: Job) -> SlideRecord | None:
         if self.config.overwrite and self.config.dry_run:
             return None
         try:
@@ -348,9 +413,9 @@ class _Run:
 
     def _take_back(self, done: Done) -> None:
         kind: str = done.tag[0]
-        job: _Job = done.tag[1]
+        job: Job = done.tag[1]
         patches: int = done.tag[2]
-        if self._active.get(job.source.slide_id) is not job:
+        if self._active.get(job.key) is not job:
             return  # its slide failed meanwhile
         if done.error is not None:
             self._take_error(job, done.error)
@@ -365,7 +430,7 @@ class _Run:
         else:
             self._take_commit(job, done.result)
 
-    def _take_survey(self, job: _Job, result: Survey) -> None:
+    def _take_survey(self, job: Job, result: Any) -> None:
         job.survey = result
         if result.is_committed:
             self._take_committed(job, result.record)
@@ -384,62 +449,29 @@ class _Run:
                 record=result.record,
             )
             return
-        pieces = list(segments(plan.cells))
-        job.keys = [segment_path(job.key, result.record.fingerprint, number) for number in range(len(pieces))]
+        tasks = list(self._segment_tasks(job, result.record.fingerprint))
+        job.keys = [key for key, *_ in tasks]
         self._remove_stale_segments(job)
-        for key, rows in zip(job.keys, pieces, strict=True):
+        for key, patches, function, task in tasks:
             if is_finished(self.bytes, key):
                 continue
-            self._patches_known += len(rows)
-            task = SegmentTask(
-                source=job.source,
-                stamp=result.stamp,
-                read_plan=_present(result.read_plan),
-                lattice=_present(result.lattice),
-                rows=rows,
-                cells=plan.cells[rows],
-                store_record=self.record,
-                store=self._path,
-                segment=key,
-            )
+            self._patches_known += patches
             job.missing += 1
-            self._segments.append((job, task))
+            self._segments.append((job, patches, function, task))
         if job.missing == 0:
             self._send_to_commit(job)
 
-    def _remove_stale_segments(self, job: _Job) -> None:
+    def _remove_stale_segments(self, job: Job) -> None:
         """Segments of an interrupted run with other settings are of no use."""
         for key in list(self.bytes.keys(work_path(job.key))):
             if key.endswith(".segment") and key not in job.keys:
                 self.bytes.delete(key)
 
-    def _send_to_commit(self, job: _Job) -> None:
-        result = _present(job.survey)
-        plan = _present(result.plan)
-        content = SlideContent(
-            xy=plan.xy,
-            tissue=plan.tissue,
-            score_names=SCORES,
-            unsampled_xy=plan.unsampled_xy,
-            segments=job.keys,
-            overview=_present(result.overview),
-            overview_downsample=result.overview_downsample,
-            mask=_present(result.mask),
-            mask_downsample=result.mask_downsample,
-        )
-        task = CommitTask(
-            source=job.source,
-            stamp=result.stamp,
-            key=job.key,
-            record=result.record,
-            content=content,
-            store_record=self.record,
-            store=self._path,
-            lease=_present(job.lease),
-        )
-        self._crew.submit(commit, task, ("commit", job, 0))
+    def _send_to_commit(self, job: Job) -> None:
+        function, task = self._commit_task(job)
+        self._crew.submit(function, task, ("commit", job, 0))
 
-    def _take_commit(self, job: _Job, record: SlideRecord) -> None:
+    def _take_commit(self, job: Job, record: SlideRecord) -> None:
         stored = int(record.counts["stored"])
         reason = message = ""
         if not record.counts["planned"]:
@@ -452,9 +484,9 @@ class _Run:
             )
         elif record.messages:
             message = next(iter(record.messages.values()))
-        self._finish(job, "tiled", reason, message, patches=stored, megabytes=self._megabytes(job), record=record)
+        self._finish(job, self.done, reason, message, patches=stored, megabytes=self._megabytes(job), record=record)
 
-    def _take_committed(self, job: _Job, record: SlideRecord) -> None:
+    def _take_committed(self, job: Job, record: SlideRecord) -> None:
         """The slide was there; only its words, from the slide table, may be new."""
         status: Status = "unchanged"
         if not self.config.dry_run and record.to_json() != self.bytes.get(mark_path(job.key)):
@@ -464,13 +496,13 @@ class _Run:
         reason = "" if stored else "no_tissue"
         self._finish(job, status, reason, patches=stored, megabytes=self._megabytes(job), record=record)
 
-    def _take_error(self, job: _Job, error: BaseException) -> None:
+    def _take_error(self, job: Job, error: BaseException) -> None:
         if isinstance(error, StoreWriteError) or not isinstance(error, Exception):
             raise error
         if isinstance(error, LeaseLostError):
             self._tell(note=f"{job.source.name}: {error}")
             self._forget(job)
-            self._waiting.append(_Job(job.source, job.key))
+            self._waiting.append(Job(job.source, job.key))
             return
         if isinstance(error, CorruptStoreError):
             remove_work(self.bytes, job.key)  # damaged segments: the next run cuts them again
@@ -483,7 +515,7 @@ class _Run:
 
     def _finish(
         self,
-        job: _Job,
+        job: Job,
         status: Status,
         reason: str = "",
         message: str = "",
@@ -512,16 +544,16 @@ class _Run:
             details={**facts, **(details or {})},
         )
         self._forget(job)
-        self._outcomes[job.source.slide_id] = outcome
+        self._outcomes[job.key] = outcome
         self._tell(outcome=outcome)
 
-    def _forget(self, job: _Job) -> None:
-        self._active.pop(job.source.slide_id, None)
+    def _forget(self, job: Job) -> None:
+        self._active.pop(job.key, None)
         if job.lease is not None:
             self._leases.release(job.lease)
             job.lease = None
 
-    def _megabytes(self, job: _Job) -> float:
+    def _megabytes(self, job: Job) -> float:
         prefix = f"{slide_path(job.key)}/images"
         return sum(self.bytes.size(key) for key in self.bytes.keys(prefix)) / 1e6
 
@@ -536,12 +568,6 @@ class _Run:
                 note=note,
             )
         )
-
-
-def _comparable(record: StoreRecord) -> dict[str, Any]:
-    """Everything that must be equal for two runs to share a store."""
-    fixed = {"patch_px": record.patch_px, "codec": record.codec, "quality": record.quality}
-    return fixed | dict(record.tiling or {})
 
 
 def _present(value: T | None) -> T:

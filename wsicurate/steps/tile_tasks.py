@@ -174,7 +174,7 @@ def survey(task: SurveyTask) -> Survey:
     )
     record = _record(source, config, slide, resolution, source_record, settings, fingerprint)
     if task.committed is not None:
-        return Survey(_as_committed(task.committed, record), before, is_committed=True)
+        return Survey(as_committed(task.committed, record), before, is_committed=True)
     planned = _plan(slide, resolution, record, before, config)
     if config.dry_run:
         planned = dataclasses.replace(planned, bytes_per_patch=_estimate(slide, planned, task.store_record))
@@ -255,7 +255,7 @@ def _record(
     )
 
 
-def _as_committed(committed: SlideRecord, now: SlideRecord) -> SlideRecord:
+def as_committed(committed: SlideRecord, now: SlideRecord, verb: str = "tile") -> SlideRecord:
     """The store's record with today's words, provided that the patches would be the same.
 
     Raises:
@@ -270,7 +270,7 @@ def _as_committed(committed: SlideRecord, now: SlideRecord) -> SlideRecord:
                 for sentence in differences({part: committed.source[part]}, {part: now.source[part]})
             ]
         raise SlideChangedError(
-            f"the store holds it otherwise: {'; '.join(found)}. Redo it with --overwrite, or tile into a new store"
+            f"the store holds it otherwise: {'; '.join(found)}. Redo it with --overwrite, or {verb} into a new store"
         )
     words = ("name", "tcga", "patient", "site", "kind", "label", "table")
     return dataclasses.replace(

@@ -16,6 +16,7 @@ from wsicurate.store.arrays import SHARD_ITEMS, ArrayMetadata, write_array, writ
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.codecs import ChunkCodec, JpegCodec, verify_checksum
 from wsicurate.store.layout import mark_path, slide_path, work_path
+from wsicurate.store.patch_fields import DROPPED_NAME, LABEL, NAME, write_labels, write_names
 from wsicurate.store.records import SlideRecord, StoreRecord
 from wsicurate.store.segments import StoredSegment, read_segment
 
@@ -29,17 +30,19 @@ class SlideContent:
 
     Attributes:
         xy: int32, (p, 2): level-0 corners of the planned patches in raster order.
-        tissue: float32, (p,): share of each that is tissue.
+        tissue: float32, (p,): share of each that is tissue; None where the segments' scores begin with it.
         score_names: names of the segments' scores.
         unsampled_xy: int32, (m, 2): corners of windows that a sample left out.
         segments: keys of the segments; together they hold every planned patch once.
         overview: uint8, (h, w, 3), RGB.
         mask: bool, (h, w), True on tissue.
         overview_downsample, mask_downsample: level-0 pixels per pixel along x and y.
+        labels: of each planned patch, or None where patches have no labels of their own.
+        names: of each planned patch, or None where they have none.
     """
 
     xy: NDArray[np.int32]
-    tissue: NDArray[np.float32]
+    tissue: NDArray[np.float32] | None
     score_names: Sequence[str]
     unsampled_xy: NDArray[np.int32]
     segments: Sequence[str]
@@ -47,6 +50,8 @@ class SlideContent:
     overview_downsample: tuple[float, float]
     mask: NDArray[np.bool_]
     mask_downsample: tuple[float, float]
+    labels: Sequence[str | None] | None = None
+    names: Sequence[str] | None = None
 
 
 class ContentHash:
@@ -117,8 +122,10 @@ def commit_slide(
         digest.update(record.fingerprint.encode())
     else:
         _write_images(store, f"{path}/images", gathered, store_record, digest)
-    columns = ("tissue", *content.score_names)
-    quality = np.column_stack([content.tissue[gathered.rows], gathered.scores]).astype(np.float32)
+    columns, quality = tuple(content.score_names), gathered.scores
+    if content.tissue is not None:
+        columns = ("tissue", *columns)
+        quality = np.column_stack([content.tissue[gathered.rows], quality]).astype(np.float32)
     write_array(store, f"{path}/xy", xy, dimension_names=("patch", "axis"), attributes={"columns": ["x", "y"]})
     write_array(
         store, f"{path}/quality", quality, dimension_names=("patch", "score"), attributes={"columns": list(columns)}
@@ -127,6 +134,7 @@ def commit_slide(
     _write_pictures(store, path, content, store_record)
     record = dataclasses.replace(
         record,
+        patch_fields=_write_patch_fields(store, path, content, gathered),
         counts={**record.counts, "planned": len(content.xy), "stored": len(xy), "dropped": dropped},
         messages=gathered.messages,
         content_hash=digest.hexdigest(),
@@ -222,6 +230,19 @@ def _write_dropped(store: ByteStore, path: str, content: SlideContent, gathered:
         store, f"{path}/dropped_reason", codes[order], dimension_names=("patch",), attributes={"reasons": reasons}
     )
     return dict(sorted(Counter(words).items()))
+
+
+def _write_patch_fields(store: ByteStore, path: str, content: SlideContent, gathered: _Gathered) -> tuple[str, ...]:
+    fields = []
+    if content.labels is not None:
+        write_labels(store, f"{path}/{LABEL}", [content.labels[row] for row in gathered.rows.tolist()])
+        fields.append(LABEL)
+    if content.names is not None:
+        write_names(store, f"{path}/{NAME}", [content.names[row] for row in gathered.rows.tolist()])
+        dropped = sorted(gathered.dropped.tolist())  # as `dropped_xy`: plans are in raster order
+        write_names(store, f"{path}/{DROPPED_NAME}", [content.names[row] for row in dropped])
+        fields += [NAME, DROPPED_NAME]
+    return tuple(fields)
 
 
 def _write_pictures(store: ByteStore, path: str, content: SlideContent, store_record: StoreRecord) -> None:

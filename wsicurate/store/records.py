@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -121,6 +121,7 @@ class SlideRecord:
         counts: ``lattice``, ``below_min_tissue``, ``planned``, ``stored``, ``dropped`` by reason.
         messages: an example message for each reason of dropping.
         content_hash: of coordinates and encoded patches.
+        patch_fields: optional arrays that say something of each patch: ``label``, ``name``, ``dropped_name``.
     """
 
     slide_id: str
@@ -142,10 +143,14 @@ class SlideRecord:
     counts: Mapping[str, Any]
     messages: Mapping[str, str] = field(default_factory=dict)
     content_hash: str
+    patch_fields: Sequence[str] = ()
 
     def to_json(self) -> bytes:
         """The slide group's ``zarr.json``: the commit mark."""
-        return group_metadata({ATTRIBUTE: dataclasses.asdict(self)})
+        fields = dataclasses.asdict(self)
+        if not fields["patch_fields"]:
+            del fields["patch_fields"]  # a slide without them is written as it always was
+        return group_metadata({ATTRIBUTE: fields})
 
     @classmethod
     def from_json(cls, data: bytes, name: str) -> Self:

@@ -29,6 +29,7 @@ from wsicurate.store.embeddings import (
 )
 from wsicurate.store.layout import ROOT, RUNS, SLIDES, mark_path, slide_path
 from wsicurate.store.manifest import Curation, curation_names, read_curation
+from wsicurate.store.patch_fields import DROPPED_NAME, LABEL, NAME, read_labels, read_names
 from wsicurate.store.records import SlideRecord, StoreRecord
 
 if TYPE_CHECKING:
@@ -103,6 +104,27 @@ class SlidePatches:
         """Why each of `dropped_xy` is not there."""
         reasons = read_metadata(self._store, f"{self._path}/dropped_reason").attributes["reasons"]
         return [reasons[code] for code in read_array(self._store, f"{self._path}/dropped_reason")]
+
+    @functools.cached_property
+    def labels(self) -> list[str | None]:
+        """The label of each patch: its own where the slide's patches have labels, else the slide's."""
+        if LABEL not in self.record.patch_fields:
+            return [self.record.label] * len(self)
+        return read_labels(self._store, f"{self._path}/{LABEL}")
+
+    @functools.cached_property
+    def names(self) -> list[str] | None:
+        """The name that each patch had where it was imported from; None where patches were tiled."""
+        if NAME not in self.record.patch_fields:
+            return None
+        return read_names(self._store, f"{self._path}/{NAME}")
+
+    @functools.cached_property
+    def dropped_names(self) -> list[str] | None:
+        """The names of `dropped_xy`, or None."""
+        if DROPPED_NAME not in self.record.patch_fields:
+            return None
+        return read_names(self._store, f"{self._path}/{DROPPED_NAME}")
 
     @functools.cached_property
     def tissue(self) -> NDArray[np.bool_]:
@@ -305,7 +327,7 @@ class Store:
         Returns:
             A pyarrow table with the columns ``slide_id, mpp, row, x, y, patient, site, kind, label`` and one per
             quality score. ``row`` counts within the slide; ``x``, ``y`` are level-0 pixels; text columns are
-            dictionaries.
+            dictionaries. ``label`` is the patch's where patches have labels of their own, else the slide's.
         """
         import pyarrow as pa
 
@@ -330,6 +352,9 @@ class Store:
         }
         for name in ("patient", "site", "kind", "label"):
             columns[name] = text([getattr(slide.record, name) for slide in slides])
+        if any(LABEL in slide.record.patch_fields for slide in slides):
+            labels = [label for slide in slides for label in slide.labels]
+            columns["label"] = pa.array(labels, pa.string()).dictionary_encode()
         names = list(dict.fromkeys(name for slide in slides for name in slide.quality_columns))
         for name in names:
             parts = [

@@ -16,6 +16,7 @@ from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.codecs import Values
 from wsicurate.store.commit import NOT_SAMPLED, ContentHash
 from wsicurate.store.layout import slide_key, slide_path
+from wsicurate.store.patch_fields import DROPPED_NAME, LABEL, NAME, read_labels, read_names
 from wsicurate.store.records import SlideRecord, StoreRecord, fingerprint_of
 from wsicurate.store.store import SourceReader, read_slide_record
 
@@ -94,6 +95,7 @@ def verify_slide(store: ByteStore, key: str, store_record: StoreRecord, source: 
         if arrays_or_none is not None:
             arrays[name] = arrays_or_none
     xy = arrays.get("xy", xy)
+    attempt("", lambda: _check_patch_fields(store, path, arrays, record, expected))
     attempt("dropped_reason", lambda: _check_dropped(store, path, arrays, record))
     attempt("images", lambda: _check_patches(store, path, xy, record, store_record, source, expected))
     for name in store.children(f"{path}/embeddings"):
@@ -199,6 +201,24 @@ def _check_dropped(store: ByteStore, path: str, arrays: dict[str, Values], recor
     _expect(
         planned == record.counts["planned"], f"{planned} planned patches, the attributes say {record.counts['planned']}"
     )
+
+
+def _check_patch_fields(
+    store: ByteStore, path: str, arrays: dict[str, Values], record: SlideRecord, expected: set[str]
+) -> None:
+    for name in record.patch_fields:
+        _note_keys(read_metadata(store, f"{path}/{name}"), f"{path}/{name}", expected)
+    stored = int(record.counts["stored"])
+    if LABEL in record.patch_fields:
+        labels = read_labels(store, f"{path}/{LABEL}")
+        _expect(len(labels) == stored, f"{len(labels)} labels for {stored} patches")
+    if NAME in record.patch_fields:
+        names = read_names(store, f"{path}/{NAME}")
+        _expect(len(names) == stored, f"{len(names)} names for {stored} patches")
+        _expect(len(set(names)) == len(names), "a name stands there twice")
+    if DROPPED_NAME in record.patch_fields and "dropped_xy" in arrays:
+        names = read_names(store, f"{path}/{DROPPED_NAME}")
+        _expect(len(names) == len(arrays["dropped_xy"]), f"{len(names)} names of {len(arrays['dropped_xy'])} dropped")
 
 
 def _check_patches(
