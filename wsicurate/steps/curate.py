@@ -20,7 +20,8 @@ from wsicurate.config import CurateConfig
 from wsicurate.curation.hierarchy import Hierarchy, build_hierarchy, derive_counts
 from wsicurate.curation.redundancy import thin, thinning_curve
 from wsicurate.errors import CurationError, LeaseLostError, ManifestError
-from wsicurate.steps.clearing import clear_copies, clear_lists, clear_quality, retrieve
+from wsicurate.steps.clearing import clear_lists, clear_quality, retrieve
+from wsicurate.steps.clearing_copies import clear_copies
 from wsicurate.steps.curate_inputs import Inputs, gather_inputs
 from wsicurate.steps.drawing import Draw, draw
 from wsicurate.steps.ledger import Ledger
@@ -183,8 +184,8 @@ class _Curation:
         vectors = vectors_on_disk(store, self.config.encoder, work / "vectors.npy")
         self.facts["quality"] = clear_quality(self.inputs, self.ledger)
         listed = clear_lists(self.inputs, self.ledger, self.facts)
-        clear_copies(
-            self.inputs, self.ledger, vectors, listed, self.stages, self.facts, self.notes, self.executor, self._say
+        self.facts["copies"] = clear_copies(
+            self.inputs, self.ledger, vectors, listed, self.stages, self.notes, self.executor, self._say
         )
         hierarchy = self._hierarchy(vectors, work / "trained.npy")
         self._say("assigning every patch to its clusters")
