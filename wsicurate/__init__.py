@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from wsicurate._version import __version__
 
 if TYPE_CHECKING:
-    from wsicurate.config import TileConfig
+    from wsicurate.config import EmbedConfig, TileConfig
+    from wsicurate.embedding.encoders import load_encoder
+    from wsicurate.embedding.looking import attention_maps, pca_rgb
     from wsicurate.errors import SlideError, StoreError, WsicurateError
     from wsicurate.slides.base import Slide
     from wsicurate.slides.opening import open_slide
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from wsicurate.slides.tcga import Barcode, parse_barcode
     from wsicurate.steps.check import check
     from wsicurate.steps.demo import demo
+    from wsicurate.steps.embed import EmbedReport, embed
+    from wsicurate.steps.encoders import encoders
     from wsicurate.steps.info import info
     from wsicurate.steps.opening import open_store
     from wsicurate.steps.tile import TileReport, tile
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 #: Where each name lives.
 _HOMES = {
     "Barcode": "slides.tcga",
+    "EmbedConfig": "config",
+    "EmbedReport": "steps.embed",
     "GroundTruth": "slides.synthetic",
     "Slide": "slides.base",
     "SlideError": "errors",
@@ -37,12 +43,17 @@ _HOMES = {
     "TileConfig": "config",
     "TileReport": "steps.tile",
     "WsicurateError": "errors",
+    "attention_maps": "embedding.looking",
     "check": "steps.check",
     "demo": "steps.demo",
+    "embed": "steps.embed",
+    "encoders": "steps.encoders",
     "info": "steps.info",
+    "load_encoder": "embedding.encoders",
     "open_slide": "slides.opening",
     "open_store": "steps.opening",
     "parse_barcode": "slides.tcga",
+    "pca_rgb": "embedding.looking",
     "tile": "steps.tile",
     "write_cohort": "slides.synthetic",
     "write_slide": "slides.synthetic",
@@ -50,6 +61,8 @@ _HOMES = {
 
 __all__ = [
     "Barcode",
+    "EmbedConfig",
+    "EmbedReport",
     "GroundTruth",
     "Slide",
     "SlideError",
@@ -61,12 +74,17 @@ __all__ = [
     "TileReport",
     "WsicurateError",
     "__version__",
+    "attention_maps",
     "check",
     "demo",
+    "embed",
+    "encoders",
     "info",
+    "load_encoder",
     "open_slide",
     "open_store",
     "parse_barcode",
+    "pca_rgb",
     "tile",
     "write_cohort",
     "write_slide",
