@@ -11,26 +11,39 @@ from typing import TYPE_CHECKING, Any
 from wsicurate._version import __version__
 
 if TYPE_CHECKING:
-    from wsicurate.config import ImportConfig, TileConfig
+    from wsicurate.config import EmbedConfig, ImportConfig, TileConfig
+    from wsicurate.embedding.encoders import load_encoder
+    from wsicurate.embedding.looking import attention_maps, pca_rgb
     from wsicurate.errors import SlideError, StoreError, WsicurateError
     from wsicurate.slides.base import Slide
     from wsicurate.slides.opening import open_slide
     from wsicurate.slides.synthetic import GroundTruth, SyntheticSlide, write_cohort, write_slide
     from wsicurate.slides.tcga import Barcode, parse_barcode
     from wsicurate.steps.check import check
+    from wsicurate.steps.curate import CurateReport, curate
     from wsicurate.steps.demo import demo
+    from wsicurate.steps.embed import EmbedReport, embed
+    from wsicurate.steps.encoders import encoders
     from wsicurate.steps.imports import ImportReport, import_patches
     from wsicurate.steps.info import info
     from wsicurate.steps.opening import open_store
+    from wsicurate.steps.run import RunReport, run
     from wsicurate.steps.tile import TileReport, tile
+    from wsicurate.store.manifest import Curation
     from wsicurate.store.store import SlidePatches, Store
 
 #: Where each name lives.
 _HOMES = {
     "Barcode": "slides.tcga",
+    "CurateConfig": "config",
+    "CurateReport": "steps.curate",
+    "Curation": "store.manifest",
+    "EmbedConfig": "config",
+    "EmbedReport": "steps.embed",
     "GroundTruth": "slides.synthetic",
     "ImportConfig": "config",
     "ImportReport": "steps.imports",
+    "RunReport": "steps.run",
     "Slide": "slides.base",
     "SlideError": "errors",
     "SlidePatches": "store.store",
@@ -40,13 +53,20 @@ _HOMES = {
     "TileConfig": "config",
     "TileReport": "steps.tile",
     "WsicurateError": "errors",
+    "attention_maps": "embedding.looking",
     "check": "steps.check",
+    "curate": "steps.curate",
     "demo": "steps.demo",
+    "embed": "steps.embed",
+    "encoders": "steps.encoders",
     "import_patches": "steps.imports",
     "info": "steps.info",
+    "load_encoder": "embedding.encoders",
     "open_slide": "slides.opening",
     "open_store": "steps.opening",
     "parse_barcode": "slides.tcga",
+    "pca_rgb": "embedding.looking",
+    "run": "steps.run",
     "tile": "steps.tile",
     "write_cohort": "slides.synthetic",
     "write_slide": "slides.synthetic",
@@ -54,9 +74,15 @@ _HOMES = {
 
 __all__ = [
     "Barcode",
+    "CurateConfig",
+    "CurateReport",
+    "Curation",
+    "EmbedConfig",
+    "EmbedReport",
     "GroundTruth",
     "ImportConfig",
     "ImportReport",
+    "RunReport",
     "Slide",
     "SlideError",
     "SlidePatches",
@@ -67,13 +93,20 @@ __all__ = [
     "TileReport",
     "WsicurateError",
     "__version__",
+    "attention_maps",
     "check",
+    "curate",
     "demo",
+    "embed",
+    "encoders",
     "import_patches",
     "info",
+    "load_encoder",
     "open_slide",
     "open_store",
     "parse_barcode",
+    "pca_rgb",
+    "run",
     "tile",
     "write_cohort",
     "write_slide",

@@ -42,6 +42,8 @@ SlideFolders = Annotated[
     typer.Option("--slides", help="Folder to look for moved slides in (codec none).", show_default=False),
 ]
 
+Presets = Annotated[Path | None, typer.Option(help="TOML file with more encoders.", show_default=False)]
+
 
 @app.command()
 def tile(
@@ -163,6 +165,80 @@ def import_(
             report = run(patches, output, config, progress=display)
         show_imported(report)
         raise typer.Exit(report.exit_status)
+
+
+@app.command()
+def embed(
+    store: StorePath,
+    encoder: Annotated[
+        str,
+        typer.Option(help="A name that `encoders` lists, a timm model, hf-hub:OWNER/NAME, a file of weights or TOML."),
+    ] = "dinov2-small",
+    weights: Annotated[
+        Path | None, typer.Option(help="File or folder to take the weights from, not the hub.", show_default=False)
+    ] = None,
+    arch: Annotated[
+        str | None, typer.Option(help="timm architecture of weights from a file.", show_default=False)
+    ] = None,
+    presets: Presets = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name in the store; the encoder's by default.", show_default=False)
+    ] = None,
+    input_px: Annotated[
+        int | None,
+        typer.Option(help="Edge of the image that the encoder sees; its own by default.", show_default=False),
+    ] = None,
+    pooling: Annotated[
+        str | None, typer.Option(help="model, class, mean or class+mean; its own by default.", show_default=False)
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    batch_size: Annotated[
+        int | None, typer.Option(help="Patches at once; as many as fit by default.", show_default=False)
+    ] = None,
+    compile: Annotated[bool, typer.Option("--compile", help="Run the network through torch.compile.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(help="Threads or processes; one per usable core by default.", show_default=False)
+    ] = None,
+    slides: SlideFolders = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo slides that were embedded otherwise.")] = False,
+) -> None:
+    """Turn every patch into a vector. Interrupt it as you like; the same command goes on."""
+    with _explained():
+        from wsicurate.config import EmbedConfig
+        from wsicurate.console import ProgressDisplay, show_embedded
+        from wsicurate.steps.embed import embed as run
+
+        config = EmbedConfig(
+            encoder=encoder,
+            weights=weights,
+            arch=arch,
+            presets=presets,
+            name=name,
+            input_px=input_px,
+            pooling=pooling,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+            compile=compile,
+            workers=workers,
+            slides=slides or (),
+            overwrite=overwrite,
+        )
+        with ProgressDisplay("embedding") as display:
+            report = run(store, config, progress=display)
+        show_embedded(report)
+        raise typer.Exit(report.exit_status)
+
+
+@app.command()
+def encoders(presets: Presets = None) -> None:
+    """The encoders that are known by name, and their licences."""
+    with _explained():
+        from wsicurate.console import show_encoders
+        from wsicurate.steps.encoders import encoders as run
+
+        show_encoders(run(presets))
 
 
 @app.command()

@@ -365,3 +365,67 @@ class ImportConfig:
         object.__setattr__(self, "slides", tuple(Path(folder) for folder in folders))
         if self.table is not None:
             object.__setattr__(self, "table", Path(self.table))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """Settings of ``wsicurate embed``.
+
+    Attributes:
+        encoder: a name that ``wsicurate encoders`` lists, a timm model, ``hf-hub:OWNER/NAME``, a file of weights, or a
+            TOML file that describes one encoder.
+        weights: file or folder to take the encoder's weights from, instead of the hub.
+        arch: timm architecture of weights from a file.
+        presets: TOML file with more encoders.
+        name: of the arrays in the store; None means the encoder's.
+        input_px: edge of the image that the encoder sees; None means its own.
+        pooling: how tokens become one vector; None means the encoder's own.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        batch_size: patches at once; None means the size that earlier slides of the store had, else the largest power
+            of two that fits.
+        compile: run the network through `torch.compile`.
+        workers: threads that decode, or processes of a weightless descriptor; None means one per usable core.
+        slides: folders to look for moved slides in, where the store keeps coordinates alone.
+        overwrite: redo slides that were embedded otherwise.
+    """
+
+    encoder: str = "dinov2-small"
+    weights: Path | str | None = None
+    arch: str | None = None
+    presets: Path | str | None = None
+    name: str | None = None
+    input_px: int | None = None
+    pooling: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int | None = None
+    compile: bool = False
+    workers: int | None = None
+    slides: Sequence[Path | str] = ()
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        _require(bool(self.encoder), "--encoder is empty; wsicurate encoders lists those that are known")
+        for option, value, choices in (
+            ("--device", self.device, ("auto", "cpu", "cuda", "mps")),
+            ("--precision", self.precision, ("auto", "fp32", "bf16", "fp16")),
+        ):
+            _require(value in choices, f"{option} is {value!r}; choose one of {', '.join(choices)}")
+        _require(
+            self.batch_size is None or _is_count(self.batch_size, 1),
+            f"--batch-size is {self.batch_size!r}; give a whole number of patches, at least 1, or leave it out",
+        )
+        _require(
+            self.input_px is None or _is_count(self.input_px, 8),
+            f"--input-px is {self.input_px!r}; give a whole number of pixels, at least 8",
+        )
+        _require(
+            self.workers is None or _is_count(self.workers, 1),
+            f"--workers is {self.workers!r}; give a whole number, at least 1",
+        )
+        for part in ("weights", "presets"):
+            value = getattr(self, part)
+            if value is not None:
+                object.__setattr__(self, part, Path(value).expanduser())
+        object.__setattr__(self, "slides", tuple(Path(folder) for folder in self.slides))

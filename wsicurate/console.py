@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from wsicurate.steps.check import CheckReport
     from wsicurate.steps.curate import CurateReport
     from wsicurate.steps.demo import DemoReport
+    from wsicurate.steps.embed import EmbedReport
+    from wsicurate.steps.encoders import Preset
     from wsicurate.steps.imports import ImportReport
     from wsicurate.steps.info import StoreInfo
     from wsicurate.steps.progress import Progress, SlideOutcome
@@ -39,6 +41,7 @@ _PIPE_COLUMNS = 180
 _COLOURS = {
     "tiled": "green",
     "imported": "green",
+    "embedded": "green",
     "planned": "green",
     "updated": "green",
     "skipped": "yellow",
@@ -147,7 +150,7 @@ def _duration(seconds: float) -> str:
 
 def _in_words(outcome: SlideOutcome) -> str:
     words = str(outcome.status)
-    if outcome.status in ("tiled", "imported", "unchanged", "updated", "planned"):
+    if outcome.status not in ("excluded", "skipped", "failed"):
         words += f", {outcome.patches:,} patches"
     if outcome.dropped:
         words += ", dropped " + ", ".join(f"{count:,} {reason}" for reason, count in outcome.dropped.items())
@@ -157,22 +160,27 @@ def _in_words(outcome: SlideOutcome) -> str:
     return words
 
 
-def show_tiled(report: TileReport) -> None:
-    """The closing table of `tile`, then every slide that was skipped or failed, with its reason."""
-    console = out()
+def _show_counts(console: Console, outcomes: Sequence[SlideOutcome]) -> None:
+    """How many slides and patches came to each end."""
     table = Table("outcome", "reason", "slides", "patches", title=None)
     groups: dict[tuple[str, str], list[SlideOutcome]] = defaultdict(list)
-    for outcome in report.outcomes:
+    for outcome in outcomes:
         groups[(outcome.status, outcome.reason)].append(outcome)
-    for (status, reason), outcomes in sorted(
+    for (status, reason), group in sorted(
         groups.items(), key=lambda item: (item[0][0] in ("skipped", "failed"), item[0])
     ):
         colour = _COLOURS.get(status, "default")
-        patches = sum(outcome.patches for outcome in outcomes)
-        table.add_row(f"[{colour}]{status}[/{colour}]", reason, f"{len(outcomes):,}", f"{patches:,}" if patches else "")
+        patches = sum(outcome.patches for outcome in group)
+        table.add_row(f"[{colour}]{status}[/{colour}]", reason, f"{len(group):,}", f"{patches:,}" if patches else "")
     for column in table.columns[2:]:
         column.justify = "right"
     console.print(table)
+
+
+def show_tiled(report: TileReport) -> None:
+    """The closing table of `tile`, then every slide that was skipped or failed, with its reason."""
+    console = out()
+    _show_counts(console, report.outcomes)
     dropped: dict[str, int] = defaultdict(int)
     for outcome in report.outcomes:
         for reason, count in outcome.dropped.items():
@@ -227,6 +235,49 @@ def show_imported(report: ImportReport) -> None:
         console.print(_text(f"dropped {patch.name} ({patch.reason})"))
     if len(report.dropped) > _PATCHES_LISTED:
         console.print(f"and {len(report.dropped) - _PATCHES_LISTED:,} more; the run's record names them all")
+
+
+def show_embedded(report: EmbedReport) -> None:
+    """The closing table of `embed`, what failed, and what the licence says."""
+    console = out()
+    _show_counts(console, report.outcomes)
+    for outcome in report.outcomes:
+        if outcome.status == "failed":
+            console.print(_text(f"failed {outcome.name} ({outcome.reason}): {outcome.message}"))
+    for warning in report.warnings:
+        console.print(_text(f"warning: {warning}"))
+    if report.forward_share is not None:
+        console.print(f"the forward pass ran {report.forward_share:.0%} of the time")
+    terms = f" ({report.terms})" if report.terms else ""
+    console.print(_text(f"licence of {report.encoder}: {report.licence}{terms}"))
+    settings = ", ".join(f"{name} {value}" for name, value in report.settings.items() if value is not False)
+    console.print(
+        _text(
+            f"{report.patches:,} patches of {report.count('embedded', 'unchanged'):,} slides have vectors by "
+            f"{report.encoder} in {report.store} ({_duration(report.seconds)}; {settings})"
+        )
+    )
+
+
+def show_encoders(presets: Sequence[Preset]) -> None:
+    """The table of encoders."""
+    console = out()
+    table = Table("encoder", "input px", "pooling", "µm/px", "licence", "gated", "weights")
+    for preset in presets:
+        table.add_row(
+            preset.name,
+            str(preset.input_px or ""),
+            "" if preset.is_descriptor else preset.pooling,
+            f"{preset.mpp:g}" if preset.mpp else "any",
+            _text(preset.licence),
+            "yes" if preset.gated else "",
+            "none" if preset.is_descriptor else _text(preset.source),
+        )
+    console.print(table)
+    console.print(
+        "Any timm model, hf-hub:OWNER/NAME, or file of weights (--arch) can be named besides; --presets FILE adds"
+    )
+    console.print("encoders of your own. The licences are those of the weights; embed says and records what they say.")
 
 
 def show_checked(report: CheckReport) -> None:

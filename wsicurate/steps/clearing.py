@@ -41,7 +41,7 @@ def clear_quality(inputs: Inputs, ledger: Ledger) -> dict[str, Any]:
         if scores is None:
             facts[name] = {"threshold": threshold, "dropped": 0, "note": "the store has no such score"}
             continue
-        failing = fails(scores, np.float32(threshold)) & ~np.isnan(scores)
+        failing = fails(scores, float(np.float32(threshold))) & ~np.isnan(scores)
         dropped = ledger.decide(failing, "low_quality", f"{name} {sign} {threshold:g}")
         facts[name] = {"threshold": threshold, "dropped": dropped}
     return facts

@@ -13,7 +13,6 @@ from wsicurate.curation.components import NEIGHBOURS, similar_components
 from wsicurate.curation.copies import Copies, whole_groups
 from wsicurate.curation.leakage import similar_to
 from wsicurate.curation.neighbours import Neighbours, nearest_neighbours
-from wsicurate.steps.copies import find_copies
 from wsicurate.steps.curate_inputs import Inputs
 from wsicurate.steps.ledger import Ledger
 from wsicurate.steps.stages import Stages
@@ -120,9 +119,7 @@ def _among_evaluation(inputs: Inputs, vectors: NDArray[np.float16]) -> Neighbour
     return nearest_neighbours(theirs, 1, seed=inputs.config.seed, queries=vectors)
 
 
-def _with_groups(
-    marked: NDArray[np.bool_], rows: NDArray[np.int64], component: NDArray[np.int64]
-) -> NDArray[np.bool_]:
+def _with_groups(marked: NDArray[np.bool_], rows: NDArray[np.int64], component: NDArray[np.int64]) -> NDArray[np.bool_]:
     """The marked patches and the components that they are in."""
     touched = np.zeros(int(component.max(initial=0)) + 1, dtype=bool)
     touched[component[marked[rows]]] = True

@@ -80,7 +80,7 @@ def gather_inputs(path: Path, config: CurateConfig) -> Inputs:
     encoder = embedding_identity(store, config.encoder)
     judge = _judge(store, config, encoder)
     labels = None if config.labels is None else labels_of(pool, config.labels)
-    evaluation = [_other_store(folder, encoder, "--evaluation") for folder in config.evaluation]
+    evaluation = [_other_store(Path(folder), encoder, "--evaluation") for folder in config.evaluation]
     seeds = None if config.seeds is None else _other_store(Path(config.seeds), encoder, "--seeds")
     kept = None if config.keep is None else _kept(store, config, encoder)
     settings = _settings(config)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from wsicurate.config import CurateConfig, EmbedConfig, TileConfig
 from wsicurate.report.sheets import patch_sheet, slide_sheet
-from wsicurate.slides.synthetic import CohortSlide, GroundTruth, Kind, SyntheticSlide, truth_path, write_cohort
+from wsicurate.slides.synthetic import CohortSlide, GroundTruth, SyntheticSlide, truth_path, write_cohort
+from wsicurate.slides.synthetic_layout import Kind
 from wsicurate.steps.check import CheckReport, check
 from wsicurate.steps.curate import CurateReport, curate
 from wsicurate.steps.embed import embed

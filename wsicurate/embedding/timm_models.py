@@ -1,0 +1,188 @@
+"""Networks that timm builds: by name, from the hub, or from a checkpoint on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from wsicurate.embedding.checkpoints import State, read_sidecar, read_state, weights_in
+from wsicurate.embedding.hub import hub_or_cache
+from wsicurate.embedding.models import Pooled
+from wsicurate.embedding.presets import Preset
+from wsicurate.errors import ConfigError, EncoderError, EncoderUnavailableError
+
+
+def load_timm(preset: Preset) -> tuple[nn.Module, Preset]:
+    """Build a network with timm and load its weights.
+
+    Returns:
+        The network, pooled, and the preset with input size and normalisation filled in.
+
+    Raises:
+        ConfigError: if nothing says the architecture of a checkpoint, or timm does not know it.
+        EncoderUnavailableError: if the weights are gated, unreachable or not there.
+        EncoderError: if the weights do not fit, or the input size does not.
+    """
+    import timm
+
+    state: State | None = None
+    defaults: dict[str, Any] = {}
+    kwargs = _resolved(preset.kwargs)
+    if preset.kind == "file":
+        name, state, defaults, own = _from_disk(preset)
+        kwargs = own | kwargs
+    elif preset.kind == "hf-hub":
+        name = f"hf-hub:{preset.place}"
+    else:
+        name = preset.place
+    if not name.startswith("hf-hub:") and not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{name.split('.')[0][:12]}*")[:5])
+        raise ConfigError(
+            f"timm does not know the architecture {name!r}"
+            + (f"; near it are {near}" if near else "; timm.list_models() lists those it knows")
+        )
+    backbone = _created(name, preset, kwargs, state)
+    config = {**getattr(backbone, "pretrained_cfg", {}), **defaults}
+    size = preset.input_px or int(config.get("input_size", (3, 224, 224))[-1])
+    filled = dataclasses.replace(
+        preset,
+        input_px=size,
+        mean=preset.mean or tuple(config.get("mean") or ()) or None,
+        std=preset.std or tuple(config.get("std") or ()) or None,
+        licence=preset.licence if preset.licence != "unknown" or state is not None else _licence(config),
+    )
+    if preset.pooling != "model" and getattr(backbone, "cls_token", None) is None and "class" in preset.pooling:
+        raise EncoderError(f"{preset.name} has no class token; choose --pooling model or mean")
+    return Pooled(backbone, preset.pooling, int(getattr(backbone, "num_prefix_tokens", 0))), filled
+
+
+def _licence(config: Mapping[str, Any]) -> str:
+    """The licence that timm knows of weights; those of a file are anybody's."""
+    return str(config.get("license") or "unknown")
+
+
+def _from_disk(preset: Preset) -> tuple[str, State, dict[str, Any], dict[str, Any]]:
+    """Architecture, tensors, default settings and arguments of a checkpoint."""
+    path = Path(preset.place)
+    if not path.exists():
+        raise EncoderUnavailableError(f"{preset.name}: there are no weights at {path}; check the path")
+    sidecar = read_sidecar(path)
+    name = preset.arch or str(sidecar.get("architecture", ""))
+    if not name:
+        raise ConfigError(
+            f"nothing says what architecture the weights {path} belong to; name it as timm does, such as "
+            "--arch vit_small_patch16_224, or put the config.json of the hub beside them"
+        )
+    state = read_state(weights_in(path) if path.is_dir() else path)
+    own = dict(sidecar.get("model_args", {})) if not preset.arch or preset.arch == sidecar.get("architecture") else {}
+    return name, state, dict(sidecar.get("pretrained_cfg", {})), _resolved(own)
+
+
+def _created(name: str, preset: Preset, kwargs: dict[str, Any], state: State | None) -> nn.Module:
+    import timm
+
+    arguments: dict[str, Any] = {**kwargs, "num_classes": 0}
+    if preset.input_px is not None:
+        arguments["img_size"] = preset.input_px
+    if state is not None:
+        # timm's own loading: it renames tensors of other training codes and resamples position embeddings.
+        arguments["pretrained_cfg_overlay"] = {"state_dict": _body(state), "num_classes": 0, "custom_load": False}
+    try:
+        with contextlib.nullcontext() if state is not None else hub_or_cache():
+            return _build(timm.create_model, name, arguments)
+    except (AssertionError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        what = str(error).strip()
+        if state is None and _is_unreachable(error):
+            raise EncoderUnavailableError(_unreachable(preset, error)) from error
+        if state is None and "No pretrained weights" in what:
+            raise EncoderUnavailableError(
+                f"timm has no weights for {preset.place}; name one with a tag, such as vit_small_patch16_224.dino, or give "
+                "a file: --weights FILE"
+            ) from error
+        if "img_size" in arguments and ("img_size" in what or "divisible" in what or "image size" in what.lower()):
+            raise EncoderError(_wrong_size(preset, what)) from error
+        raise EncoderError(
+            f"{preset.name}: the weights do not fit {preset.arch or name}: {_shortened(what)}"
+        ) from error
+    except Exception as error:
+        if not _is_unreachable(error):
+            raise
+        raise EncoderUnavailableError(_unreachable(preset, error)) from error
+
+
+def _build(create: Any, name: str, arguments: dict[str, Any]) -> nn.Module:
+    """`timm.create_model`; networks that take any size have no ``img_size``."""
+    try:
+        network: nn.Module = create(name, pretrained=True, **arguments)
+    except TypeError as error:
+        if "img_size" not in str(error):
+            raise
+        network = create(name, pretrained=True, **{key: arguments[key] for key in arguments if key != "img_size"})
+    return network
+
+
+def _body(state: State) -> State:
+    """Without classifier heads, which no encoder needs."""
+    return {name: value for name, value in state.items() if not name.startswith(("head.", "fc.", "classifier."))}
+
+
+def _resolved(kwargs: Any) -> dict[str, Any]:
+    """Arguments whose layers are given by name, as `timm.create_model` takes them."""
+    import timm.layers
+    from torch import nn as layers
+
+    found = dict(kwargs)
+    for key in ("mlp_layer", "act_layer", "norm_layer"):
+        value = found.get(key)
+        if isinstance(value, str):
+            layer = getattr(timm.layers, value, None) or getattr(layers, value, None)
+            if layer is None:
+                raise ConfigError(f"{key} is {value!r}; neither timm.layers nor torch.nn has it")
+            found[key] = layer
+    return found
+
+
+def _is_unreachable(error: BaseException | None) -> bool:
+    """Whether loading failed because the hub did not give the weights."""
+    names = {"HfHubHTTPError", "GatedRepoError", "RepositoryNotFoundError", "LocalEntryNotFoundError", "EntryNotFoundError",
+             "OfflineModeIsEnabled", "ConnectError", "ConnectTimeout", "URLError", "ConnectionError", "ProxyError",
+             "ReadTimeout", "HTTPError"}  # fmt: skip
+    while error is not None:
+        if {kind.__name__ for kind in type(error).__mro__} & names or isinstance(error, OSError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _unreachable(preset: Preset, error: BaseException) -> str:
+    """What to do about weights that cannot be had."""
+    gated = preset.gated or "gated" in type(error).__name__.lower() or "401" in str(error) or "403" in str(error)
+    page = preset.url or f"https://huggingface.co/{preset.place}"
+    if preset.kind == "timm" and not preset.url:
+        page = f"https://huggingface.co/timm/{preset.place}"
+    steps = (
+        f"its weights are gated: accept the terms at {page}, then log in with: hf auth login (huggingface-cli login)"
+        if gated
+        else "its weights could not be reached: check the connection"
+    )
+    return (
+        f"{preset.name}: {steps}. Without a connection, download them from {page} elsewhere and run again with "
+        f"--weights FILE ({type(error).__name__}: {_shortened(str(error))})"
+    )
+
+
+def _wrong_size(preset: Preset, what: str) -> str:
+    return (
+        f"{preset.name} does not take images of {preset.input_px}x{preset.input_px} pixels: {_shortened(what)}; give a "
+        "multiple of its patch size: --input-px 224"
+    )
+
+
+def _shortened(text: str, limit: int = 300) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[:limit]}..."

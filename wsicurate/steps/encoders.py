@@ -1,0 +1,22 @@
+"""`encoders`: which encoders are known by name, and what their licences say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wsicurate.embedding.presets import DEFAULT_ENCODER, Preset, all_presets
+
+__all__ = ["DEFAULT_ENCODER", "Preset", "encoders"]
+
+
+def encoders(presets: str | Path | None = None) -> list[Preset]:
+    """The encoders that are known by name, sorted; any timm model, ``hf-hub:`` id or file can be named besides.
+
+    Args:
+        presets: a TOML file with more of them.
+
+    Raises:
+        ConfigError: if a file of encoders is wrong.
+    """
+    found = all_presets(None if presets is None else Path(presets).expanduser())
+    return sorted(found.values(), key=lambda preset: preset.name)
