@@ -380,18 +380,49 @@ def _show_proof(console: Console, proof: Mapping[str, Any]) -> None:
     if "reason" in proof:
         console.print(_text(f"no proof: {proof['reason']}"))
         return
-    header, *rows = proof["table"]
+    comparisons = proof["comparisons"]
+    names = list(dict.fromkeys(comparison["baseline"] for comparison in comparisons))
     table = Table(
-        *header, title=f"Proof, judged by {proof['judge']}; {len(proof['seeds'])} seeds", title_justify="left"
+        "measure",
+        "kind",
+        "better if",
+        "subset",
+        *names,
+        title=f"Proof, judged by {proof['judge']}: means of {len(proof['seeds'])} seeds, pool of {proof['pool']:,} patches",
+        title_justify="left",
     )
-    colours = {"better": "green", "worse": "red"}
-    for row in rows:
-        verdict = row[-1]
-        colour = colours.get(verdict.partition(" ")[0], "default")
-        table.add_row(*(_text(cell) for cell in row[:-1]), f"[{colour}]{_text(verdict)}[/{colour}]")
+    missing: dict[str, list[str]] = defaultdict(list)
+    for measure in dict.fromkeys(comparison["measure"] for comparison in comparisons):
+        found = {each["baseline"]: each for each in comparisons if each["measure"] == measure}
+        first = next(iter(found.values()))
+        if all(each["difference"] is None for each in found.values()):
+            missing[first["reason"]].append(first["title"])
+            continue
+        table.add_row(
+            _text(first["title"]),
+            first["kind"],
+            "higher" if first["better"] > 0 else "lower",
+            _figure(first["subset_mean"]),
+            *(_compared(found[name]) for name in names),
+        )
+    for column in table.columns[3:]:
+        column.justify = "right"
     console.print(table)
+    console.print("+ and - : better and worse than the baseline, the 95% interval of the paired difference excludes 0")
+    for reason, titles in missing.items():
+        console.print(_text(f"not measured ({reason}): {', '.join(titles)}"))
     for sentence in (*proof["summary"], *proof["notes"]):
         console.print(_text(sentence))
+
+
+def _compared(comparison: Mapping[str, Any]) -> str:
+    """A baseline's mean, and whether the subset is better (+) or worse (-)."""
+    signs = {"better": "[green]+[/green]", "worse": "[red]-[/red]"}
+    return f"{_figure(comparison['baseline_mean'])} {signs.get(comparison['verdict'], ' ')}"
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 def show_run(report: RunReport) -> None:

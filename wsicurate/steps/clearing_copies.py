@@ -151,3 +151,7 @@ def _evidence(copies: Copies) -> Mapping[tuple[int, int], str]:
         text = f"correlation {pairs.correlation[index]:.2f} over {pairs.overlap[index]:.0%} of the patch"
         words[(a, b)] = words[(b, a)] = text
     return words
+
+
+def _confirmed(*args: Any) -> dict[str, Any]:
+    raise NotImplementedError
