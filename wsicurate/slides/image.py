@@ -44,13 +44,21 @@ class ImageSlide(SlideBase):
         self.metadata = SlideMetadata(mpp=None, objective_power=None, vendor=vendor, properties={})
 
     def read(
-        self, level: int, x: int, y: int, width: int, height: int, *, allow_unscanned: bool = False
+        self,
+        level: int,
+        x: int,
+        y: int,
+        width: int,
+        height: int,
+        *,
+        allow_unscanned: bool = False,
+        reduction: int = 1,
     ) -> NDArray[np.uint8]:
         """See `Slide.read`."""
-        self._check_bounds(level, x, y, width, height)
+        self._check_bounds(level, x, y, width, height, reduction)
         if self._pixels is None:
             self._pixels = self._decode()
-        return np.ascontiguousarray(self._pixels[y : y + height, x : x + width])
+        return self._reduced(np.ascontiguousarray(self._pixels[y : y + height, x : x + width]), reduction)
 
     def _decode(self) -> NDArray[np.uint8]:
         try:
