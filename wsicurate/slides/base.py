@@ -44,6 +44,18 @@ class ReadCounts:
     bytes_read: int | None = None
     regions_handed_over: int = 0
 
+    def __sub__(self, earlier: ReadCounts) -> ReadCounts:
+        """What was added since."""
+
+        def less(now: int | None, before: int | None) -> int | None:
+            return None if now is None or before is None else now - before
+
+        return ReadCounts(
+            less(self.tiles_decoded, earlier.tiles_decoded),
+            less(self.bytes_read, earlier.bytes_read),
+            self.regions_handed_over - earlier.regions_handed_over,
+        )
+
 
 @dataclass(frozen=True)
 class SlideMetadata:

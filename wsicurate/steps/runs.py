@@ -24,6 +24,7 @@ _PACKAGES = (
     "openslide-bin",
     "pillow",
     "simplejpeg",
+    "imagecodecs",
     "numcodecs",
     "zarr",
 )

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wsicurate._version import __version__
 from wsicurate.config import TileConfig
 from wsicurate.errors import (
@@ -32,6 +35,7 @@ from wsicurate.steps.progress import Progress, ProgressCallback, SlideOutcome, S
 from wsicurate.steps.runs import write_run
 from wsicurate.steps.tile_tasks import (
     CommitTask,
+    SegmentCost,
     SegmentTask,
     Survey,
     SurveyTask,
@@ -44,10 +48,10 @@ from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.commit import SlideContent, remove_slide, remove_work
 from wsicurate.store.layout import mark_path, segment_path, slide_key, slide_path, work_path
 from wsicurate.store.leases import Holder, Lease, Leases
-from wsicurate.store.records import SlideRecord, StoreRecord, differences
+from wsicurate.store.records import SlideRecord, StoreRecord, differences, fingerprint_of
 from wsicurate.store.segments import is_finished
 from wsicurate.store.store import create_store, read_slide_record, read_slides, read_store_record
-from wsicurate.tiling.plan import segments
+from wsicurate.tiling.plan import segments, tiles_needed
 from wsicurate.tissue.scores import SCORES
 
 #: How often slides that another run works on are looked at again, seconds.
@@ -183,6 +187,8 @@ class _Job:
     keys: list[str] = field(default_factory=list)
     missing: int = 0
     is_noted: bool = False
+    costs: list[SegmentCost] = field(default_factory=list)
+    tiles_needed: int | None = None
     began: float = field(default_factory=time.monotonic)
 
 
@@ -309,6 +315,7 @@ class _Run:
             committed = self._committed(job)  # finished between the two looks
             if committed is None:
                 remove_slide(self.bytes, job.key)  # what a killed finaliser left, or --overwrite is to replace
+                self.bytes.remove_orphans(slide_path(job.key))
         elif committed is not None and not self.config.dry_run:
             self._tidy_up(job)
         self._active[job.source.slide_id] = job
@@ -358,6 +365,7 @@ class _Run:
             self._take_survey(job, done.result)
         elif kind == "segment":
             job.missing -= 1
+            job.costs.append(done.result)
             self._patches_done += patches
             self._tell()
             if job.missing == 0:
@@ -385,11 +393,15 @@ class _Run:
             )
             return
         pieces = list(segments(plan.cells))
-        job.keys = [segment_path(job.key, result.record.fingerprint, number) for number in range(len(pieces))]
+        # Another reader's segments are cut again: where a level is no whole reduction, readers interpolate differently.
+        made_by = fingerprint_of({"slide": result.record.fingerprint, "reader": result.record.reader}, {})
+        job.keys = [segment_path(job.key, made_by, number) for number in range(len(pieces))]
         self._remove_stale_segments(job)
+        cut: list[NDArray[np.intp]] = []
         for key, rows in zip(job.keys, pieces, strict=True):
             if is_finished(self.bytes, key):
                 continue
+            cut.append(rows)
             self._patches_known += len(rows)
             task = SegmentTask(
                 source=job.source,
@@ -404,6 +416,10 @@ class _Run:
             )
             job.missing += 1
             self._segments.append((job, task))
+        if cut and result.tile_px is not None:
+            cells = plan.cells[np.concatenate(cut)]
+            downsample = _present(result.read_plan).downsample
+            job.tiles_needed = tiles_needed(_present(result.lattice), cells, downsample, result.tile_px)
         if job.missing == 0:
             self._send_to_commit(job)
 
@@ -509,7 +525,7 @@ class _Run:
             megabytes=megabytes,
             warnings=tuple(record.resolution["warnings"]) if record else (),
             seconds=time.monotonic() - job.began,
-            details={**facts, **(details or {})},
+            details={**facts, **_reads(job), **(details or {})},
         )
         self._forget(job)
         self._outcomes[job.source.slide_id] = outcome
@@ -536,6 +552,28 @@ class _Run:
                 note=note,
             )
         )
+
+
+def _reads(job: _Job) -> dict[str, Any]:
+    """What reading a slide took in this run, for its record; nothing where it cut no segment."""
+    if not job.costs:
+        return {}
+    decoded = [cost.counts.tiles_decoded for cost in job.costs]
+    read = [cost.counts.bytes_read for cost in job.costs]
+    seconds, patches = sum(cost.seconds for cost in job.costs), sum(cost.patches for cost in job.costs)
+    reads: dict[str, Any] = {
+        "readers": sorted({cost.reader for cost in job.costs}),
+        "patches": patches,
+        "worker_seconds": seconds,
+        "patches_per_second": patches / seconds,
+        "regions_handed_over": sum(cost.counts.regions_handed_over for cost in job.costs),
+        "tiles_needed": job.tiles_needed,
+        "tiles_decoded": None if None in decoded else sum(count or 0 for count in decoded),
+        "megabytes_read": None if None in read else sum(count or 0 for count in read) / 1e6,
+    }
+    if job.tiles_needed and reads["tiles_decoded"] is not None:
+        reads["decoded_per_needed"] = reads["tiles_decoded"] / job.tiles_needed
+    return {"reads": reads}
 
 
 def _comparable(record: StoreRecord) -> dict[str, Any]:
