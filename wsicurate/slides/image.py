@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsicurate.errors import UnreadableSlideError
+from wsicurate.errors import NotBrightfieldError, UnreadableSlideError
 from wsicurate.slides.base import Level, SlideBase, SlideMetadata
 
 #: Larger images are refused: they are decoded whole, by each worker, and Pillow needs seven bytes a pixel.
@@ -32,9 +32,14 @@ class ImageSlide(SlideBase):
         try:
             with _opened(path) as image:
                 width, height = image.size
-                vendor = (image.format or "image").lower()
+                vendor, mode = (image.format or "image").lower(), image.mode
         except Exception as error:  # Pillow raises many kinds on broken files
             raise UnreadableSlideError(f"{path} cannot be opened as an image: {error}") from error
+        if mode.startswith(("I", "F")):
+            raise NotBrightfieldError(
+                f"not brightfield: the pixels of {path} have one channel of more than 8 bits, as in fluorescence; only "
+                "stained sections in transmitted light, three channels of 8 bits, are tiled"
+            )
         if width * height > MAX_PIXELS:
             raise UnreadableSlideError(
                 f"{path} has {width}x{height} pixels; plain images are decoded whole, so at most {MAX_PIXELS} "

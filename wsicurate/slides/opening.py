@@ -29,6 +29,7 @@ def open_slide(path: str | Path, *, plain_images: bool = True) -> Slide:
     Raises:
         SlideNotFoundError: if there is no such file.
         UnreadableSlideError: if no reader opens it.
+        NotBrightfieldError: if its pixels have one channel, or more than 8 bits.
     """
     path = Path(path)
     if not path.exists():

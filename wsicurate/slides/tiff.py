@@ -17,7 +17,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.errors import UnreadableRegionError, UnreadableSlideError, UnscannedRegionError
+from wsicurate.errors import (
+    NotBrightfieldError,
+    SlideError,
+    UnreadableRegionError,
+    UnreadableSlideError,
+    UnscannedRegionError,
+)
 from wsicurate.pixels.resample import resample_area
 from wsicurate.slides import tiff_directory as tags
 from wsicurate.slides.base import Level, ReadCounts, Slide, SlideBase, SlideMetadata
@@ -32,6 +38,7 @@ TILE_CACHE_BYTES = 64 * 1024 * 1024
 MAX_SIDE_PX = 4_000_000
 
 _REDUCED = 1
+_GREY = (0, 1)  # photometric interpretations: 0 is white, 0 is black
 _CONTIGUOUS = 1
 _UM_PER_UNIT = {2: 25_400.0, 3: 10_000.0}
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
@@ -91,6 +98,7 @@ class TiffSlide(SlideBase):
 
     Raises:
         NotForUsError: if another reader should take it.
+        NotBrightfieldError: if its pixels have one channel, or more than 8 bits.
         UnreadableSlideError: if it cannot be read, or contradicts itself.
     """
 
@@ -107,13 +115,14 @@ class TiffSlide(SlideBase):
         try:
             directories = read_directories(self._source)
             vendor = _vendor(path)
+            _check_stained(directories[0], self.name)
             pyramid = _pyramid(directories, vendor)
             self._pages = [_page(directory, vendor, number) for number, directory in enumerate(pyramid)]
             self.metadata = _metadata(pyramid[0], vendor)
         except TiffError as error:
             self._source.close()
             raise UnreadableSlideError(f"{self.name} cannot be opened as a slide: {error}") from error
-        except (NotForUsError, OSError):
+        except (NotForUsError, SlideError, OSError):
             self._source.close()
             raise
         self.levels = _levels(self._pages)
@@ -323,17 +332,34 @@ def _pieces(page: _Page, x: int, y: int, width: int, height: int) -> list[_Piece
 
 
 def _vendor(path: Path) -> str:
-    """The format as OpenSlide names it: ``aperio`` or ``generic-tiff``.
+    """The format as OpenSlide names it: ``aperio``, ``generic-tiff``, or empty where it knows none.
 
     Raises:
         NotForUsError: if it is anything else: other vendors' TIFFs mean their tiles in their own ways.
     """
     import openslide
 
-    vendor = openslide.OpenSlide.detect_format(path)
-    if vendor not in ("aperio", "generic-tiff"):
+    vendor = openslide.OpenSlide.detect_format(path) or ""
+    if vendor not in ("aperio", "generic-tiff", ""):
         raise NotForUsError(f"OpenSlide takes it for {vendor}")
     return str(vendor)
+
+
+def _check_stained(first: Directory, name: str) -> None:
+    """Raise `NotBrightfieldError` if the first image is of one grey channel, or deeper than 8 bits."""
+    bits = _bits(first)
+    is_grey = first.integer(tags.SAMPLES_PER_PIXEL, 1) == 1 and first.integer(tags.PHOTOMETRIC, 1) in _GREY
+    if (is_grey and bits != 1) or bits > 8:
+        channels = first.integer(tags.SAMPLES_PER_PIXEL, 1)
+        raise NotBrightfieldError(
+            f"not brightfield: the pixels of {name} have {channels} channel{'s' * (channels != 1)} of {bits} bits, as "
+            "in fluorescence; only stained sections in transmitted light, three channels of 8 bits, are tiled"
+        )
+
+
+def _bits(directory: Directory) -> int:
+    """Bits of the deepest channel."""
+    return int(directory.integers(tags.BITS_PER_SAMPLE).max(initial=1))
 
 
 def _pyramid(directories: Sequence[Directory], vendor: str) -> list[Directory]:
@@ -343,8 +369,8 @@ def _pyramid(directories: Sequence[Directory], vendor: str) -> list[Directory]:
     resolution, by width.
     """
     tiled = [directory for directory in directories if tags.TILE_WIDTH in directory]
-    if not tiled or tiled[0] is not directories[0]:
-        raise NotForUsError("its first image has no tiles")
+    if not vendor or not tiled or tiled[0] is not directories[0]:
+        raise NotForUsError("no vendor is known, or its first image has no tiles")
     if vendor == "aperio":
         return tiled
     levels = [

@@ -28,6 +28,13 @@ RGB, YCBCR = 2, 6
 #: Larger tiles are not read here. Scanners write tiles of 240 to 1,024 pixels.
 MAX_TILE_PX = 4096
 
+#: OpenSlide rounds each of these once, where libjpeg multiplies rounded factors. Found by comparing all 65,536 pairs.
+_CHROMA = np.arange(256) - 128
+_OPENSLIDE_GREEN = (
+    np.rint(-0.34414 * 65536 * _CHROMA).astype(np.int32),
+    np.rint(-0.71414 * 65536 * _CHROMA).astype(np.int32) + 32768,
+)
+
 #: Scans of a progressive JPEG; encoders write about ten. Each costs a pass over the whole tile.
 _MAX_SCANS = 64
 
@@ -234,7 +241,7 @@ def decode_jpeg2000(data: bytes, out: NDArray[np.uint8], *, is_ycbcr: bool) -> N
     except (ValueError, RuntimeError) as error:
         raise BrokenTileError(f"it does not decode as JPEG 2000: {error}") from error
     if is_ycbcr:
-        out[:] = ycbcr_to_rgb(pixels)
+        out[:] = ycbcr_to_rgb(pixels, _OPENSLIDE_GREEN)
 
 
 def _decode_lossless(
