@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 cv2.setNumThreads(1)
 
 
-def resample_area(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+def resample_area(
+    image: NDArray[np.uint8], height: int, width: int, *, out: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
     """Shrink ``image`` to ``height`` x ``width`` by averaging areas.
 
     A target pixel is the mean of the source rectangle that it covers, pixels on the rectangle's border
@@ -21,6 +23,7 @@ def resample_area(image: NDArray[np.uint8], height: int, width: int) -> NDArray[
         image: uint8, (h, w) or (h, w, channels), at least as large as the target.
         height: rows of the result.
         width: columns of the result.
+        out: where to put it: of the result's shape, its rows may lie apart; None makes a new array.
 
     Returns:
         uint8, (height, width) or (height, width, channels), rounded to nearest.
@@ -30,10 +33,18 @@ def resample_area(image: NDArray[np.uint8], height: int, width: int) -> NDArray[
     """
     source_height, source_width = image.shape[:2]
     if (source_height, source_width) == (height, width):
-        return image
+        if out is None:
+            return image
+        out[:] = image
+        return out
     if height > source_height or width > source_width:
         raise ValueError(f"cannot shrink {source_width}x{source_height} pixels to {width}x{height}")
-    return _resize(image, height, width, cv2.INTER_AREA)
+    if out is None:
+        return _resize(image, height, width, cv2.INTER_AREA)
+    resized = cv2.resize(image, (width, height), dst=out, interpolation=cv2.INTER_AREA)
+    if resized is not out:  # OpenCV made its own, because it could not use this one
+        out[:] = resized.reshape(out.shape)
+    return out
 
 
 def enlarge(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

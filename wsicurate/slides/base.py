@@ -10,6 +10,8 @@ from typing import Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from wsicurate.pixels.resample import resample_area
+
 
 @dataclass(frozen=True)
 class Level:
@@ -19,11 +21,40 @@ class Level:
         width: pixels.
         height: pixels.
         downsample: level-0 pixels per pixel of this level, at least 1; not always a whole number.
+        tile_px: width and height of the compressed tiles, pixels, or None where the reader does not say.
     """
 
     width: int
     height: int
     downsample: float
+    tile_px: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class ReadCounts:
+    """What reading a slide has cost since it was opened.
+
+    Attributes:
+        tiles_decoded: compressed tiles, each as often as it was decoded; None where the reader does not say.
+        bytes_read: of compressed tiles; None likewise.
+        regions_handed_over: regions that the reader left to another.
+    """
+
+    tiles_decoded: int | None = None
+    bytes_read: int | None = None
+    regions_handed_over: int = 0
+
+    def __sub__(self, earlier: ReadCounts) -> ReadCounts:
+        """What was added since."""
+
+        def less(now: int | None, before: int | None) -> int | None:
+            return None if now is None or before is None else now - before
+
+        return ReadCounts(
+            less(self.tiles_decoded, earlier.tiles_decoded),
+            less(self.bytes_read, earlier.bytes_read),
+            self.regions_handed_over - earlier.regions_handed_over,
+        )
 
 
 @dataclass(frozen=True)
@@ -35,12 +66,14 @@ class SlideMetadata:
         objective_power: magnification of the scan's objective, or None.
         vendor: the format as the reader calls it.
         properties: everything else the reader found, as text.
+        icc_profile: the colour profile that the file carries, or None. Pixels are not converted by it.
     """
 
     mpp: tuple[float, float] | None
     objective_power: float | None
     vendor: str
     properties: Mapping[str, str]
+    icc_profile: bytes | None = None
 
 
 @runtime_checkable
@@ -59,8 +92,21 @@ class Slide(Protocol):
     levels: tuple[Level, ...]
     metadata: SlideMetadata
 
+    @property
+    def counts(self) -> ReadCounts:
+        """What reading has cost so far."""
+        ...
+
     def read(
-        self, level: int, x: int, y: int, width: int, height: int, *, allow_unscanned: bool = False
+        self,
+        level: int,
+        x: int,
+        y: int,
+        width: int,
+        height: int,
+        *,
+        allow_unscanned: bool = False,
+        reduction: int = 1,
     ) -> NDArray[np.uint8]:
         """Decode a rectangle.
 
@@ -71,14 +117,16 @@ class Slide(Protocol):
             width: pixels of that level.
             height: pixels of that level. The rectangle must lie within the level.
             allow_unscanned: paint pixels that were never scanned white instead of raising.
+            reduction: average blocks of this many pixels a side; it must divide width and height. The result is that
+                of `resample_area` on the whole rectangle.
 
         Returns:
-            uint8, (height, width, 3), RGB.
+            uint8, (height / reduction, width / reduction, 3), RGB.
 
         Raises:
             UnreadableRegionError: if any part of it cannot be decoded. The slide stays usable.
             UnscannedRegionError: if any pixel was never scanned, unless ``allow_unscanned``.
-            ValueError: if the rectangle does not lie within the level.
+            ValueError: if the rectangle does not lie within the level, or the reduction does not divide it.
         """
         ...
 
@@ -94,10 +142,15 @@ class Slide(Protocol):
 
 
 class SlideBase:
-    """What all readers share: the context manager and the bounds check."""
+    """What all readers share: the context manager, the bounds check, the reduction."""
 
     name: str
     levels: tuple[Level, ...]
+
+    @property
+    def counts(self) -> ReadCounts:
+        """See `Slide.counts`."""
+        return ReadCounts()
 
     def close(self) -> None:
         """See `Slide.close`."""
@@ -110,7 +163,7 @@ class SlideBase:
     ) -> None:
         self.close()
 
-    def _check_bounds(self, level: int, x: int, y: int, width: int, height: int) -> None:
+    def _check_bounds(self, level: int, x: int, y: int, width: int, height: int, reduction: int = 1) -> None:
         if not 0 <= level < len(self.levels):
             raise ValueError(f"{self.name} has levels 0 to {len(self.levels) - 1}, not {level}")
         size = self.levels[level]
@@ -119,3 +172,9 @@ class SlideBase:
                 f"{self.name}: the rectangle x={x} y={y} width={width} height={height} does not lie within "
                 f"level {level} of {size.width}x{size.height} pixels"
             )
+        if reduction < 1 or width % reduction or height % reduction:
+            raise ValueError(f"{self.name}: a reduction by {reduction} does not divide {width}x{height} pixels")
+
+    @staticmethod
+    def _reduced(pixels: NDArray[np.uint8], reduction: int) -> NDArray[np.uint8]:
+        return resample_area(pixels, pixels.shape[0] // reduction, pixels.shape[1] // reduction)

@@ -63,11 +63,15 @@ def _is_ycbcr(jpeg: bytes) -> bool:
     return False
 
 
-def ycbcr_to_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+GreenTables = tuple[NDArray[np.int32], NDArray[np.int32]]
+
+
+def ycbcr_to_rgb(pixels: NDArray[np.uint8], green: GreenTables = (_GREEN_OF_CB, _GREEN_OF_CR)) -> NDArray[np.uint8]:
     """Convert full-range YCbCr to RGB, rounding as libjpeg does.
 
     Args:
         pixels: uint8, (..., 3): Y, Cb, Cr.
+        green: what each Cb and each Cr adds to green, in 1/65536, half a level included; others round otherwise.
 
     Returns:
         uint8, same shape: R, G, B.
@@ -76,6 +80,6 @@ def ycbcr_to_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     luma = luma.astype(np.int32)
     converted = np.empty(pixels.shape, dtype=np.int32)
     converted[..., 0] = luma + _RED_OF_CR[red]
-    converted[..., 1] = luma + ((_GREEN_OF_CB[blue] + _GREEN_OF_CR[red]) >> 16)
+    converted[..., 1] = luma + ((green[0][blue] + green[1][red]) >> 16)
     converted[..., 2] = luma + _BLUE_OF_CB[blue]
     return np.clip(converted, 0, 255).astype(np.uint8)

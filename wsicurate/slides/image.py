@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsicurate.errors import UnreadableSlideError
+from wsicurate.errors import NotBrightfieldError, UnreadableSlideError
 from wsicurate.slides.base import Level, SlideBase, SlideMetadata
 
 #: Larger images are refused: they are decoded whole, by each worker, and Pillow needs seven bytes a pixel.
@@ -32,9 +32,14 @@ class ImageSlide(SlideBase):
         try:
             with _opened(path) as image:
                 width, height = image.size
-                vendor = (image.format or "image").lower()
+                vendor, mode = (image.format or "image").lower(), image.mode
         except Exception as error:  # Pillow raises many kinds on broken files
             raise UnreadableSlideError(f"{path} cannot be opened as an image: {error}") from error
+        if mode.startswith(("I", "F")):
+            raise NotBrightfieldError(
+                f"not brightfield: the pixels of {path} have one channel of more than 8 bits, as in fluorescence; only "
+                "stained sections in transmitted light, three channels of 8 bits, are tiled"
+            )
         if width * height > MAX_PIXELS:
             raise UnreadableSlideError(
                 f"{path} has {width}x{height} pixels; plain images are decoded whole, so at most {MAX_PIXELS} "
@@ -44,13 +49,21 @@ class ImageSlide(SlideBase):
         self.metadata = SlideMetadata(mpp=None, objective_power=None, vendor=vendor, properties={})
 
     def read(
-        self, level: int, x: int, y: int, width: int, height: int, *, allow_unscanned: bool = False
+        self,
+        level: int,
+        x: int,
+        y: int,
+        width: int,
+        height: int,
+        *,
+        allow_unscanned: bool = False,
+        reduction: int = 1,
     ) -> NDArray[np.uint8]:
         """See `Slide.read`."""
-        self._check_bounds(level, x, y, width, height)
+        self._check_bounds(level, x, y, width, height, reduction)
         if self._pixels is None:
             self._pixels = self._decode()
-        return np.ascontiguousarray(self._pixels[y : y + height, x : x + width])
+        return self._reduced(np.ascontiguousarray(self._pixels[y : y + height, x : x + width]), reduction)
 
     def _decode(self) -> NDArray[np.uint8]:
         try:

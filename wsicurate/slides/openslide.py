@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +37,12 @@ class OpenSlideSlide(SlideBase):
         handle = self._open()
         self._handle: openslide.OpenSlide | None = handle
         self.levels = tuple(
-            Level(width, height, float(downsample))
-            for (width, height), downsample in zip(handle.level_dimensions, handle.level_downsamples, strict=True)
+            Level(width, height, float(downsample), _tile_px(handle.properties, index))
+            for index, ((width, height), downsample) in enumerate(
+                zip(handle.level_dimensions, handle.level_downsamples, strict=True)
+            )
         )
-        self.metadata = _metadata(dict(handle.properties))
+        self.metadata = _metadata(dict(handle.properties), _icc_profile(handle))
         self._is_ycbcr = self.metadata.vendor == "dicom" and frames_are_mistagged(path)
 
     def _open(self) -> openslide.OpenSlide:
@@ -51,10 +54,18 @@ class OpenSlideSlide(SlideBase):
         return handle
 
     def read(
-        self, level: int, x: int, y: int, width: int, height: int, *, allow_unscanned: bool = False
+        self,
+        level: int,
+        x: int,
+        y: int,
+        width: int,
+        height: int,
+        *,
+        allow_unscanned: bool = False,
+        reduction: int = 1,
     ) -> NDArray[np.uint8]:
         """See `Slide.read`."""
-        self._check_bounds(level, x, y, width, height)
+        self._check_bounds(level, x, y, width, height, reduction)
         downsample = self.levels[level].downsample
         corner = (round(x * downsample), round(y * downsample))
         try:
@@ -68,13 +79,13 @@ class OpenSlideSlide(SlideBase):
             rgba = np.dstack([ycbcr_to_rgb(rgba[:, :, :3]), rgba[:, :, 3]])
         alpha = rgba[:, :, 3]
         if alpha.min() == 255:
-            return np.ascontiguousarray(rgba[:, :, :3])
+            return self._reduced(np.ascontiguousarray(rgba[:, :, :3]), reduction)
         if not allow_unscanned and alpha.min() == 0:
             raise UnscannedRegionError(
                 f"{self.name}: {np.count_nonzero(alpha == 0)} pixels of the region x={x} y={y} of "
                 f"{width}x{height} pixels at level {level} were never scanned"
             )
-        return _over_white(rgba)
+        return self._reduced(_over_white(rgba), reduction)
 
     def _read_twice(self, corner: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         try:
@@ -105,7 +116,19 @@ def _over_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return blended.astype(np.uint8)
 
 
-def _metadata(properties: dict[str, str]) -> SlideMetadata:
+def _tile_px(properties: Mapping[str, str], level: int) -> tuple[int, int] | None:
+    sides = [properties.get(f"openslide.level[{level}].tile-{side}", "") for side in ("width", "height")]
+    return (int(sides[0]), int(sides[1])) if all(side.isdigit() for side in sides) else None
+
+
+def _icc_profile(handle: openslide.OpenSlide) -> bytes | None:
+    if "openslide.icc-size" not in handle.properties:
+        return None
+    profile = handle.color_profile
+    return None if profile is None else bytes(profile.tobytes())
+
+
+def _metadata(properties: dict[str, str], icc_profile: bytes | None) -> SlideMetadata:
     mpp_x = _number(properties.get(openslide.PROPERTY_NAME_MPP_X))
     mpp_y = _number(properties.get(openslide.PROPERTY_NAME_MPP_Y))
     return SlideMetadata(
@@ -113,6 +136,7 @@ def _metadata(properties: dict[str, str]) -> SlideMetadata:
         objective_power=_number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
         vendor=properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"),
         properties=properties,
+        icc_profile=icc_profile,
     )
 
 

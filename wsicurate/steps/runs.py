@@ -29,6 +29,7 @@ _PACKAGES = (
     "simplejpeg",
     "timm",
     "torch",
+    "imagecodecs",
     "numcodecs",
     "zarr",
 )

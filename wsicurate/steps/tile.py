@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wsicurate._version import __version__
 from wsicurate.config import TileConfig
 from wsicurate.errors import (
@@ -32,6 +35,7 @@ from wsicurate.steps.progress import Progress, ProgressCallback, SlideOutcome, S
 from wsicurate.steps.runs import write_run
 from wsicurate.steps.tile_tasks import (
     CommitTask,
+    SegmentCost,
     SegmentTask,
     Survey,
     SurveyTask,
@@ -44,10 +48,10 @@ from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.commit import SlideContent, remove_slide, remove_work
 from wsicurate.store.layout import mark_path, segment_path, slide_key, slide_path, work_path
 from wsicurate.store.leases import Holder, Lease, Leases
-from wsicurate.store.records import SlideRecord, StoreRecord, differences
+from wsicurate.store.records import SlideRecord, StoreRecord, differences, fingerprint_of
 from wsicurate.store.segments import is_finished
 from wsicurate.store.store import create_store, read_slide_record, read_slides, read_store_record
-from wsicurate.tiling.plan import segments
+from wsicurate.tiling.plan import segments, tiles_needed
 from wsicurate.tissue.scores import SCORES
 
 #: How often slides that another run works on are looked at again, seconds.
@@ -183,6 +187,8 @@ class Job:
     keys: list[str] = field(default_factory=list)
     missing: int = 0
     is_noted: bool = False
+    costs: list[SegmentCost] = field(default_factory=list)
+    tiles_needed: int | None = None
     began: float = field(default_factory=time.monotonic)
 
 
@@ -321,6 +327,7 @@ class SlideRun:
             committed = self._committed(job)  # finished between the two looks
             if committed is None:
                 remove_slide(self.bytes, job.key)  # what a killed finaliser left, or --overwrite is to replace
+                self.bytes.remove_orphans(slide_path(job.key))
         elif committed is not None and not self.config.dry_run:
             self._tidy_up(job)
         self._active[job.key] = job
@@ -423,6 +430,8 @@ class SlideRun:
             self._take_survey(job, done.result)
         elif kind == "segment":
             job.missing -= 1
+            if isinstance(done.result, SegmentCost):
+                job.costs.append(done.result)
             self._patches_done += patches
             self._tell()
             if job.missing == 0:
@@ -449,15 +458,24 @@ class SlideRun:
                 record=result.record,
             )
             return
-        tasks = list(self._segment_tasks(job, result.record.fingerprint))
+        # Another reader's segments are cut again: where a level is no whole reduction, readers interpolate differently.
+        made_by = fingerprint_of({"slide": result.record.fingerprint, "reader": result.record.reader}, {})
+        tasks = list(self._segment_tasks(job, made_by))
         job.keys = [key for key, *_ in tasks]
         self._remove_stale_segments(job)
+        cut: list[NDArray[np.intp]] = []
         for key, patches, function, task in tasks:
             if is_finished(self.bytes, key):
                 continue
+            if isinstance(task, SegmentTask):
+                cut.append(task.rows)
             self._patches_known += patches
             job.missing += 1
             self._segments.append((job, patches, function, task))
+        if cut and result.tile_px is not None:
+            cells = _present(result.plan).cells[np.concatenate(cut)]
+            downsample = _present(result.read_plan).downsample
+            job.tiles_needed = tiles_needed(_present(result.lattice), cells, downsample, result.tile_px)
         if job.missing == 0:
             self._send_to_commit(job)
 
@@ -541,7 +559,7 @@ class SlideRun:
             megabytes=megabytes,
             warnings=tuple(record.resolution["warnings"]) if record else (),
             seconds=time.monotonic() - job.began,
-            details={**facts, **(details or {})},
+            details={**facts, **_reads(job), **(details or {})},
         )
         self._forget(job)
         self._outcomes[job.key] = outcome
@@ -570,6 +588,37 @@ class SlideRun:
         )
 
 
+<<<<<<< HEAD
+=======
+def _reads(job: Job) -> dict[str, Any]:
+    """What reading a slide took in this run, for its record; nothing where it cut no segment."""
+    if not job.costs:
+        return {}
+    decoded = [cost.counts.tiles_decoded for cost in job.costs]
+    read = [cost.counts.bytes_read for cost in job.costs]
+    seconds, patches = sum(cost.seconds for cost in job.costs), sum(cost.patches for cost in job.costs)
+    reads: dict[str, Any] = {
+        "readers": sorted({cost.reader for cost in job.costs}),
+        "patches": patches,
+        "worker_seconds": seconds,
+        "patches_per_second": patches / seconds,
+        "regions_handed_over": sum(cost.counts.regions_handed_over for cost in job.costs),
+        "tiles_needed": job.tiles_needed,
+        "tiles_decoded": None if None in decoded else sum(count or 0 for count in decoded),
+        "megabytes_read": None if None in read else sum(count or 0 for count in read) / 1e6,
+    }
+    if job.tiles_needed and reads["tiles_decoded"] is not None:
+        reads["decoded_per_needed"] = reads["tiles_decoded"] / job.tiles_needed
+    return {"reads": reads}
+
+
+def _comparable(record: StoreRecord) -> dict[str, Any]:
+    """Everything that must be equal for two runs to share a store."""
+    fixed = {"patch_px": record.patch_px, "codec": record.codec, "quality": record.quality}
+    return fixed | dict(record.tiling or {})
+
+
+>>>>>>> e-reading
 def _present(value: T | None) -> T:
     if value is None:
         raise ValueError("a slide was sent on before its survey was complete")

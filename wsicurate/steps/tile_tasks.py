@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from wsicurate.config import TileConfig
 from wsicurate.errors import SlideChangedError, UnreadableRegionError, UnreadableSlideError
 from wsicurate.pixels.resample import resample_area
-from wsicurate.slides.base import Slide
+from wsicurate.slides.base import ReadCounts, Slide
 from wsicurate.slides.discovery import SlideSource
 from wsicurate.slides.identity import FileStamp, check_unchanged, quick_hash, stamp
 from wsicurate.slides.opening import open_slide
@@ -69,6 +70,7 @@ class Survey:
         plan, read_plan, lattice: what to read; None where committed.
         overview, overview_downsample, mask, mask_downsample: pictures; None where committed.
         bytes_per_patch: estimated in a dry run, else 0.
+        tile_px: width and height of the compressed tiles of the level that is read, or None where that is not known.
     """
 
     record: SlideRecord
@@ -82,6 +84,7 @@ class Survey:
     mask: NDArray[np.bool_] | None = None
     mask_downsample: tuple[float, float] = (1.0, 1.0)
     bytes_per_patch: float = 0.0
+    tile_px: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,23 @@ class SegmentTask:
     store_record: StoreRecord
     store: Path
     segment: str
+
+
+@dataclass(frozen=True)
+class SegmentCost:
+    """What cutting a segment took.
+
+    Attributes:
+        reader: which read it.
+        seconds: of the worker's time.
+        patches: stored and dropped.
+        counts: tiles decoded, bytes read, regions handed over.
+    """
+
+    reader: str
+    seconds: float
+    patches: int
+    counts: ReadCounts
 
 
 @dataclass(frozen=True)
@@ -221,6 +241,7 @@ def _plan(slide: Slide, resolution: Resolution, record: SlideRecord, before: Fil
         overview_downsample=small_downsample,
         mask=mask,
         mask_downsample=overview.downsample,
+        tile_px=level.tile_px,
     )
 
 
@@ -303,21 +324,28 @@ def _estimate(slide: Slide, planned: Survey, store_record: StoreRecord) -> float
     return float(np.mean(sizes)) if sizes else 0.0
 
 
-def cut_segment(task: SegmentTask) -> None:
+def cut_segment(task: SegmentTask) -> SegmentCost:
     """Read, score and encode the patches of a segment, and write it.
+
+    Returns:
+        What it took.
 
     Raises:
         SlideError: if the slide vanished or changed.
         StoreWriteError: if the segment cannot be written.
     """
+    began = time.perf_counter()
     check_unchanged(task.source.files, task.stamp)
     try:
-        segment, patches = _cut(task, _opened(task.source, task.stamp))
+        slide = _opened(task.source, task.stamp)
+        before = slide.counts
+        segment, patches = _cut(task, slide)
     except UnreadableSlideError:
         check_unchanged(task.source.files, task.stamp)  # a better reason, if there is one
         raise
     check_unchanged(task.source.files, task.stamp)
     write_segment(LocalBytes(task.store), task.segment, segment, patches)
+    return SegmentCost(slide.reader, time.perf_counter() - began, len(task.rows), slide.counts - before)
 
 
 def _cut(task: SegmentTask, slide: Slide) -> tuple[Segment, list[bytes]]:

@@ -14,8 +14,8 @@ from wsicurate.tiling.geometry import ReadPlan, Window
 class ReadRegion(Protocol):
     """Decodes a rectangle of a level: `wsicurate.slides.base.Slide.read` is one."""
 
-    def __call__(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        """Return uint8, (height, width, 3), RGB."""
+    def __call__(self, level: int, x: int, y: int, width: int, height: int, *, reduction: int = 1) -> NDArray[np.uint8]:
+        """Return uint8, (height / reduction, width / reduction, 3), RGB: the area average."""
         ...
 
 
@@ -35,6 +35,8 @@ def cut_patch(read: ReadRegion, plan: ReadPlan, window: Window, patch_px: int) -
         Whatever ``read`` raises.
     """
     source = window.at(plan.downsample)
+    if plan.reduction and (source.width, source.height) == (patch_px * plan.reduction,) * 2:
+        return read(plan.level, source.x, source.y, source.width, source.height, reduction=plan.reduction)
     pixels = read(plan.level, source.x, source.y, source.width, source.height)
     if plan.upsampled:
         return enlarge(pixels, patch_px, patch_px)

@@ -143,6 +143,26 @@ def segments(cells: NDArray[np.int32], edge_cells: int = SEGMENT_CELLS) -> Itera
         yield from np.split(order, changes)
 
 
+def tiles_needed(lattice: Lattice, cells: NDArray[np.int32], downsample: float, tile_px: tuple[int, int]) -> int:
+    """How many compressed tiles of a level the windows of some cells touch, each counted once.
+
+    Args:
+        lattice: the slide's lattice.
+        cells: int32, (n, 2), column and row.
+        downsample: of the level that is read.
+        tile_px: width and height of its tiles.
+    """
+    ends = []
+    for axis, edge in enumerate(tile_px):
+        first = np.rint(np.rint(cells[:, axis] * lattice.pitch) / downsample).astype(np.int64)
+        last = np.rint(np.rint((cells[:, axis] + 1) * lattice.pitch) / downsample).astype(np.int64) - 1
+        ends.append((first // edge, last // edge))
+    touched: set[tuple[int, int]] = set()
+    for left, right, top, bottom in zip(*(part.tolist() for pair in ends for part in pair), strict=True):
+        touched.update((x, y) for y in range(top, bottom + 1) for x in range(left, right + 1))
+    return len(touched)
+
+
 def _edges(count: int, pitch: float) -> NDArray[np.float64]:
     return np.asarray(np.rint(np.arange(count + 1) * pitch))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,16 +30,20 @@ def check_brightfield(overview: NDArray[np.uint8], tissue: NDArray[np.bool_]) ->
     Raises:
         NotBrightfieldError: with the shares that were found.
     """
-    dark = float((overview.max(axis=2) < DARK).mean())
-    glass = float((overview.min(axis=2) > BRIGHT).mean())
+    planes = cv2.split(overview)
+    lightest, darkest = (
+        cv2.max(cv2.max(planes[0], planes[1]), planes[2]),
+        cv2.min(cv2.min(planes[0], planes[1]), planes[2]),
+    )
+    dark = np.count_nonzero(lightest < DARK) / lightest.size
+    glass = np.count_nonzero(darkest > BRIGHT) / darkest.size
     if dark > 0.5 and glass < 0.05:
         raise NotBrightfieldError(
             f"not brightfield: {dark:.0%} of the overview is dark and {glass:.0%} is bright, as in fluorescence; "
             "only stained sections in transmitted light are tiled"
         )
     if tissue.any():
-        stained = overview[tissue]
-        colour = float((stained.max(axis=1).astype(np.int16) - stained.min(axis=1)).mean())
+        colour = float(cv2.subtract(lightest, darkest)[tissue].mean())
         if colour < LEAST_COLOUR:
             raise NotBrightfieldError(
                 f"not brightfield: its tissue is grey (channels differ by {colour:.1f} of 255 levels), as in a single "

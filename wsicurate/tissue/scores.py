@@ -30,15 +30,17 @@ def patch_scores(patch: NDArray[np.uint8]) -> NDArray[np.float32]:
     Returns:
         float32, (4,), in the order of `SCORES`; the shares are 0 to 1.
     """
-    laplacian = cv2.Laplacian(np.ascontiguousarray(patch[:, :, 1]), cv2.CV_16S)
+    laplacian = cv2.Laplacian(cv2.extractChannel(patch, 1), cv2.CV_16S)
     focus = np.log1p(float(cv2.norm(laplacian, cv2.NORM_L2SQR)) / laplacian.size)
     height, width = max(1, patch.shape[0] // _BLOCK_PX), max(1, patch.shape[1] // _BLOCK_PX)
-    blocks = cv2.resize(patch, (width, height), interpolation=cv2.INTER_AREA).astype(np.int16)
-    red, green, blue = blocks[..., 0], blocks[..., 1], blocks[..., 2]
-    lightest, darkest = blocks.max(axis=2), blocks.min(axis=2)
+    blocks = cv2.resize(patch, (width, height), interpolation=cv2.INTER_AREA)
+    # Plane by plane: numpy takes ten times as long along a last axis of three.
+    red, green, blue = (plane.astype(np.int16) for plane in cv2.split(blocks))
+    green_or_blue = np.maximum(green, blue)
+    lightest, darkest = np.maximum(red, green_or_blue), np.minimum(np.minimum(red, green), blue)
     colour = lightest - darkest
-    blue_or_green_ink = (red + 15 < np.maximum(green, blue)) & (green + 10 > red) & (colour > 25)
-    red_ink = (red > 120) & (red - np.maximum(green, blue) > 90)
+    blue_or_green_ink = (red + 15 < green_or_blue) & (green + 10 > red) & (colour > 25)
+    red_ink = (red > 120) & (red - green_or_blue > 90)
     black_ink = (lightest < 70) & (colour < 25)
     pen = blue_or_green_ink | red_ink | black_ink
     dark = lightest < 80
