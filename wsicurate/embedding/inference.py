@@ -87,7 +87,7 @@ def choose_precision(device: Device, wanted: str = "auto") -> tuple[Precision, s
     """
     for precision in ("fp32", "bf16", "fp16"):
         if wanted == precision:
-            return precision, "asked for"  # type: ignore[return-value]
+            return precision, "asked for"
     if wanted != "auto":
         raise EncoderError(f"--precision is {wanted!r}; choose one of auto, fp32, bf16, fp16")
     if device == "cuda":
@@ -210,7 +210,7 @@ class Inference:
                 return size
 
     def fit(self, patch: Patches) -> Patches:
-        """A patch (h, w, 3) at the size that the network sees: shrunk by area or enlarged bicubically, never cropped."""
+        """A patch (h, w, 3) at the size that the network sees; as the function `fit`."""
         return fit(patch, self.model.input_px)
 
     def start(self, images: Patches, batch_size: int | None = None) -> Pending:
@@ -244,7 +244,7 @@ class Inference:
             raise
 
     def _start_cuda(self, images: Patches, count: int) -> Pending:
-        first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         first.record()
         vectors = self._network(self._normalised(images, _DTYPES[self.precision])).float()
         last.record()

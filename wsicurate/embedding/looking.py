@@ -58,7 +58,7 @@ def attention_maps(
 
 def _attention_of(attention: Any, tokens: torch.Tensor) -> torch.Tensor:
     """Softmax of q·k / sqrt(d): (b, heads, n, n), as timm computes it."""
-    count, length, width = tokens.shape
+    count, length = tokens.shape[:2]
     projected = attention.qkv(tokens).reshape(count, length, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
     query, key = attention.q_norm(projected[0]), attention.k_norm(projected[1])
     scores = (query.float() * attention.scale) @ key.float().transpose(-2, -1)

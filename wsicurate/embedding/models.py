@@ -119,13 +119,13 @@ def _dimensions(network: nn.Module, preset: Preset) -> int:
     except (RuntimeError, AssertionError, ValueError) as error:
         detail = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise EncoderError(
-            f"{preset.name} does not take images of {size}x{size} pixels: {detail}; give the size that it was made for: "
-            "--input-px"
+            f"{preset.name} does not take images of {size}x{size} pixels: {detail}; give the size that it was made "
+            "for: --input-px"
         ) from error
     if not isinstance(vectors, torch.Tensor) or vectors.ndim != 2 or vectors.shape[0] != 1:
         found = tuple(vectors.shape) if isinstance(vectors, torch.Tensor) else type(vectors).__name__
         raise EncoderError(
-            f"{preset.name} returns {found} for one image, not one vector; choose another pooling: --pooling class, mean "
-            "or class+mean"
+            f"{preset.name} returns {found} for one image, not one vector; choose another pooling: --pooling class, "
+            "mean or class+mean"
         )
     return int(vectors.shape[1])

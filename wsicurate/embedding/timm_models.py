@@ -16,6 +16,23 @@ from wsicurate.embedding.models import Pooled
 from wsicurate.embedding.presets import Preset
 from wsicurate.errors import ConfigError, EncoderError, EncoderUnavailableError
 
+#: Names of the exceptions, of several libraries, that mean that the hub did not give the weights.
+_UNREACHABLE = {
+    "ConnectError",
+    "ConnectTimeout",
+    "ConnectionError",
+    "EntryNotFoundError",
+    "GatedRepoError",
+    "HTTPError",
+    "HfHubHTTPError",
+    "LocalEntryNotFoundError",
+    "OfflineModeIsEnabled",
+    "ProxyError",
+    "ReadTimeout",
+    "RepositoryNotFoundError",
+    "URLError",
+}
+
 
 def load_timm(preset: Preset) -> tuple[nn.Module, Preset]:
     """Build a network with timm and load its weights.
@@ -101,8 +118,8 @@ def _created(name: str, preset: Preset, kwargs: dict[str, Any], state: State | N
             raise EncoderUnavailableError(_unreachable(preset, error)) from error
         if state is None and "No pretrained weights" in what:
             raise EncoderUnavailableError(
-                f"timm has no weights for {preset.place}; name one with a tag, such as vit_small_patch16_224.dino, or give "
-                "a file: --weights FILE"
+                f"timm has no weights for {preset.place}; name one with a tag, such as vit_small_patch16_224.dino, or "
+                "give a file: --weights FILE"
             ) from error
         if "img_size" in arguments and ("img_size" in what or "divisible" in what or "image size" in what.lower()):
             raise EncoderError(_wrong_size(preset, what)) from error
@@ -149,11 +166,8 @@ def _resolved(kwargs: Any) -> dict[str, Any]:
 
 def _is_unreachable(error: BaseException | None) -> bool:
     """Whether loading failed because the hub did not give the weights."""
-    names = {"HfHubHTTPError", "GatedRepoError", "RepositoryNotFoundError", "LocalEntryNotFoundError", "EntryNotFoundError",
-             "OfflineModeIsEnabled", "ConnectError", "ConnectTimeout", "URLError", "ConnectionError", "ProxyError",
-             "ReadTimeout", "HTTPError"}  # fmt: skip
     while error is not None:
-        if {kind.__name__ for kind in type(error).__mro__} & names or isinstance(error, OSError):
+        if {kind.__name__ for kind in type(error).__mro__} & _UNREACHABLE or isinstance(error, OSError):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -30,7 +30,7 @@ def load_torchscript(preset: Preset) -> tuple[nn.Module, Preset]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecated in favour of formats that old files do not have
-            network: nn.Module = torch.jit.load(str(path), map_location="cpu")
+            network: nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:
         detail = str(error).strip().splitlines()[0]
         raise EncoderError(f"{path} is no TorchScript file that can be read: {detail}") from error

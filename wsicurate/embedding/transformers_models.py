@@ -58,8 +58,8 @@ def load_transformers(preset: Preset, weights: Path | None = None) -> tuple[nn.M
     except (OSError, ValueError, ImportError) as error:
         gate = "accept the terms at its page and log in with: hf auth login; " if preset.gated else ""
         raise EncoderUnavailableError(
-            f"{preset.name} cannot be loaded from {place}: {gate}without a connection, download all files of {preset.url} "
-            f"and run again with --weights FOLDER ({' '.join(str(error).split())[:300]})"
+            f"{preset.name} cannot be loaded from {place}: {gate}without a connection, download all files of "
+            f"{preset.url} and run again with --weights FOLDER ({' '.join(str(error).split())[:300]})"
         ) from error
     registers = int(getattr(model.config, "num_register_tokens", 0) or 0)
     return Pooled(_Tokens(model), preset.pooling, 1 + registers), preset

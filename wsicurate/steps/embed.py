@@ -207,7 +207,7 @@ def _misfits(preset: Preset, mpps: Sequence[float], patch_px: int, input_px: int
     if input_px is not None and input_px != patch_px:
         seen = ", ".join(f"{mpp * patch_px / input_px:.3g}" for mpp in sorted(set(mpps)))
         found.append(
-            f"patches of {patch_px} px are resized to the {input_px} px that {preset.name} takes, so it sees {seen} µm/px"
+            f"patches of {patch_px} px are resized to the {input_px} px that {preset.name} takes: it sees {seen} µm/px"
         )
     return found
 

@@ -588,8 +588,6 @@ class SlideRun:
         )
 
 
-<<<<<<< HEAD
-=======
 def _reads(job: Job) -> dict[str, Any]:
     """What reading a slide took in this run, for its record; nothing where it cut no segment."""
     if not job.costs:
@@ -618,7 +616,6 @@ def _comparable(record: StoreRecord) -> dict[str, Any]:
     return fixed | dict(record.tiling or {})
 
 
->>>>>>> e-reading
 def _present(value: T | None) -> T:
     if value is None:
         raise ValueError("a slide was sent on before its survey was complete")
