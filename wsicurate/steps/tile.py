@@ -18,6 +18,7 @@ from wsicurate.config import TileConfig
 from wsicurate.errors import (
     CorruptStoreError,
     LeaseLostError,
+    PatchImportError,
     SlideError,
     SlideSkipped,
     StoreNotFoundError,
@@ -210,7 +211,7 @@ class SlideRun:
         self.record = record
         self.has_begun = False
         self._path = path
-        self._sources = sources
+        self._total = len(sources)
         self._progress = progress
         self._leases = Leases(self.bytes)
         self._crew = Crew(config.workers or usable_cores(), executor)
@@ -506,6 +507,9 @@ class SlideRun:
             return
         if isinstance(error, CorruptStoreError):
             remove_work(self.bytes, job.key)  # damaged segments: the next run cuts them again
+        if isinstance(error, PatchImportError):
+            self._finish(job, "failed", "not_importable", str(error))
+            return
         if isinstance(error, SlideError):
             status: Status = "skipped" if isinstance(error, SlideSkipped) else "failed"
             self._finish(job, status, error.reason, str(error))
@@ -561,7 +565,7 @@ class SlideRun:
         self._progress(
             Progress(
                 slides_done=len(self._outcomes),
-                slides_total=len(self._sources),
+                slides_total=self._total,
                 patches_done=self._patches_done,
                 patches_known=self._patches_known,
                 outcome=outcome,
