@@ -24,7 +24,7 @@ def picture(seed: int, px: int = PX) -> np.ndarray:
     """Smooth pinkish tissue, different for every seed."""
     rng = np.random.default_rng(seed)
     noise = rng.integers(-30, 30, (px // 8, px // 8, 3))
-    return (np.kron(noise, np.ones((8, 8, 1))) + (200, 120, 170)).clip(0, 255).astype(np.uint8)
+    return (np.kron(noise, np.ones((8, 8, 1))) + np.array([200, 120, 170])).clip(0, 255).astype(np.uint8)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import math
 import os
 import time
 from collections import defaultdict
@@ -18,10 +19,23 @@ import numpy as np
 
 from wsicurate._version import __version__
 from wsicurate.config import ImportConfig
-from wsicurate.errors import ConfigError, PatchImportError, WsicurateError
-from wsicurate.export.patch_folders import FoundPatch, FoundPatches, find_patches
+from wsicurate.errors import ConfigError, PatchImportError, SlideError, WsicurateError
+from wsicurate.export.coordinates import Coordinates, find_coordinates
+from wsicurate.export.patch_folders import PATCH_SUFFIXES, FoundPatch, FoundPatches, find_patches
+from wsicurate.slides.discovery import IMAGE_SUFFIXES, SlideSource, find_slides
 from wsicurate.slides.names import safe_name
+from wsicurate.slides.opening import open_slide
+from wsicurate.slides.table import SlideRow
 from wsicurate.slides.tcga import Barcode, parse_barcode
+from wsicurate.steps.import_coordinates import (
+    PlacedSegmentTask,
+    PlacedSource,
+    PlacedSurvey,
+    PlacedSurveyTask,
+    read_placed,
+    slide_resolution,
+    survey_placed,
+)
 from wsicurate.steps.import_images import (
     SEGMENT_IMAGES,
     ImageCommitTask,
@@ -32,12 +46,19 @@ from wsicurate.steps.import_images import (
     read_images,
     survey_images,
 )
+from wsicurate.steps.import_vectors import import_vectors
 from wsicurate.steps.progress import ProgressCallback, SlideOutcome, Status, no_progress
 from wsicurate.steps.runs import write_run
 from wsicurate.steps.tile import Job, SlideRun, TileReport
+from wsicurate.steps.tile_tasks import CommitTask, commit
+from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.commit import SlideContent
 from wsicurate.store.layout import segment_path, slide_key
 from wsicurate.store.records import SlideRecord, StoreRecord
 from wsicurate.store.store import Store
+from wsicurate.tiling.geometry import TOLERANCE
+from wsicurate.tiling.plan import segments
+from wsicurate.tissue.scores import SCORES
 
 #: Images of which nobody says which slide they are from are kept together up to this many.
 PART_IMAGES = 16_384
@@ -92,8 +113,12 @@ def import_patches(
 ) -> ImportReport:
     """Bring patches that others cut into a store.
 
-    A folder of patch images of one size: each set that belongs together (a slide, by name, folder or table) becomes a
-    slide of the store. JPEG files are stored as they are.
+    - A folder of patch images of one size: each set that belongs together (a slide, by name, folder or table) becomes
+      a slide of the store. JPEG files are stored as they are.
+    - Files of coordinates by TRIDENT, CLAM or hs2p, with ``config.slides``: the patches are read from the slides, or,
+      with codec ``none``, kept as coordinates.
+    - Files of vectors by TRIDENT, CLAM or as `.npy`, with ``config.encoder_name``: they become embeddings of slides
+      that the store holds, or, with ``config.slides`` as well, of those that are imported by their coordinates.
 
     Args:
         patches: the folder.
@@ -118,10 +143,16 @@ def import_patches(
     if not folder.exists():
         raise ConfigError(f"the input {folder} does not exist; give a folder of patch images")
     path = Path(store).absolute()
-    run, notes = _image_run(folder, path, config, executor, progress)
+    kind = _kind_of(folder, config)
+    if kind == "vectors":
+        return _import_vectors(folder, path, config, progress, began)
+    make = _image_run if kind == "images" else _placed_run
+    run, notes = make(folder, path, config, executor, progress)
     outcomes: Sequence[SlideOutcome] = ()
     try:
         outcomes = run.work()
+        if kind == "features" and config.encoder_name is not None and not config.dry_run:
+            import_vectors(folder, path, config, no_progress)
     except BaseException as error:
         if run.has_begun and not config.dry_run:
             with contextlib.suppress(WsicurateError):
@@ -138,6 +169,41 @@ def import_patches(
     if not config.dry_run:
         _write_record(run, notes, report.dropped, report.seconds, ended="complete")
     return report
+
+
+Kind = Literal["images", "coordinates", "features", "vectors"]
+
+
+def _kind_of(patches: Path, config: ImportConfig) -> Kind:
+    """What the input is: images, coordinates with or without vectors, or vectors alone."""
+    if patches.is_file():
+        if patches.suffix.lower() in PATCH_SUFFIXES:
+            raise ConfigError(f"the input {patches} is a file; give the folder of patch images that it lies in")
+        is_data = True
+    else:
+        suffixes = {file.suffix.lower() for file in patches.rglob("*") if not config.slides} or {".h5"}
+        is_data = not suffixes & PATCH_SUFFIXES and bool(suffixes & {".h5", ".hdf5", ".npy", ".npz"})
+    if not is_data:
+        return "images"
+    if config.slides:
+        return "coordinates" if config.encoder_name is None else "features"
+    if config.encoder_name is not None:
+        return "vectors"
+    raise ConfigError(
+        f"{patches} holds coordinates or vectors: coordinates need --slides, the folder of their slides; vectors of "
+        "patches that are in the store need --encoder-name"
+    )
+
+
+def _import_vectors(
+    patches: Path, path: Path, config: ImportConfig, progress: ProgressCallback, began: float
+) -> ImportReport:
+    outcomes = import_vectors(patches, path, config, progress)
+    seconds = time.monotonic() - began
+    if not config.dry_run:
+        settings = dataclasses.asdict(config)
+        write_run(LocalBytes(path), "import", settings=settings, outcomes=outcomes, seconds=seconds, ended="complete")
+    return ImportReport(store=path, outcomes=outcomes, seconds=seconds, dry_run=config.dry_run)
 
 
 def _write_record(
@@ -171,12 +237,8 @@ def _dropped(path: Path, outcomes: Sequence[SlideOutcome]) -> Iterator[DroppedPa
 def _image_run(
     folder: Path, path: Path, config: ImportConfig, executor: Executor | None, progress: ProgressCallback
 ) -> tuple[SlideRun, list[str]]:
-    if not folder.is_dir():
-        raise ConfigError(f"the input {folder} is a file; give the folder of patch images that it lies in")
     if config.codec == "none":
         raise ConfigError("--codec is none, which keeps coordinates alone: images have no slide to be read from later")
-    if config.slides:
-        raise ConfigError(f"--slides is for coordinates, and {folder} holds images; leave it out")
     if config.encoder_name is not None:
         raise ConfigError(f"--encoder-name is for vectors, and {folder} holds images; leave it out")
     table = None if config.table is None else Path(config.table)
@@ -411,6 +473,169 @@ class _ImageRun(SlideRun):
             key=job.key,
             record=job.survey.record,
             segments=job.keys,
+            store_record=self.record,
+            store=self._path,
+            lease=job.lease,
+        )
+
+
+def _placed_run(
+    patches: Path, path: Path, config: ImportConfig, executor: Executor | None, progress: ProgressCallback
+) -> tuple[SlideRun, list[str]]:
+    if config.layout or config.name_pattern or config.table:
+        raise ConfigError(f"--layout, --name-pattern and --table are for images, and {patches} holds coordinates")
+    found = find_coordinates(patches)
+    sizes = {coordinates.patch_px: coordinates for coordinates in found}
+    patch_px = config.patch_px or found[0].patch_px
+    if len(sizes) > 1 and config.patch_px is None:
+        one, other = list(sizes.values())[:2]
+        raise PatchImportError(
+            f"the patches have several sizes: {one.patch_px} px in {one.path}, {other.patch_px} px in {other.path}; "
+            "give --patch-px to read all at one size, or import each into a store of its own"
+        )
+    slides = _slides_of_names([Path(folder) for folder in config.slides], [item.slide for item in found])
+    sources, missing = [], []
+    for item in found:
+        slide = slides.get(item.slide)
+        if slide is None:
+            missing.append(item)
+        else:
+            resized = dataclasses.replace(item, patch_px=patch_px, mpp=_mpp_at(item, patch_px))
+            sources.append(PlacedSource(slide=slide, coordinates=resized, mpp=_target_mpp(slide, resized, config.mpp)))
+    folders = ", ".join(map(str, config.slides))
+    if not sources:
+        raise PatchImportError(
+            f"no slide in {folders} is called like one of the {len(found):,} files of coordinates, such as "
+            f"{found[0].slide!r} of {found[0].path}; name the folder of the slides"
+        )
+    notes = [f"{item.path} is left out: no slide in {folders} is called {item.slide!r}" for item in missing]
+    if any(item.has_vectors for item in found) and config.encoder_name is None:
+        notes.append("the files hold vectors as well, which are not imported; --encoder-name takes them")
+    record = StoreRecord(
+        patch_px=patch_px,
+        codec=config.codec,
+        quality=config.quality if config.codec == "jpeg" else None,
+        version=__version__,
+        tiling=None,
+    )
+    return _PlacedRun(path, config, sources, missing, record, executor, progress), notes
+
+
+def _mpp_at(coordinates: Coordinates, patch_px: int) -> float | None:
+    """What the file says of the resolution, at another size of the same windows."""
+    return None if coordinates.mpp is None else coordinates.mpp * coordinates.patch_px / patch_px
+
+
+def _slides_of_names(folders: Sequence[Path], names: Sequence[str]) -> dict[str, SlideSource]:
+    """The slide of each name, with or without its ending. Plain images count where they are called so.
+
+    Raises:
+        PatchImportError: if two slides are called so.
+    """
+    wanted = set(names)
+    rows = [
+        SlideRow(slide=file.relative_to(folder).as_posix(), line=0)
+        for folder in folders
+        if folder.is_dir()
+        for file in sorted(folder.rglob("*"))
+        if file.suffix.lower() in IMAGE_SUFFIXES and {file.name, file.stem} & wanted
+    ]
+    found, _ = find_slides(folders, rows)
+    slides: dict[str, SlideSource] = {}
+    for slide in found:
+        last = slide.name.rpartition("/")[2]
+        for name in {last, os.path.splitext(last)[0]} & wanted:  # noqa: PTH122 - a name, not a path
+            other = slides.setdefault(name, slide)
+            if other is not slide:
+                raise PatchImportError(
+                    f"{other.path} and {slide.path} are both called {name!r}; name one's folder in --slides"
+                )
+    return slides
+
+
+def _target_mpp(slide: SlideSource, coordinates: Coordinates, mpp: float | None) -> float:
+    """The resolution in the slide's key: ``--mpp``, what the coordinates say, or a usual one that the patches have."""
+    if mpp is not None:
+        return mpp
+    if coordinates.mpp is not None:
+        return coordinates.mpp
+    try:
+        with open_slide(slide.path, plain_images=slide.row is not None) as opened:
+            own = float(slide_resolution(opened, coordinates, None)["mpp"])
+    except SlideError:
+        return ASSUMED_MPP  # the survey says what is wrong with it
+    effective = own * coordinates.source_px / coordinates.patch_px
+    usual = 2.0 ** round(math.log2(effective))
+    return usual if abs(effective - usual) <= TOLERANCE * usual else float(f"{effective:.4g}")
+
+
+class _PlacedRun(_ImageRun):
+    """One run of `import` over coordinates on slides."""
+
+    def __init__(
+        self,
+        path: Path,
+        config: ImportConfig,
+        sources: Sequence[PlacedSource],
+        missing: Sequence[Coordinates],
+        record: StoreRecord,
+        executor: Executor | None,
+        progress: ProgressCallback,
+    ) -> None:
+        super().__init__(path, config, sources, record, executor, progress)
+        self._total += len(missing)
+        for item in missing:
+            self._outcomes[item.slide] = SlideOutcome(
+                slide_id=safe_name(item.slide),
+                name=item.slide,
+                status="failed",
+                reason="not_found",
+                message=f"{item.path} is about it, and no slide in --slides is called so",
+            )
+
+    def _survey_task(self, job: Job, committed: SlideRecord | None) -> tuple[Callable[[Any], Any], Any]:
+        return survey_placed, PlacedSurveyTask(job.source, self.config, self.record, committed)
+
+    def _segment_tasks(self, job: Job, fingerprint: str) -> Iterator[tuple[str, int, Callable[[Any], Any], Any]]:
+        result: PlacedSurvey = job.survey
+        if result.read_plan is None:
+            raise ValueError(f"the survey of {job.source.name} came back without a plan")
+        cells = (result.plan // job.source.coordinates.source_px).astype(np.int32)
+        for number, rows in enumerate(segments(cells)):
+            key = segment_path(job.key, fingerprint, number)
+            task = PlacedSegmentTask(
+                slide=job.source.slide,
+                stamp=result.stamp,
+                read_plan=result.read_plan,
+                rows=rows,
+                xy=result.plan[rows],
+                store_record=self.record,
+                store=self._path,
+                segment=key,
+            )
+            yield key, len(rows), read_placed, task
+
+    def _commit_task(self, job: Job) -> tuple[Callable[[Any], Any], Any]:
+        result: PlacedSurvey = job.survey
+        if job.lease is None or result.overview is None or result.mask is None:
+            raise ValueError(f"{job.key} was sent to be committed without a lease or a survey")
+        content = SlideContent(
+            xy=result.plan,
+            tissue=result.tissue,
+            score_names=SCORES,
+            unsampled_xy=np.empty((0, 2), dtype=np.int32),
+            segments=job.keys,
+            overview=result.overview,
+            overview_downsample=result.overview_downsample,
+            mask=result.mask,
+            mask_downsample=result.mask_downsample,
+        )
+        return commit, CommitTask(
+            source=job.source.slide,
+            stamp=result.stamp,
+            key=job.key,
+            record=result.record,
+            content=content,
             store_record=self.record,
             store=self._path,
             lease=job.lease,

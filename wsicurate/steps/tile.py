@@ -21,6 +21,7 @@ from wsicurate.config import TileConfig
 from wsicurate.errors import (
     CorruptStoreError,
     LeaseLostError,
+    PatchImportError,
     SlideError,
     SlideSkipped,
     StoreNotFoundError,
@@ -216,7 +217,7 @@ class SlideRun:
         self.record = record
         self.has_begun = False
         self._path = path
-        self._sources = sources
+        self._total = len(sources)
         self._progress = progress
         self._leases = Leases(self.bytes)
         self._crew = Crew(config.workers or usable_cores(), executor)
@@ -524,6 +525,9 @@ class SlideRun:
             return
         if isinstance(error, CorruptStoreError):
             remove_work(self.bytes, job.key)  # damaged segments: the next run cuts them again
+        if isinstance(error, PatchImportError):
+            self._finish(job, "failed", "not_importable", str(error))
+            return
         if isinstance(error, SlideError):
             status: Status = "skipped" if isinstance(error, SlideSkipped) else "failed"
             self._finish(job, status, error.reason, str(error))
@@ -579,7 +583,7 @@ class SlideRun:
         self._progress(
             Progress(
                 slides_done=len(self._outcomes),
-                slides_total=len(self._sources),
+                slides_total=self._total,
                 patches_done=self._patches_done,
                 patches_known=self._patches_known,
                 outcome=outcome,
@@ -608,12 +612,6 @@ def _reads(job: Job) -> dict[str, Any]:
     if job.tiles_needed and reads["tiles_decoded"] is not None:
         reads["decoded_per_needed"] = reads["tiles_decoded"] / job.tiles_needed
     return {"reads": reads}
-
-
-def _comparable(record: StoreRecord) -> dict[str, Any]:
-    """Everything that must be equal for two runs to share a store."""
-    fixed = {"patch_px": record.patch_px, "codec": record.codec, "quality": record.quality}
-    return fixed | dict(record.tiling or {})
 
 
 def _present(value: T | None) -> T:

@@ -182,7 +182,7 @@ def survey(task: SurveyTask) -> Survey:
         "files": len(source.files),
         "quick_hash": quick_hash(source.files),
     }
-    slide = _opened(source, before)
+    slide = opened(source, before)
     resolution = resolve(
         slide.metadata,
         table_mpp=source.row.mpp if source.row else None,
@@ -227,7 +227,7 @@ def _plan(slide: Slide, resolution: Resolution, record: SlideRecord, before: Fil
         seed=config.seed,
         name=record.slide_id,
     )
-    small, small_downsample = _shrink(overview, full.width, full.height)
+    small, small_downsample = shrink(overview, full.width, full.height)
     reading = {"width": full.width, "height": full.height, **dataclasses.asdict(read_plan)}
     counts = {"lattice": lattice.columns * lattice.rows, "below_min_tissue": plan.below_min_tissue}
     return Survey(
@@ -301,7 +301,8 @@ def as_committed(committed: SlideRecord, now: SlideRecord, verb: str = "tile") -
     )
 
 
-def _shrink(overview: Overview, width: int, height: int) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+def shrink(overview: Overview, width: int, height: int) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+    """The overview that is stored, and its level-0 pixels per pixel along x and y."""
     rows, columns = overview.pixels.shape[:2]
     scale = max(1.0, max(rows, columns) / STORED_OVERVIEW_PX)
     small = resample_area(overview.pixels, max(1, round(rows / scale)), max(1, round(columns / scale)))
@@ -337,7 +338,7 @@ def cut_segment(task: SegmentTask) -> SegmentCost:
     began = time.perf_counter()
     check_unchanged(task.source.files, task.stamp)
     try:
-        slide = _opened(task.source, task.stamp)
+        slide = opened(task.source, task.stamp)
         before = slide.counts
         segment, patches = _cut(task, slide)
     except UnreadableSlideError:
@@ -397,7 +398,7 @@ def commit(task: CommitTask) -> SlideRecord:
 _kept: tuple[tuple[Path, FileStamp], Slide] | None = None
 
 
-def _opened(source: SlideSource, wanted: FileStamp) -> Slide:
+def opened(source: SlideSource, wanted: FileStamp) -> Slide:
     """The slide, open; the last one stays open between the tasks of a process."""
     global _kept
     identity = (source.path, wanted)
