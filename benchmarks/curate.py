@@ -111,7 +111,8 @@ def part_hierarchy(path: Path, rows: int, counts: Sequence[int]) -> None:
     print(
         f"hierarchy {rows} x {DIMENSIONS}, {hierarchy.counts}: build {built - began:.1f} s, "
         f"assign {assigned - built:.1f} s, "
-        f"select {ended - assigned:.1f} s; in all {(ended - began) / 60:.2f} min (target 12 at 2,055,742); peak {peak.gib:.2f} GiB "
+        f"select {ended - assigned:.1f} s; in all {(ended - began) / 60:.2f} min (target 12 at 2,055,742); "
+        f"peak {peak.gib:.2f} GiB "
         f"(target 6)"
     )
     print(
