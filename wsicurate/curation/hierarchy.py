@@ -173,7 +173,7 @@ def build_hierarchy(
     notes = []
     if resample_rounds and resample_points * counts[0] >= len(vectors):
         notes.append(
-            f"resampling keeps {resample_points} patches a cluster of {counts[0]} clusters: all of {len(vectors)}, or most"
+            f"resampling keeps up to {resample_points} patches a cluster; with {counts[0]} clusters that is most of all"
         )
     fitted: list[NDArray[np.float32]] = []
     points = sample_points(vectors, counts[0], seed=seed, train_rows=train_rows)
