@@ -1,5 +1,0 @@
-"""Waiting."""
-
-
-def find_copies():
-    raise NotImplementedError
