@@ -1,14 +1,15 @@
 """From what similarity on is a pair worth looking at: measured on the store itself.
 
-Two distributions. *Copies*: a sample of patches is changed as copies are changed (shifted by up to half a patch, turned by
-the eight symmetries, compressed again, stained 5% more or less, scanned again) and embedded anew; their similarity to the
-original. *Strangers*: the largest similarity of a patch to any patch of another patient, at the store's own size. Pairwise
-rates mean nothing as stores grow (``ANCHORS.md``: 5.6% false matches at 100 candidates, 12.8% at full size); the rate
-here is per patch.
+Two distributions. *Copies*: a sample of patches is changed as copies are changed (shifted by up to half a patch, turned
+by the eight symmetries, compressed again, stained 5% more or less, scanned again) and embedded anew; similarity
+to the original. *Strangers*: the largest similarity of a patch to any patch of another patient, at the store's size.
+Pairwise rates mean nothing as stores grow (``ANCHORS.md``: 5.6% false matches at 100 candidates, 12.8% at full size);
+the rate here is per patch.
 
-Two thresholds follow: ``strict``, which the stated share of patches exceeds by chance, and ``generous``, which the stated
-share of copies reaches. Where pixels decide afterwards, a chance candidate costs a few milliseconds and a missed copy is
-missed for good, so the lower of the two is taken. Where similarity alone decides, ``strict`` is the only defensible one.
+Two thresholds follow: ``strict``, which the stated share of patches exceeds by chance, and ``generous``, which the
+stated share of copies reaches. Where pixels decide afterwards, a chance candidate costs a few milliseconds and a missed
+copy is missed for good, so the lower of the two is taken. Where similarity alone decides, ``strict`` is the only
+defensible one.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Calibration:
 
     Attributes:
         threshold: pairs at least this similar are candidates.
-        strict: similarity that the stated share of patches exceeds with a patch of another patient; None if uncalibrated.
+        strict: similarity to another patient's patch that the stated share of patches exceeds; None if uncalibrated.
         generous: similarity that the stated share of the sample's changed copies reaches; None if uncalibrated.
         false_rate: share of sampled patches that are as similar as ``threshold`` to another patient's; None likewise.
         recall: share of changed copies at least as similar as ``threshold`` to their original, by change.
@@ -160,11 +161,16 @@ def largest_to_others(
         raise VectorError(f"{len(patients):,} patients are named for {len(vectors):,} vectors; give one for each")
     queries = unit_rows(vectors, rows)
     largest = np.full(len(rows), -np.inf, dtype=np.float32)
+    nearest = np.zeros(len(rows), dtype=np.int64)
     for start, block in unit_blocks(vectors, 16_384):
         scores = queries @ block.T
         scores[patients[rows][:, None] == patients[None, start : start + len(block)]] = -np.inf
-        np.maximum(largest, scores.max(axis=1), out=largest)
-    return largest
+        best = scores.argmax(axis=1)
+        value = scores[np.arange(len(rows)), best]
+        nearest = np.where(value > largest, start + best, nearest)
+        largest = np.maximum(largest, value)
+    exact = np.einsum("nd,nd->n", queries, unit_rows(vectors, nearest))  # the same whatever the number of threads
+    return np.where(np.isfinite(largest), np.clip(exact, -1, 1), -np.inf).astype(np.float32)
 
 
 def changed(patch: NDArray[np.uint8], change: str, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -189,8 +195,8 @@ def changed(patch: NDArray[np.uint8], change: str, rng: np.random.Generator) -> 
         patch = np.ascontiguousarray(turned(patch, int(rng.integers(1, SYMMETRIES))))
     if change in ("compression", "together"):
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(60, 96))]
-        data = cv2.imencode(".jpg", cv2.cvtColor(patch, cv2.COLOR_RGB2BGR), quality)[1]
-        patch = np.asarray(cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), dtype=np.uint8)
+        data = cv2.imencode(".jpg", patch[..., ::-1], quality)[1]
+        patch = np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), dtype=np.uint8)[..., ::-1])
     return patch
 
 
