@@ -29,6 +29,27 @@ def optical_density(image: NDArray[np.uint8], background: float = 255.0) -> NDAr
     return np.maximum(density, 0.0)
 
 
+def separation_matrix(
+    haematoxylin_vector: NDArray[np.float32] = HAEMATOXYLIN, eosin_vector: NDArray[np.float32] = EOSIN
+) -> NDArray[np.float64]:
+    """The matrix that takes the optical density of a pixel apart: ``stains = matrix @ od``.
+
+    Colour deconvolution by Ruifrok and Johnston (Anal. Quant. Cytol. Histol. 2001, 291-299): the inverse of the matrix
+    whose columns are the absorption vectors of haematoxylin, eosin and a residual at right angles to both, each of
+    length 1.
+
+    Args:
+        haematoxylin_vector: absorption of one unit, (3,), R, G, B.
+        eosin_vector: likewise, in another direction.
+
+    Returns:
+        float64, (3, 3): rows give haematoxylin, eosin and residual. Noise and other colours make amounts negative.
+    """
+    columns = [haematoxylin_vector, eosin_vector, np.cross(haematoxylin_vector, eosin_vector)]
+    absorption = np.stack([np.asarray(v, np.float64) / np.linalg.norm(v) for v in columns], axis=1)
+    return np.asarray(np.linalg.inv(absorption), dtype=np.float64)
+
+
 def from_stains(
     haematoxylin: NDArray[np.float32],
     eosin: NDArray[np.float32],
