@@ -1,8 +1,8 @@
 """DINOv2's own way of removing copies, by similarity alone (arXiv 2304.07193, appendix A).
 
 k nearest neighbours (64), edges above a similarity (0.6), connected components, one of each kept; against evaluation
-data edges above 0.45, and the whole component goes. Made for SSCD embeddings of web images. On H&E it merges what merely
-looks alike, so the size of the largest component is part of the result: a component of hundreds is not a copy of anything.
+data edges above 0.45, and the whole component goes. Made for SSCD embeddings of web images. On H&E it merges what
+merely looks alike, so the size of the largest component is part of the result: hundreds are not copies of anything.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def similar_components(
         ConfigError: if a similarity is not within -1 to 1.
         CurationError: if the parts are not of one length.
     """
-    import scipy.sparse
+    import scipy.sparse.csgraph
 
     count = len(neighbours.index)
     for name, value in (("similarity", similarity), ("evaluation_similarity", evaluation_similarity)):

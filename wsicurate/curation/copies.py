@@ -82,7 +82,7 @@ def grouped(
         order: int, (count,): all rows, the best first: the sharpest, that with most tissue. By row where left out.
 
     Returns:
-        int64, (count,): -1 for rows that stay. Rows named here stay themselves, and (row, named row) is a confirmed pair.
+        int64, (count,): -1 for rows that stay. Rows named here stay, and (row, named row) is a confirmed pair.
 
     Raises:
         CurationError: if a pair or the order names rows that are not there.
@@ -105,9 +105,7 @@ def grouped(
         head = int(heads[begin])
         if copy_of[head] < 0:
             mine = tails[begin:end]
-            # A better row than the head that is still there was not taken by anyone: it stays in its own right.
-            free = mine[(copy_of[mine] < 0) & (rank[mine] > rank[head])]
-            copy_of[free] = head
+            copy_of[mine[copy_of[mine] < 0]] = head  # all of them worse: a better one would have taken the head
     return copy_of
 
 

@@ -58,7 +58,7 @@ class Placement:
     @property
     def score(self) -> float:
         """Correlation times the root of the overlap."""
-        return self.correlation * self.overlap**0.5
+        return self.correlation * float(self.overlap**0.5)
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def _distinct(agree: NDArray[np.bool_], places: NDArray[np.float64]) -> NDArray[
     counts = np.zeros((len(agree), int(spot.max()) + 1), dtype=bool)
     for match, where in enumerate(spot.ravel()):
         counts[:, where] |= agree[:, match]
-    return counts.sum(axis=1)
+    return np.asarray(counts.sum(axis=1), dtype=np.int64)
 
 
 def _similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -222,9 +222,7 @@ def _verified(first: Prepared, second: Prepared, matrix: NDArray[np.float64], su
         return best if best.overlap >= LEAST_OVERLAP else Placement(matrix, 0.0, best.overlap, 0.0, support)
     inverse = np.linalg.inv(np.vstack([_to_pixels(matrix, edge, second.fine.shape[0]), [0, 0, 1]]))[:2]
     try:
-        _, refined = cv2.findTransformECC(
-            first.fine, second.fine, inverse.astype(np.float32), cv2.MOTION_AFFINE, _ECC, None, 3
-        )
+        _, refined = cv2.findTransformECC(first.fine, second.fine, inverse.astype(np.float32), cv2.MOTION_AFFINE, _ECC)
     except cv2.error:  # it did not converge: the hypothesis stands as it is
         return best
     forward = np.linalg.inv(np.vstack([refined, [0, 0, 1]]).astype(np.float64))[:2]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -56,7 +57,7 @@ class Shift:
     @property
     def score(self) -> float:
         """Correlation times the root of the overlap: chance correlations fall with the root of the area."""
-        return self.correlation * self.overlap**0.5
+        return self.correlation * float(self.overlap**0.5)
 
     def matrix(self, edge: int) -> NDArray[np.float64]:
         """(2, 3): takes pixel (x, y, 1) of the second patch, ``edge`` pixels wide, to (x, y) of the first."""
@@ -105,7 +106,7 @@ class Prepared:
         """Sum and sum of squares over the part of the coarse map that each shift of another one covers."""
         return _corner_sums(self.coarse), _corner_sums(self.coarse * self.coarse)
 
-    @functools.cached_property
+    @property
     def turned_corners(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The same, (8, ...), of the turned map when it is the one that is shifted."""
         total, squares = self.corners
@@ -184,15 +185,15 @@ def _refined(first: Prepared, second: Prepared, symmetry: int, dy: int, dx: int)
     both = both & turned(second.mask, symmetry)[rows[0] - dy : rows[1] - dy, columns[0] - dx : columns[1] - dx]
     return Shift(
         symmetry,
-        (dx + _vertex(surface[row], column)) / edge,
-        (dy + _vertex(surface[:, column], row)) / edge,
+        (dx + _vertex(np.asarray(surface[row], np.float32), column)) / edge,
+        (dy + _vertex(np.asarray(surface[:, column], np.float32), row)) / edge,
         float(np.clip(surface[row, column], -1, 1)),
         overlap,
         float(np.count_nonzero(both)) / edge**2,
     )
 
 
-def _vertex(values: NDArray[np.float32], peak: int) -> float:
+def _vertex(values: NDArray[np.floating[Any]], peak: int) -> float:
     """Where between its neighbours a parabola through the peak has its top, -0.5 to 0.5."""
     if peak in (0, len(values) - 1):
         return 0.0

@@ -1,10 +1,10 @@
 """Whether two patches show the same tissue: the pixels decide.
 
 An embedding proposes pairs; here each is registered, first by the eight symmetries and translation (FFT, below 3 ms a
-pair), then, where it is asked for, by turn, scale and mirror (local features, below 50 ms). What decides is the normalised
-correlation of haematoxylin's fine structure over the overlap. Tissue that is merely alike correlates by chance alone, and
-chance falls with the root of the area compared, so the bound is on correlation times the root of the overlap. The
-distributions that the bounds were read from are in ``docs/adr/0022-pixels-decide.md``.
+pair), then, where it is asked for, by turn, scale and mirror (local features, below 50 ms). What decides is the
+normalised correlation of haematoxylin's fine structure over the overlap. Tissue that is merely alike correlates by
+chance alone, and chance falls with the root of the area compared, so the bound is on correlation times the root of the
+overlap. The distributions that the bounds were read from are in ``docs/adr/0022-pixels-decide.md``.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Registration:
     Attributes:
         transform: float64, (2, 3): takes pixel (x, y, 1) of the second patch to (x, y) of the first; centres of pixels
             are whole numbers.
-        correlation: normalised correlation of haematoxylin's fine structure over the overlap; 0 where nothing stood out.
+        correlation: normalised correlation of haematoxylin's fine structure over the overlap; 0 where none stood out.
         overlap: share of the patch that both show under the transform.
         structured: share of the patch that both show and that holds structure in both.
         is_copy: whether the criteria are met.
@@ -102,7 +102,7 @@ def confirm(
     """Register two patches and say whether they are copies: the same tissue, on a stated share of the patch at least.
 
     Args:
-        first, second: uint8, (s, s, 3), RGB, of one size; or the same prepared, which pays where a patch has many pairs.
+        first, second: uint8, (s, s, 3), RGB, of one size; or the same prepared, for patches of many pairs.
         criteria: what makes copies.
 
     Returns:

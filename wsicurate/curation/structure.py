@@ -22,7 +22,7 @@ _BACKGROUND_SIGMA = 6.0
 #: Amounts of haematoxylin beyond which the map is compressed.
 _COMPRESSION = 0.1
 
-#: Local standard deviation of the map above which a place holds structure. Glass: 0.001 to 0.004. Tissue: 0.015 to 0.05.
+#: Local standard deviation of the map above which a place holds structure. Glass: up to 0.004; tissue: from 0.015.
 STRUCTURE_LEVEL = 0.008
 
 _DENSITY = -np.log10(np.maximum(np.arange(256), 8) / 255.0)
