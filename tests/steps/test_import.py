@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +14,10 @@ from PIL import Image
 
 from tests.conftest import tree
 from wsicurate.config import ImportConfig
+from wsicurate.errors import ConfigError, NothingToDoError, PatchImportError, StoreSettingsError
+from wsicurate.pixels.jpeg import decode_jpeg, encode_jpeg
 from wsicurate.steps.check import check
-from wsicurate.steps.imports import import_patches
+from wsicurate.steps.imports import ImportReport, import_patches
 from wsicurate.steps.opening import open_store
 
 PX = 64
@@ -72,3 +77,264 @@ def test_the_real_patches_with_no_option(shared: Path, tmp_path: Path) -> None:
     )
     assert any("nobody says how large a pixel is" in note for note in report.notes)
     assert check(tmp_path / "p.zarr", workers=1).problems == []
+
+
+def test_class_folders_become_slides(images: WriteImages, tmp_path: Path) -> None:
+    folder = images("Normal/a.png", "Normal/b.png", "OSCC/a.png")
+    import_patches(folder, tmp_path / "s.zarr", QUICK)
+    store = open_store(tmp_path / "s.zarr")
+    assert list(store.slides) == ["cohort%2FNormal@0.5", "cohort%2FOSCC@0.5"]
+    assert store.table()["label"].to_pylist() == ["Normal", "Normal", "OSCC"]
+    assert [slide.record.label for slide in store.slides.values()] == ["Normal", "OSCC"]
+    assert [name for slide in store.slides.values() for name in slide.names or ()] == [
+        "Normal/a.png",
+        "Normal/b.png",
+        "OSCC/a.png",
+    ]
+
+
+def test_a_layout_says_what_folders_are(images: WriteImages, tmp_path: Path) -> None:
+    folder = images("train/TUM/P1/a.png", "train/STR/P1/a.png", "train/STR/P2/b.png")
+    import_patches(folder, tmp_path / "s.zarr", replace(QUICK, layout="*/{label}/{patient}"))
+    store = open_store(tmp_path / "s.zarr")
+    assert [slide.record.patient for slide in store.slides.values()] == ["P1", "P2"]
+    assert store.table()["label"].to_pylist() == ["STR", "TUM", "STR"]
+    with pytest.raises(PatchImportError, match=r"a.png lies 3 folders deep and --layout has 1 levels"):
+        import_patches(folder, tmp_path / "t.zarr", replace(QUICK, layout="label"))
+    with pytest.raises(PatchImportError, match="'case' says nothing of a patch"):
+        import_patches(folder, tmp_path / "t.zarr", replace(QUICK, layout="*/case/label"))
+
+
+def test_a_pattern_places_patches_on_slides(images: WriteImages, tmp_path: Path) -> None:
+    folder = images("S1_640_0.png", "S1_0_640.png", "S2_64_0.png", "S1_0_0.png")
+    pattern = r"(?P<slide>S\d)_(?P<x>\d+)_(?P<y>\d+)"
+    import_patches(folder, tmp_path / "s.zarr", replace(QUICK, name_pattern=pattern))
+    assert check(tmp_path / "s.zarr", workers=1).problems == []
+    one, two = open_store(tmp_path / "s.zarr").slides.values()
+    assert one.names == ["S1_0_0.png", "S1_640_0.png", "S1_0_640.png"]  # raster order
+    assert one.xy.tolist() == [[0, 0], [640, 0], [0, 640]]
+    assert one.record.reading["lattice"] == "none"
+    assert two.xy.tolist() == [[64, 0]]
+    assert one.labels == [None] * 3
+    with pytest.raises(PatchImportError, match=r"S1_0_0.png does not match --name-pattern"):
+        import_patches(folder, tmp_path / "t.zarr", replace(QUICK, name_pattern=r"_(?P<x>[1-9]\d*)_(?P<y>\d+)"))
+    with pytest.raises(PatchImportError, match="is no regular expression"):
+        import_patches(folder, tmp_path / "t.zarr", replace(QUICK, name_pattern="("))
+    with pytest.raises(PatchImportError, match=r"named groups \['case'\]"):
+        import_patches(folder, tmp_path / "t.zarr", replace(QUICK, name_pattern="(?P<case>.)"))
+
+
+def test_barcodes_name_slides_and_patients(images: WriteImages, tmp_path: Path) -> None:
+    folder = images("TCGA-AA-0001-01Z-00-DX1_1.png", "TCGA-AA-0001-01Z-00-DX1_2.png", "TCGA-BB-0002-01A-01-TS1_1.png")
+    import_patches(folder, tmp_path / "s.zarr", QUICK)
+    records = [slide.record for slide in open_store(tmp_path / "s.zarr").slides.values()]
+    assert [(r.name, r.patient, r.site, r.kind) for r in records] == [
+        ("cohort/TCGA-AA-0001-01Z-00-DX1", "TCGA-AA-0001", "AA", "DX"),
+        ("cohort/TCGA-BB-0002-01A-01-TS1", "TCGA-BB-0002", "BB", "TS"),
+    ]
+    assert records[0].tcga is not None and records[0].tcga["slide"] == "DX1"
+
+
+def test_a_table_says_everything(images: WriteImages, tmp_path: Path) -> None:
+    folder = images("a.png", "b.png", "c.png", "d.png")
+    table = tmp_path / "t.csv"
+    table.write_text(
+        "path,label,patient,slide,site,x,y,mpp\na.png,TUM,P1,S1,X,0,0,0.5\nb.png,STR,P1,S1,X,64,0,0.5\n"
+        "c,TUM,P2,S2,Y,0,0,0.25\n"
+    )
+    report = import_patches(folder, tmp_path / "s.zarr", replace(QUICK, table=table))
+    assert "1 images of" in report.notes[0] and "left out" in report.notes[0]
+    store = open_store(tmp_path / "s.zarr")
+    assert list(store.slides) == ["cohort%2FS1@0.5", "cohort%2FS2@0.25"]
+    rows = store.table().select(["label", "patient", "site", "x", "y", "mpp"]).to_pylist()
+    assert rows[1] == {"label": "STR", "patient": "P1", "site": "X", "x": 64, "y": 0, "mpp": 0.5}
+    assert rows[2] == {"label": "TUM", "patient": "P2", "site": "Y", "x": 0, "y": 0, "mpp": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\na.png,x\ngone.png,y\n", "line 3: there is no image 'gone.png'"),
+        ("path,label\na.png,x\na.png,y\n", "lines 2 and 3: 'a.png' stands there twice"),
+        ("file,label\na.png,x\n", "has no column 'path'"),
+        ("path,mpp\na.png,fine\n", "mpp is 'fine'"),
+        ("path,x,y\na.png,1.5,0\n", "x is '1.5'"),
+        ("path,x\na.png,1\n", "y is ''"),
+        ("path,slide,patient\na.png,S,P\nb.png,S,Q\n", "of two values of patient, 'P' and 'Q'"),
+        ("path,slide,x,y\na.png,S,0,0\nb.png,S,0,0\n", "b.png both lie at x=0 y=0 of the slide 'S'"),
+        ("path,label\na.png,x,y\n", "more cells than the header"),
+        ("path,label\n,x\n", "the column 'path' is empty"),
+    ],
+)
+def test_a_wrong_table(images: WriteImages, tmp_path: Path, text: str, message: str) -> None:
+    folder = images("a.png", "b.png")
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(PatchImportError, match=message):
+        import_patches(folder, tmp_path / "s.zarr", replace(QUICK, table=tmp_path / "t.csv"))
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_the_same_bytes_for_any_number_of_workers(images: WriteImages, tmp_path: Path) -> None:
+    folder = images(*[f"c{number % 2}/{number}.{'png' if number % 3 else 'jpg'}" for number in range(12)])
+    import_patches(folder, tmp_path / "one.zarr", QUICK)
+    import_patches(folder, tmp_path / "two.zarr", replace(QUICK, workers=2))
+    assert stored(tmp_path / "one.zarr") == stored(tmp_path / "two.zarr")
+    before = stored(tmp_path / "one.zarr")
+    again = import_patches(folder, tmp_path / "one.zarr", QUICK)
+    assert [outcome.status for outcome in again.outcomes] == ["unchanged", "unchanged"]
+    assert stored(tmp_path / "one.zarr") == before
+
+
+def test_changed_input_is_refused_and_can_be_redone(images: WriteImages, tmp_path: Path) -> None:
+    folder = images("A/a.png", "B/b.png")
+    store = tmp_path / "s.zarr"
+    import_patches(folder, store, QUICK)
+    Image.fromarray(picture(99)).save(folder / "A" / "a.png")
+    report = import_patches(folder, store, QUICK)
+    assert [(outcome.status, outcome.reason) for outcome in report.outcomes] == [
+        ("failed", "changed"),
+        ("unchanged", ""),
+    ]
+    assert "quick_hash" in report.outcomes[0].message and "--overwrite" in report.outcomes[0].message
+    assert report.exit_status == 3
+    report = import_patches(folder, store, replace(QUICK, overwrite=True))
+    assert report.exit_status == 0
+    assert check(store, workers=1).problems == []
+    with pytest.raises(StoreSettingsError, match="quality is 90 there and 50 now"):
+        import_patches(folder, store, replace(QUICK, quality=50))
+
+
+def test_a_broken_image_is_dropped_and_listed(images: WriteImages, tmp_path: Path) -> None:
+    folder = images("A/a.png", "A/b.jpg", "A/c.jpg", "A/d.png")
+    (folder / "A" / "b.jpg").write_bytes((folder / "A" / "c.jpg").read_bytes()[:-40])
+    (folder / "A" / "d.png").write_bytes(b"nothing")
+    report = import_patches(folder, tmp_path / "s.zarr", QUICK)
+    assert report.exit_status == 3
+    assert [(patch.name, patch.reason) for patch in report.dropped] == [
+        ("A/b.jpg", "unreadable_image"),
+        ("A/d.png", "unreadable_image"),
+    ]
+    assert "b.jpg" in report.outcomes[0].message
+    (slide,) = open_store(tmp_path / "s.zarr").slides.values()
+    assert slide.names == ["A/a.png", "A/c.jpg"]
+    assert slide.dropped_names == ["A/b.jpg", "A/d.png"]
+    assert check(tmp_path / "s.zarr", workers=1).problems == []
+    (run,) = (path for path in (tmp_path / "s.zarr" / "runs").glob("2*.json"))
+    assert json.loads(run.read_text())["dropped"][1] == {"name": "A/d.png", "reason": "unreadable_image"}
+
+
+def test_mixed_sizes(images: WriteImages, tmp_path: Path) -> None:
+    folder = images("a.png", "b.png")
+    images("z.png", px=32)
+    with pytest.raises(PatchImportError, match=r"a.png has 64x64 pixels, .*z.png 32x32; give --patch-px 64 \(or 32\)"):
+        import_patches(folder, tmp_path / "s.zarr", QUICK)
+    assert not (tmp_path / "s.zarr").exists()
+    report = import_patches(folder, tmp_path / "s.zarr", replace(QUICK, patch_px=64))
+    assert (report.exit_status, report.patches) == (3, 2)
+    assert [(patch.name, patch.reason) for patch in report.dropped] == [("z.png", "other_size")]
+    with pytest.raises(PatchImportError, match="--patch-px is 128 and no image of .* has that edge"):
+        import_patches(folder, tmp_path / "t.zarr", replace(QUICK, patch_px=128))
+    Image.fromarray(np.zeros((64, 32, 3), np.uint8)).save(folder / "0.png")
+    with pytest.raises(PatchImportError, match=r"0.png has 32x64 pixels; patches are square"):
+        import_patches(folder, tmp_path / "t.zarr", QUICK)
+
+
+def test_inputs_that_hold_nothing(images: WriteImages, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NothingToDoError, match="no image in .*empty"):
+        import_patches(tmp_path / "empty", tmp_path / "s.zarr", QUICK)
+    with pytest.raises(ConfigError, match="does not exist"):
+        import_patches(tmp_path / "gone", tmp_path / "s.zarr", QUICK)
+    folder = images("a.png")
+    with pytest.raises(ConfigError, match="--codec is none"):
+        import_patches(folder, tmp_path / "s.zarr", replace(QUICK, codec="none"))
+    with pytest.raises(ConfigError, match="is a file"):
+        import_patches(folder / "a.png", tmp_path / "s.zarr", QUICK)
+    (folder / "a.png").write_bytes(b"nothing")
+    with pytest.raises(PatchImportError, match="none of the 1 images .* can be opened"):
+        import_patches(folder, tmp_path / "s.zarr", QUICK)
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_every_kind_of_image(tmp_path: Path) -> None:
+    rgb = Image.fromarray(picture(5))
+    alpha = rgb.convert("RGBA")
+    holed = alpha.copy()
+    holed.putpixel((3, 3), (0, 0, 0, 10))
+    files: dict[str, tuple[bytes, bool]] = {
+        "baseline420.jpg": (encoded(rgb, "JPEG", subsampling=2), True),
+        "cmyk.jpg": (encoded(rgb.convert("CMYK"), "JPEG"), True),
+        "deep.png": (encoded(Image.fromarray(np.full((PX, PX), 900, np.uint16)), "PNG"), False),
+        "grey.jpg": (encoded(rgb.convert("L"), "JPEG"), True),
+        "grey.png": (encoded(rgb.convert("L"), "PNG"), True),
+        "holed.png": (encoded(holed, "PNG"), False),
+        "lossless.webp": (encoded(rgb, "WEBP", lossless=True), True),
+        "opaque.png": (encoded(alpha, "PNG"), True),
+        "palette.bmp": (encoded(rgb.quantize(16), "BMP"), True),
+        "progressive.jpg": (encoded(rgb, "JPEG", progressive=True), True),
+        "several.tif": (encoded(rgb, "TIFF", save_all=True, append_images=[rgb]), False),
+        "one.tif": (encoded(rgb, "TIFF", compression="tiff_lzw"), True),
+    }
+    folder = tmp_path / "kinds"
+    folder.mkdir()
+    for name, (data, _) in files.items():
+        (folder / name).write_bytes(data)
+    kept = sorted(name for name, (_, sound) in files.items() if sound)
+    for codec in ("jpeg", "zstd"):
+        report = import_patches(folder, tmp_path / f"{codec}.zarr", replace(QUICK, codec=codec))
+        assert [patch.name for patch in report.dropped] == sorted(set(files) - set(kept))
+        (slide,) = open_store(tmp_path / f"{codec}.zarr").slides.values()
+        assert slide.names == kept
+        assert check(tmp_path / f"{codec}.zarr", workers=1).problems == []
+        for row, name in enumerate(kept):
+            with Image.open(folder / name) as image:
+                seen = np.asarray(image.convert("RGB"))
+            if codec == "zstd":
+                assert np.array_equal(slide[row], seen)
+            elif name.endswith(".jpg") and not name.startswith("cmyk"):
+                assert slide.encoded(row) == files[name][0]
+                assert np.array_equal(slide[row], seen)
+            else:
+                assert np.array_equal(slide[row], decode_jpeg(encode_jpeg(seen, 90)))
+
+
+def test_zarr_alone_opens_it(images: WriteImages, tmp_path: Path) -> None:
+    import zarr
+
+    folder = images("A/a.jpg", "A/b.png")
+    import_patches(folder, tmp_path / "s.zarr", QUICK)
+    group = zarr.open_group(tmp_path / "s.zarr", mode="r")["slides/cohort%2FA@0.5"]
+    (slide,) = open_store(tmp_path / "s.zarr").slides.values()
+    assert np.array_equal(group["images"][:], slide[:])
+    assert group["name"][:].tobytes() == b"A/a.jpg\0A/b.png\0"
+    assert [group["label"].attrs["labels"][code] for code in group["label"][:]] == ["A", "A"]
+
+
+def test_check_sees_labels_and_names_that_do_not_fit(images: WriteImages, tmp_path: Path) -> None:
+    folder = images("A/a.jpg", "A/b.png")
+    import_patches(folder, tmp_path / "s.zarr", QUICK)
+    slide = tmp_path / "s.zarr" / "slides" / "cohort%2FA@0.5"
+    good = (slide / "label" / "zarr.json").read_text()
+    (slide / "label" / "zarr.json").write_text(good.replace('"A"', ""))
+    (slide / "name" / "c" / "0").unlink()
+    problems = [problem.what for problem in check(tmp_path / "s.zarr", workers=1).problems]
+    assert any("has no label" in what for what in problems)
+    (slide / "label" / "zarr.json").write_text(good)
+    problems = [problem.what for problem in check(tmp_path / "s.zarr", workers=1).problems]
+    assert any("name/c/0 is missing" in what for what in problems)
+
+
+def test_a_dry_run_writes_nothing(images: WriteImages, tmp_path: Path) -> None:
+    report = import_patches(images("a.png"), tmp_path / "s.zarr", replace(QUICK, dry_run=True))
+    assert [outcome.status for outcome in report.outcomes] == ["planned"]
+    assert report.patches == 1
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def statuses(report: ImportReport) -> Sequence[tuple[str, str]]:
+    return [(outcome.status, outcome.reason) for outcome in report.outcomes]
