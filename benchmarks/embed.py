@@ -92,7 +92,9 @@ def main() -> None:
     arguments = parser.parse_args()
     device = choose_device()
     patches = arguments.patches or (512 if device == "cpu" else 20_000)
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, timm {timm.__version__}")
+    print(
+        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, timm {timm.__version__}"
+    )
     if device == "cuda":
         print(torch.cuda.get_device_name())
     with tempfile.TemporaryDirectory() as name:
@@ -115,7 +117,9 @@ def main() -> None:
             print(f"plain timm loop, fp32      {count / seconds:8.1f} patches/s: {ours * seconds / count:.2f}x")
             slower, share, settings = rate_of(store, replace(base, name="fp32", precision="fp32"))
             print(f"wsicurate embed, fp32      {slower:8.1f} patches/s, forward pass {share:.0%} of the time")
-            print(f"cosine to the plain loop (its own resizing)  {cosines(open_store(store).vectors('ours'), reference).min():.5f} at least")
+            print(
+                f"cosine to the plain loop (its own resizing)  {cosines(open_store(store).vectors('ours'), reference).min():.5f} at least"
+            )
         else:
             embed(store, replace(base, name="fp32", precision="fp32"))
             bare = bare_loop(model, size, LARGEST_BATCH, torch.bfloat16, device, patches)
