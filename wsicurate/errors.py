@@ -27,7 +27,8 @@ base and the built-in that fits, so that ``except FileNotFoundError`` works as o
     │   ├── EmbeddingMissingError (LookupError)     nobody embedded these patches with that encoder
     │   └── ManifestError (ValueError)              a manifest that is missing, damaged, or of another store
     ├── EncoderError (ValueError)                   an encoder that cannot do what is asked
-    │   └── EncoderUnavailableError (OSError)       gated, unreachable, or not there
+    │   ├── EncoderUnavailableError (OSError)       gated, unreachable, or not there
+    │   └── EncoderMemoryError (MemoryError)        a batch does not fit into the device's memory
     ├── PatchImportError (ValueError)               patches, coordinates or vectors that cannot be brought in
     ├── CurationError (ValueError)                  more was asked of the patches than they can give
     │   └── VectorError                             vectors that are not finite, zero, or of another length
@@ -161,6 +162,10 @@ class EncoderError(WsicurateError, ValueError):
 
 class EncoderUnavailableError(EncoderError, OSError):
     """The encoder's weights are gated, cannot be reached, or are not there."""
+
+
+class EncoderMemoryError(EncoderError, MemoryError):
+    """A batch of patches does not fit into the device's memory."""
 
 
 class PatchImportError(WsicurateError, ValueError):

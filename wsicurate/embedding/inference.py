@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from wsicurate.embedding.models import LoadedModel
-from wsicurate.errors import EncoderError
+from wsicurate.errors import EncoderError, EncoderMemoryError
 from wsicurate.pixels.resample import enlarge, resample_area
 
 Device = Literal["cpu", "cuda", "mps"]
@@ -37,10 +37,6 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 #: Patches that the precision is tried on.
 _PROBE_PATCHES = 4
-
-
-class OutOfMemoryError(EncoderError):
-    """A batch does not fit into the device's memory."""
 
 
 def choose_device(wanted: str = "auto") -> Device:
@@ -189,19 +185,20 @@ class Inference:
         On a CPU a constant; elsewhere the largest power of two, up to `LARGEST_BATCH`, that fits into memory.
 
         Raises:
-            OutOfMemoryError: if not even one patch fits.
+            EncoderMemoryError: if not even one patch fits.
         """
         if wanted is not None:
             return wanted
-        if self.device == "cpu":
-            return CPU_BATCH
+        return CPU_BATCH if self.device == "cpu" else self._largest_that_fits()
+
+    def _largest_that_fits(self) -> int:
         size = LARGEST_BATCH
         blank = np.zeros((1, self.model.input_px, self.model.input_px, 3), dtype=np.uint8)
         before = self.forward_s
         while True:
             try:
                 self.finish(self.start(np.repeat(blank, size, axis=0), size))
-            except OutOfMemoryError:
+            except EncoderMemoryError:
                 if size == 1:
                     raise
                 size //= 2
@@ -224,7 +221,7 @@ class Inference:
             What `finish` takes.
 
         Raises:
-            OutOfMemoryError: if it does not fit into memory.
+            EncoderMemoryError: if it does not fit into memory.
         """
         count = len(images)
         if self.compiled and batch_size is not None and count < batch_size:
@@ -279,10 +276,10 @@ class Inference:
         batch = batch.to(self.device, non_blocking=True).to(torch.float32)
         return batch.mul_(self._scale).add_(self._shift).to(dtype).permute(0, 3, 1, 2)
 
-    def _no_memory(self, count: int) -> OutOfMemoryError:
+    def _no_memory(self, count: int) -> EncoderMemoryError:
         if self.device == "cuda":
             torch.cuda.empty_cache()
-        return OutOfMemoryError(
+        return EncoderMemoryError(
             f"{self.model.preset.name}: {count} patches do not fit into the memory of the {self.device} device; give a "
             "smaller --batch-size, or another --device"
         )

@@ -22,6 +22,7 @@ from wsicurate.embedding.presets import Preset
 from wsicurate.errors import (
     CorruptStoreError,
     EncoderError,
+    EncoderMemoryError,
     LeaseLostError,
     NothingToDoError,
     SlideError,
@@ -31,13 +32,13 @@ from wsicurate.errors import (
 )
 from wsicurate.steps.crew import Done, usable_cores
 from wsicurate.steps.embed_engines import (
-    Block,
     DescriptorEngine,
     Engine,
     NetworkEngine,
     PixelsPerThread,
     network_share,
 )
+from wsicurate.steps.embed_tasks import Block
 from wsicurate.steps.progress import Progress, ProgressCallback, SlideOutcome, Status, no_progress
 from wsicurate.steps.runs import write_run
 from wsicurate.store.bytestore import LocalBytes
@@ -493,11 +494,9 @@ class _Run:
         self._finish(job, "embedded", patches=len(vectors), megabytes=vectors.nbytes / 1e6)
 
     def _take_error(self, job: _Job, error: BaseException) -> None:
-        from wsicurate.embedding.inference import OutOfMemoryError
-
         if isinstance(error, StoreWriteError) or not isinstance(error, Exception):
             raise error
-        if isinstance(error, OutOfMemoryError) and job.block_rows > 1:
+        if isinstance(error, EncoderMemoryError) and job.block_rows > 1:
             self._halve(job)
             return
         if isinstance(error, EncoderError):

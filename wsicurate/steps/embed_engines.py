@@ -9,19 +9,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.embedding.encoders import Descriptor, describe_identity, load_descriptor
-from wsicurate.embedding.inference import Inference, Pending, identity
+from wsicurate.embedding.encoders import describe_identity, load_descriptor
 from wsicurate.embedding.presets import Preset
 from wsicurate.steps.crew import Crew, Done
+from wsicurate.steps.embed_tasks import Block, DescribeTask, describe, varied
 from wsicurate.steps.opening import SlidePixels
-from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.records import SlideRecord
-from wsicurate.store.store import Patches, SlidePatches, read_slide_record, read_store_record
+from wsicurate.store.store import Patches, SlidePatches
+
+if TYPE_CHECKING:
+    from wsicurate.embedding.inference import Inference, Pending
 
 #: Patches per task of a descriptor.
 DESCRIPTOR_ROWS = 256
@@ -31,21 +33,6 @@ _DECODED_ROWS = 8
 
 #: Batches that are being decoded or wait for the network.
 _BATCHES_AHEAD = 3
-
-
-@dataclass(frozen=True)
-class Block:
-    """Vectors of some neighbouring patches of a slide.
-
-    Attributes:
-        start: row of the first.
-        vectors: float32, (k, dim).
-        is_varied: whether the patches differ from each other.
-    """
-
-    start: int
-    vectors: NDArray[np.float32]
-    is_varied: bool
 
 
 class Engine(Protocol):
@@ -84,11 +71,6 @@ class Engine(Protocol):
     def close(self, *, kill: bool = False) -> None:
         """Forget what is queued, and end."""
         ...
-
-
-def varied(patches: Patches) -> bool:
-    """Whether not all patches are the same."""
-    return any(not np.array_equal(patches[0], patch) for patch in patches[1:])
 
 
 class PixelsPerThread:
@@ -152,6 +134,8 @@ class NetworkEngine:
 
     def identity(self) -> Mapping[str, Any]:
         """What the record says of the encoder."""
+        from wsicurate.embedding.inference import identity
+
         return identity(self.inference.model)
 
     def settings(self, block_rows: int) -> Mapping[str, Any]:
@@ -216,28 +200,6 @@ class NetworkEngine:
         self._threads.shutdown(wait=True, cancel_futures=True)
 
 
-@dataclass(frozen=True)
-class DescribeTask:
-    """Describe some patches of a slide.
-
-    Attributes:
-        store: the store's folder.
-        slides: folders to look for moved slides in.
-        key: of the slide's group.
-        content_hash: of its patches.
-        start, stop: rows.
-        place: the descriptor, as `load_descriptor` takes it.
-    """
-
-    store: Path
-    slides: tuple[Path, ...]
-    key: str
-    content_hash: str
-    start: int
-    stop: int
-    place: str
-
-
 class DescriptorEngine:
     """Processes that decode and describe, one task per block.
 
@@ -294,33 +256,6 @@ class DescriptorEngine:
     def close(self, *, kill: bool = False) -> None:
         """End the workers."""
         self._crew.close(kill=kill)
-
-
-_kept: tuple[tuple[Path, str, str], SlidePatches] | None = None
-_pixels: dict[tuple[Path, ...], SlidePixels] = {}
-_descriptors: dict[str, Descriptor] = {}
-
-
-def describe(task: DescribeTask) -> Block:
-    """Read and describe patches; the last slide stays open between the tasks of a process.
-
-    Raises:
-        SlideError, StoreError: if they cannot be read.
-    """
-    global _kept
-    wanted = (task.store, task.key, task.content_hash)
-    if _kept is None or _kept[0] != wanted:
-        local = LocalBytes(task.store)
-        record = read_slide_record(local, task.key)
-        if record is None:
-            raise KeyError(f"{task.key} is not in the store any more")
-        source = _pixels.setdefault(task.slides, SlidePixels(task.slides))
-        _kept = wanted, SlidePatches(local, task.key, record, read_store_record(local, str(task.store)), source)
-    if task.place not in _descriptors:
-        _descriptors[task.place] = load_descriptor(task.place)
-    patches = _kept[1].read(np.arange(task.start, task.stop, dtype=np.intp))
-    vectors = np.asarray(_descriptors[task.place](patches), dtype=np.float32)
-    return Block(task.start, vectors, varied(patches))
 
 
 def network_share(engine: Engine, since: float) -> float | None:

@@ -1,0 +1,83 @@
+"""What workers do for `embed`: read patches and describe them. Plain functions of one picklable argument, no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsicurate.embedding.encoders import Descriptor, load_descriptor
+from wsicurate.steps.opening import SlidePixels
+from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.store import Patches, SlidePatches, read_slide_record, read_store_record
+
+
+@dataclass(frozen=True)
+class Block:
+    """Vectors of some neighbouring patches of a slide.
+
+    Attributes:
+        start: row of the first.
+        vectors: float32, (k, dim).
+        is_varied: whether the patches differ from each other.
+    """
+
+    start: int
+    vectors: NDArray[np.float32]
+    is_varied: bool
+
+
+def varied(patches: Patches) -> bool:
+    """Whether not all patches are the same."""
+    return any(not np.array_equal(patches[0], patch) for patch in patches[1:])
+
+
+@dataclass(frozen=True)
+class DescribeTask:
+    """Describe some patches of a slide.
+
+    Attributes:
+        store: the store's folder.
+        slides: folders to look for moved slides in.
+        key: of the slide's group.
+        content_hash: of its patches.
+        start, stop: rows.
+        place: the descriptor, as `load_descriptor` takes it.
+    """
+
+    store: Path
+    slides: tuple[Path, ...]
+    key: str
+    content_hash: str
+    start: int
+    stop: int
+    place: str
+
+
+_kept: tuple[tuple[Path, str, str], SlidePatches] | None = None
+_pixels: dict[tuple[Path, ...], SlidePixels] = {}
+_descriptors: dict[str, Descriptor] = {}
+
+
+def describe(task: DescribeTask) -> Block:
+    """Read and describe patches; the last slide stays open between the tasks of a process.
+
+    Raises:
+        SlideError, StoreError: if they cannot be read.
+    """
+    global _kept
+    wanted = (task.store, task.key, task.content_hash)
+    if _kept is None or _kept[0] != wanted:
+        local = LocalBytes(task.store)
+        record = read_slide_record(local, task.key)
+        if record is None:
+            raise KeyError(f"{task.key} is not in the store any more")
+        source = _pixels.setdefault(task.slides, SlidePixels(task.slides))
+        _kept = wanted, SlidePatches(local, task.key, record, read_store_record(local, str(task.store)), source)
+    if task.place not in _descriptors:
+        _descriptors[task.place] = load_descriptor(task.place)
+    patches = _kept[1].read(np.arange(task.start, task.stop, dtype=np.intp))
+    vectors = np.asarray(_descriptors[task.place](patches), dtype=np.float32)
+    return Block(task.start, vectors, varied(patches))
