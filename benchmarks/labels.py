@@ -3,19 +3,21 @@
     python benchmarks/labels.py [--data ../shared/data] [--budget 0.1] [--choose stain-texture --judge filter-bank]
                                 [--selector module:function] [--geometry]
 
-A long-tailed pool from three public sets of labelled H&E fields, drawn anew for each of five seeds:
+Long-tailed pools from three public sets of labelled H&E fields. Three classes make up 80, 15 and 5% of a pool: which is
+the common one and which the rare one takes all six orders, five draws each, so that no order is picked by what it shows:
 
-- tumour, 80%: `oral/OSCC`, osteosarcoma `Viable`, colorectal `TUM`;
-- normal, 15%: `oral/Normal`, osteosarcoma `Non-Tumor`, colorectal `NORM` and `MUS`;
-- necrosis, 5%: osteosarcoma `Non-Viable-Tumor`;
+- tumour: `oral/OSCC`, osteosarcoma `Viable`, colorectal `TUM`;
+- normal: `oral/Normal`, osteosarcoma `Non-Tumor`, colorectal `NORM` and `MUS`;
+- necrosis: osteosarcoma `Non-Viable-Tumor`;
 - the other colorectal classes are in the pool without a label.
 
-Osteosarcoma fields (1,024 px) are cut into sixteen patches of 256 px. Byte-identical oral fields (12 pairs lie across the two
-classes) are left out. A slide is an osteosarcoma block (`Case-3-A15`), a colorectal patch, or 25 consecutive numbers of
-an oral class and magnification, which says nothing of its cases. Recall is counted in the pool. Probes learn from selected patches
-and are tested on groups that they did not see: all labelled patches of them, of the pool or not, with groups that are
-cases (osteosarcoma cases, else slides), and then sources (the three sets; necrosis stands in one alone, so it cannot be
-asked about).
+Osteosarcoma fields (1,024 px) are cut into sixteen patches of 256 px. Byte-identical oral fields (12 pairs lie across
+the two classes) are left out. A slide is an osteosarcoma block (`Case-3-A15`), a colorectal class, or 25 consecutive
+numbers of an oral class and magnification: nobody says which slides the last two sets come from.
+
+Recall is counted in the pool. Probes learn from selected patches and are tested on groups that they did not see: all
+labelled patches of these, of the pool or not. Groups are cases (osteosarcoma cases, else slides), then sources (the
+three sets; necrosis stands in one alone, so it cannot be asked about there).
 
 The selector chooses with one descriptor, the other judges. `--selector` names a function
 ``(vectors, groups, budget, seed) -> bool (n,)``, with ``groups`` a dict of int32 codes ``site, patient, slide``.
@@ -26,11 +28,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib
+import itertools
 import re
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +43,13 @@ from numpy.typing import NDArray
 from wsicurate.curation.blocks import Vectors
 from wsicurate.curation.coverage import typical_distance
 from wsicurate.curation.measures import label_measures, measure
-from wsicurate.curation.proof import SEEDS, Measured, Proof, compare, require_other_judge
+from wsicurate.curation.proof import Measured, MeasureOf, Proof, compare, require_other_judge
 
 CLASSES = ("tumour", "normal", "necrosis")
 SHARES = (0.80, 0.15, 0.05)
+#: Which class has which share: one order after the other, from draw to draw.
+ORDERS = tuple(itertools.permutations(range(len(CLASSES))))
+DRAWS = range(len(ORDERS) * 5)
 OF_NAME = {
     "OSCC": "tumour",
     "Viable": "tumour",
@@ -102,7 +109,7 @@ def read_fields(patches: Path) -> list[Field]:
         else:
             name, rest = path.stem.split("___")
             if source == "colorectal":
-                case = slide = f"colorectal {rest}"
+                case = slide = f"colorectal {name}"
             else:
                 case, block = re.match(r"((?:Case-)?P?\d+(?:-P5)?)-([A-Z]\d+)", rest).groups()  # type: ignore[union-attr]
                 slide = f"{case}-{block}"
@@ -139,14 +146,15 @@ def describe(fields: list[Field], names: tuple[str, str]) -> Fields:
     )
 
 
-def draw_pool(labels: NDArray[np.int32], seed: int) -> NDArray[np.bool_]:
-    """As many of each class as the shares allow, at random, and everything without a label."""
-    counts = np.bincount(labels[labels >= 0], minlength=len(CLASSES))
-    whole = min(int(count / share) for count, share in zip(counts, SHARES, strict=True))
+def draw_pool(labels: NDArray[np.int32], draw: int) -> NDArray[np.bool_]:
+    """As many of each class as its share allows, at random, and everything without a label."""
+    order = ORDERS[draw % len(ORDERS)]
+    share = {code: SHARES[place] for place, code in enumerate(order)}
+    whole = min(int((labels == code).sum() / share[code]) for code in order)
     pool = labels < 0
-    rng = np.random.default_rng([seed, 0x7A11])
-    for code, share in enumerate(SHARES):
-        pool[rng.choice(np.flatnonzero(labels == code), round(whole * share), replace=False)] = True
+    rng = np.random.default_rng([draw, 0x7A11])
+    for code in range(len(CLASSES)):
+        pool[rng.choice(np.flatnonzero(labels == code), round(whole * share[code]), replace=False)] = True
     return pool
 
 
@@ -183,60 +191,56 @@ def selector_of(name: str | None) -> Selector:
 
 # --- the proof ----------------------------------------------------------------------------------------------------
 
+Selections = dict[str, list[NDArray[np.bool_]]]
+BASELINES = ("random over slides", "stratified by patient", "random")
 
-def prove(
-    fields: Fields, choose: str, judge: str, selector: Selector, budget: float, held_out: str, *, geometry: bool
-) -> Proof:
-    """Five pools; the selector and the baselines draw from each; the judge looks."""
-    require_other_judge(choose, judge)
-    n = len(fields.labels)
-    pools = {seed: draw_pool(fields.labels, seed) for seed in SEEDS}
+
+def draw_all(fields: Fields, choose: str, selector: Selector, budget: float) -> Selections:
+    """From every pool: what the selector draws (``subset``), and the baselines."""
+    who = {"subset": selector} | {
+        name: baseline(name) for name in ("random over slides", "stratified by patient", "random")
+    }
+    selections: Selections = {name: [] for name in who}
+    for draw in DRAWS:
+        rows = np.flatnonzero(draw_pool(fields.labels, draw))
+        groups = {
+            name: np.unique(codes[rows], return_inverse=True)[1].astype(np.int32)
+            for name, codes in fields.groups.items()
+        }
+        for name, by in who.items():
+            selected = np.zeros(len(fields.labels), dtype=bool)
+            selected[rows[by(fields.vectors[choose][rows], groups, round(budget * len(rows)), draw)]] = True
+            selections[name].append(selected)
+    return selections
+
+
+def measurer(fields: Fields, judge: str, held_out: str, *, geometry: bool) -> MeasureOf:
+    """What the judge measures of a selection of a draw."""
     seen = fields.vectors[judge]
     held = fields.groups["site" if held_out == "sources" else "patient"]
-    clusters, deltas = {}, {}
-    if geometry:
+    nobody = np.full(len(held), -1)
+
+    @lru_cache(maxsize=1)
+    def of_pool(draw: int) -> tuple[NDArray[np.bool_], NDArray[np.int32], float]:
         from wsicurate.curation import kmeans
 
-        for seed, pool in pools.items():
-            centroids = kmeans.spherical_kmeans(seen[pool], 50, seed=seed).centroids
-            clusters[seed] = kmeans.assign(seen, centroids).cluster
-            deltas[seed] = typical_distance(seen, pool, seed=seed)
+        pool = draw_pool(fields.labels, draw)
+        centroids = kmeans.spherical_kmeans(seen[pool], 50, seed=draw).centroids
+        return pool, kmeans.assign(seen, centroids).cluster, typical_distance(seen, pool, seed=draw)
 
-    def drawn(by: Selector) -> list[NDArray[np.bool_]]:
-        selections = []
-        for seed, pool in pools.items():
-            rows = np.flatnonzero(pool)
-            groups = {
-                name: np.unique(codes[rows], return_inverse=True)[1].astype(np.int32)
-                for name, codes in fields.groups.items()
-            }
-            picked = by(fields.vectors[choose][rows], groups, round(budget * len(rows)), seed)
-            selected = np.zeros(n, dtype=bool)
-            selected[rows[picked]] = True
-            selections.append(selected)
-        return selections
-
-    def measure_of(selected: NDArray[np.bool_], seed: int) -> list[Measured]:
-        of_pool = label_measures(seen, selected, fields.labels, np.full(n, -1), pool=pools[seed], seed=seed)
-        of_all = label_measures(seen, selected, fields.labels, held, seed=seed)
-        # Recall is of the pool; probes are tested on all patches of held-out groups.
-        parts: list[Measured] = [Part(of_pool, probes=False), Part(of_all, probes=True)]
+    def measure_of(selected: NDArray[np.bool_], draw: int) -> list[Measured]:
+        pool = draw_pool(fields.labels, draw)
+        recall = label_measures(seen, selected, fields.labels, nobody, pool=pool, seed=draw)
+        probes = label_measures(seen, selected, fields.labels, held, seed=draw)
+        parts: list[Measured] = [Part(recall, probes=False), Part(probes, probes=True)]
         if geometry:
+            pool, clusters, delta = of_pool(draw)
             parts.append(
-                measure(
-                    seen,
-                    selected,
-                    judge_clusters=clusters[seed],
-                    pool=pools[seed],
-                    seed=seed,
-                    delta=deltas[seed],
-                    **fields.groups,
-                )
+                measure(seen, selected, judge_clusters=clusters, pool=pool, seed=draw, delta=delta, **fields.groups)
             )
         return parts
 
-    others = {name: drawn(baseline(name)) for name in ("random over slides", "stratified by patient", "random")}
-    return compare(measure_of, drawn(selector), others)
+    return measure_of
 
 
 class Part:
@@ -244,23 +248,51 @@ class Part:
 
     def __init__(self, whole: Measured, *, probes: bool) -> None:
         self._numbers = {name: value for name, value in whole.numbers().items() if name.startswith("label_") == probes}
+        reasons = whole.reasons.items()
         self.reasons = {
-            name: reason
-            for name, reason in whole.reasons.items()
-            if name in self._numbers or (probes and name == "note")
+            name: reason for name, reason in reasons if name in self._numbers or (probes and name == "note")
         }
 
     def numbers(self) -> dict[str, float | None]:
+        """As those of the whole."""
         return self._numbers
 
 
 def show(proof: Proof) -> None:
-    rows = [[row[0], *row[1:2], *row[4:]] for row in proof.rows()]
+    rows = [[row[0], row[1], *row[4:]] for row in proof.rows()]
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     for line in [*proof.summary(), *proof.notes]:
         print(line)
+
+
+def show_orders(fields: Fields, selections: Selections) -> None:
+    """Class-balanced recall and that of the rarest class, order by order."""
+    print("\nclass-balanced recall / recall of the rarest class, means of five draws")
+    print(f"{'80%, 15%, 5%':30s}" + "".join(f"{name:>24s}" for name in selections))
+    for place, order in enumerate(ORDERS):
+        cells = []
+        for chosen in selections.values():
+            recalls = []
+            for draw in DRAWS[place :: len(ORDERS)]:
+                pool = draw_pool(fields.labels, draw)
+                recalls.append([chosen[draw][pool & (fields.labels == code)].mean() for code in order])
+            cells.append(f"{np.mean(recalls):.3f} / {np.mean(recalls, axis=0)[-1]:.3f}")
+        print(f"{', '.join(CLASSES[code] for code in order):30s}" + "".join(f"{cell:>24s}" for cell in cells))
+
+
+def show_why(fields: Fields, choose: str) -> None:
+    """How tight each class lies for the encoder that chooses: a rare class that is tight is few clusters."""
+    unit = fields.vectors[choose] / np.linalg.norm(fields.vectors[choose], axis=1, keepdims=True)
+    print(f"\nmean cosine within a class and source ({choose}):")
+    sources = ("colorectal", "oral", "osteosarcoma")
+    for source in range(len(sources)):
+        for code, name in enumerate(CLASSES):
+            rows = unit[(fields.groups["site"] == source) & (fields.labels == code)]
+            if len(rows) > 1:
+                mean = (float((rows.sum(axis=0) ** 2).sum()) - len(rows)) / (len(rows) * (len(rows) - 1))
+                print(f"  {sources[source]} {name}: {mean:.2f} ({len(rows)} patches)")
 
 
 def main() -> None:
@@ -272,26 +304,18 @@ def main() -> None:
     parser.add_argument("--selector")
     parser.add_argument("--geometry", action="store_true", help="the diagnostics as well")
     options = parser.parse_args()
+    require_other_judge(options.choose, options.judge)
     began = time.perf_counter()
     fields = describe(read_fields(options.data / "patches"), (options.choose, options.judge))
-    pool = draw_pool(fields.labels, SEEDS[0])
-    counts = np.bincount(fields.labels[pool] + 1, minlength=4).tolist()
-    print(
-        f"{len(fields.labels)} patches described in {time.perf_counter() - began:.0f} s; a pool holds {int(pool.sum())}: "
-        + ", ".join(f"{count} {name}" for name, count in zip(("without a label", *CLASSES), counts, strict=True))
-    )
+    print(f"{len(fields.labels)} patches described in {time.perf_counter() - began:.0f} s")
+    selections = draw_all(fields, options.choose, selector_of(options.selector), options.budget)
+    show_orders(fields, selections)
     for held_out in ("cases", "sources"):
-        proof = prove(
-            fields,
-            options.choose,
-            options.judge,
-            selector_of(options.selector),
-            options.budget,
-            held_out,
-            geometry=options.geometry and held_out == "cases",
-        )
+        measure_of = measurer(fields, options.judge, held_out, geometry=options.geometry and held_out == "cases")
+        subset, others = selections["subset"], {k: v for k, v in selections.items() if k != "subset"}
         print(f"\nbudget {options.budget:.0%}, {options.choose} chooses, {options.judge} judges, {held_out} held out")
-        show(proof)
+        show(compare(measure_of, subset, others, seeds=DRAWS))
+    show_why(fields, options.choose)
 
 
 if __name__ == "__main__":
