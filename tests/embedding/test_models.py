@@ -42,7 +42,9 @@ def wrappers() -> dict[str, Callable[[dict[str, Any]], Any]]:
     junk = {"student": {"module.backbone.cls_token": torch.zeros(1)}, "epoch": 3, "optimizer": {"state": {}}}
     return {
         "plain": lambda state: state,
-        "DINO": lambda state: junk | {"teacher": prefixed("module.backbone.")(state) | {"module.head.mlp.0.bias": torch.ones(2)}},
+        "DINO": lambda state: (
+            junk | {"teacher": prefixed("module.backbone.")(state) | {"module.head.mlp.0.bias": torch.ones(2)}}
+        ),
         "DINOv2": lambda state: {"teacher": prefixed("backbone.")(state) | {"dino_head.mlp.0.weight": torch.ones(2)}},
         "DINOv2 in chunks": lambda state: {
             "teacher": {f"backbone.{name.replace('blocks.', 'blocks.0.')}": value for name, value in state.items()}
@@ -72,7 +74,9 @@ def test_the_hash_is_of_the_tensors() -> None:
     assert hash_state(state) == hash_state(dict(reversed(state.items())))
     assert hash_state(state) != hash_state({**state, "a": torch.ones(4)})
     assert hash_state(state) != hash_state({**state, "b": torch.tensor([0.0, 1, 2, 4])})
-    assert hash_state({"a": torch.ones(2, dtype=torch.bfloat16)}) != hash_state({"a": torch.ones(2, dtype=torch.float16)})
+    assert hash_state({"a": torch.ones(2, dtype=torch.bfloat16)}) != hash_state(
+        {"a": torch.ones(2, dtype=torch.float16)}
+    )
 
 
 def test_a_checkpoint_that_could_run_code_is_refused(tmp_path: Path) -> None:
@@ -163,7 +167,9 @@ def test_the_default_is_loaded_from_a_file_where_there_is_no_hub(tmp_path: Path,
     assert encoder.preset.mean == (0.485, 0.456, 0.406)
 
 
-def test_gated_and_unreachable_encoders_say_what_to_do(no_hub: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gated_and_unreachable_encoders_say_what_to_do(
+    no_hub: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
