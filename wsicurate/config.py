@@ -160,6 +160,8 @@ class CurateConfig:
         copies: how copies are found: ``confirmed`` by pixels, by DINOv2's similarity rule, or not at all.
         copy_rate: share of patches that may have a stranger among their candidates; sets the candidates' threshold.
         copy_threshold: candidates' least similarity; None calibrates it on the store.
+        weights: file of the encoder's weights, where it has one: the calibration embeds changed patches.
+        slides: folders to look for moved slides in, where the store keeps coordinates alone.
         redundancy: drop what has a cosine above 1 - redundancy to another of its cluster (SemDeDup); None keeps it.
         exclude_patients: file of patients, samples, slides and sites, one a line, that must not be in the subset.
         evaluation: stores of patches whose copies must not be in the subset.
@@ -197,6 +199,8 @@ class CurateConfig:
     copies: CopyRule = "confirmed"
     copy_rate: float = 0.001
     copy_threshold: float | None = None
+    weights: Path | str | None = None
+    slides: Sequence[Path | str] = ()
     redundancy: float | None = None
     exclude_patients: Path | str | None = None
     evaluation: Sequence[Path | str] = ()

@@ -60,14 +60,14 @@ class Copies:
         copy_of: int64, (n,): the row that stays in this row's stead; -1 for rows that stay.
         pairs: all pairs that were proposed, with the evidence.
         leaked: bool, (n,): rows that are copies of the evaluation store's, with their whole groups.
-        evaluation_pairs: pairs with the evaluation store, if there is one.
+        evaluation_pairs: pairs with each of the evaluation stores.
         record: thresholds, calibration, counts: what goes into run.json.
     """
 
     copy_of: NDArray[np.int64]
     pairs: Pairs
     leaked: NDArray[np.bool_]
-    evaluation_pairs: Pairs | None = None
+    evaluation_pairs: tuple[Pairs, ...] = ()
     record: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.curation.components import NEIGHBOURS, similar_components
-from wsicurate.curation.copies import Copies, whole_groups
+from wsicurate.curation.copies import Copies, Pairs, whole_groups
 from wsicurate.curation.leakage import similar_to
 from wsicurate.curation.neighbours import Neighbours, nearest_neighbours
 from wsicurate.steps.curate_inputs import Inputs
 from wsicurate.steps.ledger import Ledger
+from wsicurate.steps.reembedding import reembedder
 from wsicurate.steps.stages import Stages
 
 Say = Callable[[str], None]
+
+_PAIR_FIELDS = ("a", "b", "similarity", "correlation", "overlap", "verdict")
 
 
 def clear_copies(
@@ -51,7 +56,7 @@ def clear_copies(
     facts: dict[str, Any] = {"rule": inputs.config.copies}
     pool = ~ledger.is_("low_quality")
     if inputs.config.copies == "confirmed":
-        facts |= _confirmed(inputs, ledger, pool, vectors, listed, stages, notes, executor, say)
+        facts |= _confirmed(inputs, ledger, vectors, listed, stages, notes, executor, say)
     elif inputs.config.copies == "dinov2":
         facts |= _dinov2(inputs, ledger, pool, vectors, listed, notes, say)
     if inputs.config.leakage_threshold is not None:
@@ -77,7 +82,7 @@ def _similar(
     for path, store in zip(inputs.config.evaluation, inputs.evaluation, strict=True):
         found = similar_to(store.vectors(inputs.config.encoder), vectors, threshold)
         reason = f"cosine above {threshold:g} to a patch of {store.path.name}"
-        dropped[str(path.name if hasattr(path, "name") else path)] = ledger.decide(found.similar, "leakage", reason)
+        dropped[Path(path).name] = ledger.decide(found.similar, "leakage", reason)
     return {"threshold": threshold, "dropped": dropped}
 
 
@@ -106,7 +111,7 @@ def _dinov2(
     dropped = ledger.decide(heads >= 0, "copy", "in one component with the patch that stays (DINOv2's rule)")
     ledger.copy_of = np.where(ledger.is_("copy"), heads, ledger.copy_of)
     notes.append(
-        f"DINOv2's rule merges by similarity alone: the largest of its components holds {components.largest:,} patches. "
+        f"DINOv2's rule merges by similarity alone: its largest component holds {components.largest:,} patches. "
         "On H&E that is mostly tissue that only looks alike; --copies confirmed looks at the pixels"
     )
     return {"dropped": dropped, "largest component": components.largest, "neighbours": own.method, "recall": own.recall}
@@ -153,5 +158,78 @@ def _evidence(copies: Copies) -> Mapping[tuple[int, int], str]:
     return words
 
 
-def _confirmed(*args: Any) -> dict[str, Any]:
-    raise NotImplementedError
+def _confirmed(
+    inputs: Inputs,
+    ledger: Ledger,
+    vectors: NDArray[np.float16],
+    listed: NDArray[np.bool_],
+    stages: Stages,
+    notes: list[str],
+    executor: Executor | None,
+    say: Say,
+) -> dict[str, Any]:
+    """Candidates by similarity, confirmed by the pixels; see `wsicurate.steps.copies`."""
+    config = inputs.config
+    say("looking for copies: candidates by similarity, then the pixels")
+    settings = CopiesConfig(
+        threshold=config.copy_threshold, rate=config.copy_rate, seed=config.seed, workers=config.workers
+    )
+    if config.copy_threshold is None:
+        embed, why = reembedder(inputs.encoder, None if config.weights is None else Path(config.weights))
+        if embed is None:
+            settings = dataclasses.replace(settings, threshold=settings.preset_threshold)
+            notes.append(
+                f"the candidates' threshold is uncalibrated ({settings.preset_threshold:g}): {why}. Pixels decide all "
+                "the same; --copy-threshold sets another, --weights names the encoder's file"
+            )
+    else:
+        embed = None
+
+    def compute() -> tuple[Mapping[str, NDArray[Any]], Mapping[str, Any]]:
+        copies = find_copies(
+            inputs.store,
+            config.encoder,
+            settings,
+            embed=embed,
+            evaluations=inputs.evaluation,
+            slides=config.slides,
+            executor=executor,
+            progress=_every_so_often(say),
+        )
+        pairs = {f"pair_{name}": getattr(copies.pairs, name) for name in _PAIR_FIELDS}
+        return {"copy_of": copies.copy_of, "leaked": copies.leaked, **pairs}, copies.record
+
+    depends = {
+        "vectors": inputs.vectors,
+        "patches": inputs.pool.content_hashes(),
+        "threshold": settings.threshold,
+        "rate": settings.rate,
+        "seed": settings.seed,
+        "evaluation": [
+            {key: slide.record.content_hash for key, slide in store.slides.items()} for store in inputs.evaluation
+        ],
+    }
+    arrays, record = stages.run("copies", depends, compute)
+    copies = Copies(
+        copy_of=arrays["copy_of"],
+        leaked=arrays["leaked"],
+        pairs=Pairs(**{name: arrays[f"pair_{name}"] for name in _PAIR_FIELDS}),
+        record=record,
+    )
+    note = (record.get("calibration") or {}).get("note", "")
+    if note.startswith("uncalibrated") and embed is not None:
+        notes.append(f"the candidates' threshold is {note}")
+    return {**record, "decided": _apply(ledger, copies, listed)}
+
+
+def _every_so_often(say: Say) -> Callable[[int, int], None]:
+    """News of the pairs that were compared, at each tenth of them."""
+    said = [0]
+
+    def tell(done: int, total: int) -> None:
+        tenth = 10 * done // max(total, 1)
+        if tenth > said[0] and total >= 2_000:
+            said[0] = tenth
+            say(f"compared {done:,} of {total:,} candidate pairs")
+
+    return tell

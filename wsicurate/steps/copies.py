@@ -110,7 +110,7 @@ def find_copies(
     config: CopiesConfig | None = None,
     *,
     embed: Embed | None = None,
-    evaluation: Store | None = None,
+    evaluations: Sequence[Store] = (),
     slides: Sequence[str | Path] = (),
     executor: Executor | None = None,
     progress: PairProgress | None = None,
@@ -122,7 +122,7 @@ def find_copies(
         encoder: that proposes.
         config: settings.
         embed: embeds patches as the store's were; needed for the calibration, unless a threshold is given.
-        evaluation: an open store of the evaluation data, embedded by the same encoder. Patches that are copies of its
+        evaluations: open stores of evaluation data, embedded by the same encoder. Patches that are copies of their
             patches are ``leaked``, with their whole groups.
         slides: folders to look for the slides in; needed by ``codec=none`` alone.
         executor: where the registration runs instead of a pool of processes.
@@ -141,7 +141,7 @@ def find_copies(
     config = config or CopiesConfig()
     if not len(store):
         raise CurationError(f"{store.path} holds no patches; tile or import some first")
-    if evaluation is not None:
+    for evaluation in evaluations:
         _check_evaluation(store, evaluation, encoder)
     vectors = store.vectors(encoder)
     patients = _patients(store)
@@ -153,15 +153,15 @@ def find_copies(
         own = _with_serial(_decided(run, store, store, pairs, similarity), store, patients, config.seed)
         copy_of = grouped(len(store), own.a[own.having("copy")], own.b[own.having("copy")], best_first(store))
         leaked = np.zeros(len(store), dtype=bool)
-        foreign = None
-        if evaluation is not None:
+        found = []
+        for evaluation in evaluations:
             others = nearest_neighbours(
                 evaluation.vectors(encoder), config.neighbours, seed=config.seed, queries=vectors
             )
             foreign_pairs, foreign_similarity = _limited(others, threshold, config.candidates, own=False)
-            foreign = _decided(run, store, evaluation, foreign_pairs, foreign_similarity)
-            leaked[foreign.a[foreign.having("copy")]] = True
-            leaked = whole_groups(leaked, copy_of)
+            found.append(_decided(run, store, evaluation, foreign_pairs, foreign_similarity))
+            leaked[found[-1].a[found[-1].having("copy")]] = True
+        leaked = whole_groups(leaked, copy_of)
         run.complete = True
     finally:
         run.close()
@@ -171,13 +171,13 @@ def find_copies(
         "calibration": calibration.as_json() if calibration else {"note": "uncalibrated: the threshold was given"},
         "neighbours": {"k": config.neighbours, "method": neighbours.method, "recall": neighbours.recall},
         "pairs": own.counts(),
-        "evaluation_pairs": foreign.counts() if foreign else None,
+        "evaluation_pairs": [each.counts() for each in found],
         "turns": run.turns,
         "criteria": {name: getattr(config.criteria, name) for name in config.criteria.__dataclass_fields__},
         "copies": int((copy_of >= 0).sum()),
         "leaked": int(leaked.sum()),
     }
-    return Copies(copy_of=copy_of, pairs=own, leaked=leaked, evaluation_pairs=foreign, record=record)
+    return Copies(copy_of=copy_of, pairs=own, leaked=leaked, evaluation_pairs=tuple(found), record=record)
 
 
 def best_first(store: Store) -> NDArray[np.int64]:

@@ -21,7 +21,7 @@ from wsicurate.store.records import fingerprint_of
 from wsicurate.store.store import Store
 
 #: Settings that do not change what comes out.
-_NOT_SETTINGS = frozenset({"name", "workers", "overwrite"})
+_NOT_SETTINGS = frozenset({"name", "workers", "overwrite", "weights", "slides"})
 
 
 @dataclass(frozen=True, kw_only=True)
