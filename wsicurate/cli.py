@@ -290,7 +290,7 @@ def curate(
 @app.command("run")
 @with_options(
     {"tile": TileConfig, "curate": CurateConfig},
-    without=("dry_run",),
+    without=("dry_run", "slides"),
     shared=("seed", "workers", "overwrite"),
 )
 def run_all(

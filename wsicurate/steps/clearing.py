@@ -18,11 +18,20 @@ from wsicurate.steps.ledger import Ledger
 
 Say = Callable[[str], None]
 
+#: A rule that takes more than this share of a slide of at least so many patches is noted.
+SUSPICIOUS_SHARE, SUSPICIOUS_PATCHES = 0.5, 10
 
-def clear_quality(inputs: Inputs, ledger: Ledger) -> dict[str, Any]:
+
+def clear_quality(inputs: Inputs, ledger: Ledger, notes: list[str]) -> dict[str, Any]:
     """Decide about the patches whose scores are beyond a threshold; the first threshold that fails is the reason.
 
-    A score that a slide does not have (patches that were imported without) decides nothing.
+    A score that a slide does not have (patches that were imported without) decides nothing. A rule that takes most of a
+    slide is more often wrong about the slide (a stain, a scanner) than right: it is noted, with the slide and the option.
+
+    Args:
+        inputs: of the curation.
+        ledger: takes the decisions.
+        notes: takes what the user should look at.
 
     Returns:
         Thresholds, and the number of patches that each took out.
@@ -42,9 +51,30 @@ def clear_quality(inputs: Inputs, ledger: Ledger) -> dict[str, Any]:
             facts[name] = {"threshold": threshold, "dropped": 0, "note": "the store has no such score"}
             continue
         failing = fails(scores, float(np.float32(threshold))) & ~np.isnan(scores)
+        left = ledger.left
         dropped = ledger.decide(failing, "low_quality", f"{name} {sign} {threshold:g}")
         facts[name] = {"threshold": threshold, "dropped": dropped}
+        if name != "tissue":
+            notes += _suspicions(
+                inputs, failing & left, left, f"--{'min' if sign == '<' else 'max'}-{name} {threshold:g}"
+            )
     return facts
+
+
+def _suspicions(inputs: Inputs, dropped: NDArray[np.bool_], left: NDArray[np.bool_], rule: str) -> list[str]:
+    """A note if a rule takes more than half of the patches of any slide of some size."""
+    pool = inputs.pool
+    taken = np.bincount(pool.slide[dropped], minlength=len(pool.keys))
+    there = np.bincount(pool.slide[left], minlength=len(pool.keys))
+    hit = np.flatnonzero((there >= SUSPICIOUS_PATCHES) & (taken > SUSPICIOUS_SHARE * there))
+    if not len(hit):
+        return []
+    worst = int(hit[np.argmax(taken[hit] / there[hit])])
+    name = inputs.store.slides[pool.keys[worst]].record.name
+    return [
+        f"{rule} takes more than half of the patches of {len(hit)} slides, of {name} {taken[worst]:,} of "
+        f"{there[worst]:,}: look at them, it may be the stain or the scanner; the option moves the threshold"
+    ]
 
 
 def clear_lists(inputs: Inputs, ledger: Ledger, facts: dict[str, Any]) -> NDArray[np.bool_]:

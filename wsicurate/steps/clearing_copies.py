@@ -15,6 +15,7 @@ from wsicurate.curation.components import NEIGHBOURS, similar_components
 from wsicurate.curation.copies import Copies, Pairs, whole_groups
 from wsicurate.curation.leakage import similar_to
 from wsicurate.curation.neighbours import Neighbours, nearest_neighbours
+from wsicurate.steps.copies import CopiesConfig, find_copies
 from wsicurate.steps.curate_inputs import Inputs
 from wsicurate.steps.ledger import Ledger
 from wsicurate.steps.reembedding import reembedder

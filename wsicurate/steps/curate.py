@@ -182,7 +182,7 @@ class _Curation:
         work = store.path / curation_work_path(self.config.name)
         self._say(f"curating {len(self.pool):,} patches of {len(self.pool.keys):,} slides by {self.config.encoder}")
         vectors = vectors_on_disk(store, self.config.encoder, work / "vectors.npy")
-        self.facts["quality"] = clear_quality(self.inputs, self.ledger)
+        self.facts["quality"] = clear_quality(self.inputs, self.ledger, self.notes)
         listed = clear_lists(self.inputs, self.ledger, self.facts)
         self.facts["copies"] = clear_copies(
             self.inputs, self.ledger, vectors, listed, self.stages, self.notes, self.executor, self._say

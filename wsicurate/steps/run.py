@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -67,13 +68,14 @@ def run(
     if not tiled.patches:
         reasons = sorted({outcome.reason for outcome in tiled.outcomes if outcome.reason})
         raise NothingToDoError(f"no patch came out of the slides ({', '.join(reasons)}); there is nothing to curate")
-    encoders = [curate_config.encoder, *([curate_config.judge] if curate_config.judge else [])]
-    embedded = [embed(store, _for(encoder, embed_config), executor=executor, progress=progress) for encoder in encoders]
+    chooser = dataclasses.replace(
+        embed_config or EmbedConfig(workers=curate_config.workers),
+        encoder=curate_config.encoder,
+        weights=curate_config.weights,
+    )
+    configs = [chooser]
+    if curate_config.judge:
+        configs.append(dataclasses.replace(chooser, encoder=curate_config.judge, weights=None))
+    embedded = [embed(store, config, executor=executor, progress=progress) for config in configs]
     curated = curate(store, curate_config, executor=executor, progress=progress)
     return RunReport(tiled=tiled, embedded=embedded, curated=curated)
-
-
-def _for(encoder: str, config: EmbedConfig | None) -> EmbedConfig:
-    import dataclasses
-
-    return dataclasses.replace(config or EmbedConfig(), encoder=encoder)
