@@ -1,9 +1,9 @@
 """Training for many centroids at once: coarse cells, k-means within each, then k-means among neighbouring cells.
 
-Comparing every point with every centroid costs n * k. Here sqrt(k) coarse cells are found on a sample, each gets a
-share of the centroids in proportion to what it has left to explain, is seeded as k-means++ does and refined on its own;
-then a few steps of Lloyd's algorithm let a point choose among the centroids of the cells nearest to its own, so that
-borders between cells leave no trace. A step costs n * sqrt(k) * `NEIGHBOURS`.
+Comparing every point with every centroid costs n * k. Here sqrt(k) coarse cells are found on a sample. Centroids are
+seeded as k-means++ does, many a round, wherever most is left to explain, and moved by Lloyd's algorithm; in both, a
+point meets only the centroids of the cells nearest to its own. A step costs n * sqrt(k) * `NEIGHBOURS`. Kinds that lie
+across cells lose by this, so a few steps with all centroids follow where they are affordable.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.apportion import apportion
 from wsicurate.curation.lloyd import PIECE_ROWS, Assigned, Piece, assign_points, nearest, new_centroids, pieces_of
 from wsicurate.curation.threads import alone, in_order
 
 #: Cells, itself included, whose centroids a point may choose.
 NEIGHBOURS = 8
 
-#: Steps within a cell, before neighbours are heard.
-LOCAL_STEPS = 4
-
 #: Coarse cells are trained on this many points each.
 COARSE_POINTS = 256
+
+#: Steps with all centroids at the end, if points times centroids are at most so many (3 s a step at d = 384).
+EXACT_STEPS = 3
+EXACT_PAIRS = 4 * 10**8
 
 #: Rounds in which centroids are seeded: k-means++ draws one a round, its parallel form many at once.
 SEEDING_ROUNDS = 16
@@ -50,14 +50,9 @@ def seed_centroids(points: NDArray[np.float32], clusters: int, random: np.random
     count = 1
     while count < clusters:
         number = min(max(1, clusters // SEEDING_ROUNDS), clusters - count)
-        # The smallest of exponential variables with rates `left` are a draw without replacement (Efraimidis 2006).
-        wait = random.standard_exponential(len(points), dtype=np.float32)
-        with np.errstate(divide="ignore", over="ignore"):
-            wait = np.where(left > 1e-6, wait / left, np.inf)
         taken = np.zeros(len(points), dtype=bool)
         taken[chosen[:count]] = True
-        # Where only copies of drawn rows are left, they are drawn all the same, by row.
-        order = np.lexsort((np.arange(len(points)), wait, taken))[:number]
+        order = _draw(left, taken, number, random)
         chosen[count : count + number] = order
         _, similarity = nearest(points, points[order])
         left = np.minimum(left, np.maximum(0, 1 - similarity))
@@ -118,25 +113,22 @@ def train_in_cells(points: NDArray[np.float32], clusters: int, *, seed: int, ite
     """
     centres = _coarse(points, max(2, round(clusters**0.5)), seed)
     located = assign_points(points, centres, pieces_of(len(points)))
-    _, centre_near = _nearest_many(centres, min(NEIGHBOURS, len(centres)))
-    sizes = located.counts
-    spread = np.bincount(located.cluster, weights=1 - located.similarity.astype(np.float64), minlength=len(centres))
-    shares = apportion(clusters, np.maximum(spread, 0), np.minimum(1, sizes), sizes)
-
-    def within(cell: int) -> NDArray[np.float32]:
-        return _local(points[members[cell]], int(shares[cell]), np.random.default_rng([seed, 1, cell]))
-
-    members = _members(located.cluster, len(centres))
-    full = [cell for cell in range(len(centres)) if shares[cell]]
-    centroids = np.concatenate(list(in_order(within, full)))
-    of_centroid = np.repeat(np.arange(len(centres), dtype=np.int32), shares)
+    near = _nearest_many(centres, min(NEIGHBOURS, len(centres)))
+    left = np.maximum(0, 1 - located.similarity)
+    rows = _seed_in_cells(points, clusters, near, located.cluster, left, np.random.default_rng([seed, 1]))
+    centroids, of_centroid = points[rows], located.cluster[rows]
     objective = 0.0
-    cells = Cells(centres=centres, near=centre_near, of_centroid=of_centroid)
+    cells = Cells(centres=centres, near=near, of_centroid=of_centroid)
     for _ in range(max(1, iterations)):
         assigned = cells.assign(points, centroids, located.cluster)
         centroids, objective, mended, moved = new_centroids(points, assigned, centroids)
         # A mended centroid lives where its new point does.
         of_centroid[mended] = located.cluster[moved]
+    if len(points) * clusters <= EXACT_PAIRS:
+        for _ in range(min(EXACT_STEPS, iterations)):
+            assigned = assign_points(points, centroids, pieces_of(len(points)))
+            centroids, objective, mended, moved = new_centroids(points, assigned, centroids)
+            of_centroid[mended] = located.cluster[moved]
     return Trained(centroids=centroids, objective=objective, cells=cells)
 
 
@@ -150,22 +142,56 @@ def _coarse(points: NDArray[np.float32], count: int, seed: int) -> NDArray[np.fl
     return centres
 
 
-def _local(points: NDArray[np.float32], clusters: int, random: np.random.Generator) -> NDArray[np.float32]:
-    """A few steps of k-means in one cell, on the calling thread."""
-    centroids = points[seed_centroids(points, clusters, random)]
-    if clusters in (1, len(points)):
-        return centroids
-    for _ in range(LOCAL_STEPS):
-        index, similarity = nearest(points, centroids)
-        order = np.argsort(index, kind="stable")
-        starts = np.flatnonzero(np.diff(index[order], prepend=-1))
-        sums = np.zeros(centroids.shape, dtype=np.float64)
-        sums[index[order][starts]] = np.add.reduceat(points[order], starts, axis=0)
-        assigned = Assigned(
-            cluster=index, similarity=similarity, sums=sums, counts=np.bincount(index, minlength=clusters)
-        )
-        centroids, _, _, _ = new_centroids(points, assigned, centroids)
-    return centroids
+def _seed_in_cells(
+    points: NDArray[np.float32],
+    clusters: int,
+    near: NDArray[np.int64],
+    of_point: NDArray[np.int32],
+    left: NDArray[np.float32],
+    random: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Rows to start from, as `seed_centroids`, but a drawn row meets only the points of the cells near its own.
+
+    Args:
+        left: float32 (n,), 1 - cosine to the centre of the cell, with which the drawing begins.
+    """
+    members = _members(of_point, len(near))
+    chosen = np.empty(0, dtype=np.int64)
+    taken = np.zeros(len(points), dtype=bool)
+    while len(chosen) < clusters:
+        number = min(max(1, clusters // SEEDING_ROUNDS), clusters - len(chosen))
+        fresh = _draw(left, taken, number, random)
+        taken[fresh] = True
+        chosen = np.concatenate([chosen, fresh])
+        drawn = _members(of_point[fresh], len(near))
+        pieces = [
+            (members[cell][start : start + PIECE_ROWS], candidates)
+            for cell in range(len(near))
+            if len(candidates := fresh[np.concatenate([drawn[other] for other in near[cell]])])
+            for start in range(0, len(members[cell]), PIECE_ROWS)
+        ]
+        for rows, similarity in in_order(
+            lambda piece: (piece[0], nearest(points[piece[0]], points[piece[1]])[1]), pieces
+        ):
+            left[rows] = np.minimum(left[rows], np.maximum(0, 1 - similarity))
+        left[fresh] = 0
+    return chosen
+
+
+def _draw(
+    left: NDArray[np.float32], taken: NDArray[np.bool_], number: int, random: np.random.Generator
+) -> NDArray[np.int64]:
+    """Rows without replacement, with probability as what is left; where nothing is, copies, lowest row first."""
+    # The smallest of exponential variables with rates `left` are such a draw (Efraimidis and Spirakis 2006).
+    wait = random.standard_exponential(len(left), dtype=np.float32)
+    with np.errstate(divide="ignore", over="ignore"):
+        wait = np.where((left > 1e-6) & ~taken, wait / left, np.inf)
+    if np.count_nonzero(np.isfinite(wait)) >= number:
+        candidates = np.argpartition(wait, number - 1)[:number]
+    else:
+        candidates = np.arange(len(left))
+    order = np.lexsort((candidates, wait[candidates], taken[candidates]))
+    return candidates[order[:number]]
 
 
 def _members(of: NDArray[np.int32], count: int) -> list[NDArray[np.int64]]:
@@ -174,9 +200,8 @@ def _members(of: NDArray[np.int32], count: int) -> list[NDArray[np.int64]]:
     return np.split(order, np.cumsum(np.bincount(of, minlength=count))[:-1])
 
 
-def _nearest_many(centres: NDArray[np.float32], number: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The ``number`` centres nearest to each, itself first."""
+def _nearest_many(centres: NDArray[np.float32], number: int) -> NDArray[np.int64]:
+    """The ``number`` centres nearest to each, itself first: int64 (m, number)."""
     similarity = np.einsum("id,jd->ij", centres, centres)  # not BLAS, whose last bits depend on the threads
     np.fill_diagonal(similarity, 2)
-    index = np.argsort(-similarity, axis=1, kind="stable")[:, :number]
-    return np.take_along_axis(similarity, index, axis=1), index
+    return np.argsort(-similarity, axis=1, kind="stable")[:, :number]

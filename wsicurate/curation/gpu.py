@@ -40,7 +40,7 @@ class Assigner:
         self._centroids = _put(centroids, self._device)
 
     def __call__(self, block: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """The nearest centroid of each row (ties: the first), int32 (b,), and its cosine, float32 (b,)."""
+        """The nearest centroid of each row, int32 (b,), and its cosine, float32 (b,)."""
         index, score = _nearest(_put(block, self._device), self._centroids)
         return index.cpu().numpy().astype(np.int32), score.cpu().numpy()
 
@@ -108,7 +108,11 @@ def _put(array: NDArray[np.float32], device: torch.device) -> torch.Tensor:
 
 
 def _nearest(rows: torch.Tensor, centroids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Index (n,) int64 and score (n,) of the largest product of each row, in full float32."""
+    """Index (n,) int64 and score (n,) of the largest product of each row, in full float32.
+
+    Among equal scores within a block of centroids torch chooses, the same way every time; `kmeans.assign` sees to equal
+    centroids.
+    """
     import torch
 
     index = torch.empty(len(rows), dtype=torch.int64, device=rows.device)
@@ -118,8 +122,6 @@ def _nearest(rows: torch.Tensor, centroids: torch.Tensor) -> tuple[torch.Tensor,
         for first in range(0, len(centroids), BLOCK_CENTROIDS):
             products = rows[here] @ centroids[first : first + BLOCK_CENTROIDS].T
             best, place = products.max(dim=1)
-            # torch does not say which of equal ones `max` returns: take the first by hand.
-            place = (products == best[:, None]).to(torch.uint8).argmax(dim=1) if rows.device.type != "cpu" else place
             better = best > score[here]
             score[here] = torch.where(better, best, score[here])
             index[here] = torch.where(better, place + first, index[here])

@@ -110,8 +110,7 @@ def select(
         CurationError: if more is asked than is eligible, more is kept than asked, or the inputs contradict each other.
     """
     count = len(clusters)
-    kept = np.zeros(count, dtype=bool) if kept is None else kept
-    eligible = (np.ones(count, dtype=bool) if eligible is None else eligible) | kept
+    eligible, kept = _masks(count, eligible, kept)
     _check(clusters, budget, groups=groups, eligible=eligible, kept=kept, share_cap=share_cap)
     if within not in get_args(Within):
         raise CurationError(f"unknown rule {within!r} within clusters; there are {', '.join(get_args(Within))}")
@@ -186,8 +185,7 @@ def select_by_strata(
         CurationError: as `select` does.
     """
     count = len(clusters)
-    kept = np.zeros(count, dtype=bool) if kept is None else kept
-    eligible = (np.ones(count, dtype=bool) if eligible is None else eligible) | kept
+    eligible, kept = _masks(count, eligible, kept)
     _check(clusters, budget, groups=groups, eligible=eligible, kept=kept, share_cap=share_cap)
     if strata.shape != (count,):
         raise CurationError(f"strata are {strata.shape}, patches {count}")
@@ -360,14 +358,14 @@ def _draw(
         ordered_leaf = leaf_in_order[open_[order]]
         starts = np.flatnonzero(np.diff(ordered_leaf, prepend=-1))
         rank = np.arange(len(ordered_open)) - np.repeat(starts, np.diff(starts, append=len(ordered_open)))
-        picks = ordered_open[rank < need[ordered_leaf]]
+        picked = rank < need[ordered_leaf]
+        picks, rest = ordered_open[picked], ordered_open[~picked]
         # Those of full slides and patients give way; who has no replacement, and who came first, stays.
         first = place[picks] - np.searchsorted(leaf_in_order, leaf[picks])
-        spare = np.bincount(ordered_leaf, minlength=len(shares)) - need
         surplus = np.zeros(len(picks), dtype=bool)
         for group, cap in ((slide, limits.slide), (patient, limits.patient)):
             if cap is not None:
-                surplus |= _surplus(group, cap, drawn, picks, leaf, first, spare, ~surplus, seed)
+                surplus |= _surplus(group, cap, drawn, picks, rest, leaf, first, ~surplus, seed)
         drawn[picks[~surplus]] = True
         over[picks[surplus]] = True
         assert surplus.any() or int(drawn.sum()) == budget
@@ -379,9 +377,9 @@ def _surplus(
     cap: int,
     drawn: NDArray[np.bool_],
     picks: NDArray[np.int64],
+    rest: NDArray[np.int64],
     leaf: NDArray[np.int64],
     first: NDArray[np.int64],
-    spare: NDArray[np.int64],
     candidate: NDArray[np.bool_],
     seed: int,
 ) -> NDArray[np.bool_]:
@@ -393,13 +391,14 @@ def _surplus(
     of = group[picks[here]]
     size = int(group.max()) + 1
     room = cap - np.bincount(group[drawn & (group >= 0)], minlength=size)
-    full = np.bincount(of, minlength=size) > room
+    full = np.append(np.bincount(of, minlength=size) > room, False)  # the last is for unknown ones, -1
     here, of = here[full[of]], of[full[of]]
     if not len(here):
         return surplus
     cluster = leaf[picks[here]]
     # A row can be replaced if, counted from the last of its cluster's rows in question, it is within what the cluster
-    # has to spare.
+    # has to spare in groups that are not full.
+    spare = np.bincount(leaf[rest[~full[group[rest]]]], minlength=int(cluster.max()) + 1)
     backward = np.lexsort((-first[here], cluster))
     starts = np.flatnonzero(np.diff(cluster[backward], prepend=-1))
     rank = np.empty(len(here), dtype=np.int64)
@@ -583,6 +582,18 @@ def patient_codes(groups: Groups) -> NDArray[np.int64]:
     return np.where(alone, int(groups.patient.max(initial=-1)) + 1 + groups.slide.astype(np.int64), groups.patient)
 
 
+def _masks(
+    count: int, eligible: NDArray[np.bool_] | None, kept: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Who may be drawn, kept rows among them, and who is kept."""
+    kept = np.zeros(count, dtype=bool) if kept is None else kept
+    eligible = np.ones(count, dtype=bool) if eligible is None else eligible
+    for name, mask in (("eligible", eligible), ("kept", kept)):
+        if mask.shape != (count,) or mask.dtype != bool:
+            raise CurationError(f"{name} is {mask.dtype} {mask.shape}, not bool {(count,)} as there are patches")
+    return eligible | kept, kept
+
+
 def _check(
     clusters: NDArray[np.int32],
     budget: int,
@@ -595,13 +606,8 @@ def _check(
     if clusters.ndim != 2 or clusters.shape[1] < 1:
         raise CurationError(f"clusters are {clusters.shape}, not (patches, levels)")
     count = len(clusters)
-    shapes = {
-        "eligible": eligible.shape,
-        "kept": kept.shape,
-        **{name: getattr(groups, name).shape for name in ("site", "patient", "slide")},
-    }
-    for name, shape in shapes.items():
-        if shape != (count,):
+    for name in ("site", "patient", "slide"):
+        if (shape := getattr(groups, name).shape) != (count,):
             raise CurationError(f"{name} is {shape}, not {(count,)} as the clusters")
     if share_cap is not None and not share_cap >= 1:
         raise CurationError(f"a cap of {share_cap} equal shares cannot be met by all; it must be at least 1")
@@ -615,7 +621,7 @@ def _check(
     if here and int(clusters[eligible].min()) < 0:
         raise CurationError("some patches that could be drawn are in no cluster (id below 0); assign them first")
     known = eligible & (groups.slide >= 0)
-    patient_of = np.full(int(groups.slide.max(initial=-1)) + 1, -1, dtype=np.int64)
+    patient_of = np.full(int(groups.slide.max(initial=-1)) + 2, -1, dtype=np.int64)  # the last is for -1
     patient_of[groups.slide[known]] = groups.patient[known]
     wrong = np.flatnonzero(known & (patient_of[groups.slide] != groups.patient))
     if len(wrong):
