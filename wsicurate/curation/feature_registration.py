@@ -57,8 +57,8 @@ class Placement:
 
     @property
     def score(self) -> float:
-        """Correlation times the root of the overlap."""
-        return self.correlation * float(self.overlap**0.5)
+        """Correlation times the root of the structured share."""
+        return self.correlation * float(self.structured**0.5)
 
 
 @dataclass(frozen=True)

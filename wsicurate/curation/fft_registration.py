@@ -56,8 +56,8 @@ class Shift:
 
     @property
     def score(self) -> float:
-        """Correlation times the root of the overlap: chance correlations fall with the root of the area."""
-        return self.correlation * float(self.overlap**0.5)
+        """Correlation times the root of the structured share: chance falls with the root of the area compared."""
+        return self.correlation * float(self.structured**0.5)
 
     def matrix(self, edge: int) -> NDArray[np.float64]:
         """(2, 3): takes pixel (x, y, 1) of the second patch, ``edge`` pixels wide, to (x, y) of the first."""

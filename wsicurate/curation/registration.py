@@ -4,7 +4,7 @@ An embedding proposes pairs; here each is registered, first by the eight symmetr
 pair), then, where it is asked for, by turn, scale and mirror (local features, below 50 ms). What decides is the
 normalised correlation of haematoxylin's fine structure over the overlap. Tissue that is merely alike correlates by
 chance alone, and chance falls with the root of the area compared, so the bound is on correlation times the root of the
-overlap. The distributions that the bounds were read from are in ``docs/adr/0022-pixels-decide.md``.
+share of the patch that both show and that holds structure in both: glass agrees with glass. The distributions that the bounds were read from are in ``docs/adr/0022-pixels-decide.md``.
 """
 
 from __future__ import annotations
@@ -29,31 +29,33 @@ class Criteria:
 
     Attributes:
         min_correlation: of haematoxylin over the overlap, -1 to 1.
-        min_score: of the same times the root of the overlap's share of the patch.
+        min_score: of the same times the root of `min_structured`'s share.
+        min_score_turned: of the same where turn and scale were free as well, which leaves more to chance.
         min_overlap: share of the patch that both show, 0.2 to 1; half a patch in both directions leaves 0.25.
         min_structured: share of the patch that both show and that holds structure in both: glass proves nothing.
         turns: whether turns, scales and mirrors are tried where symmetry and shift do not confirm.
     """
 
-    min_correlation: float = 0.35
-    min_score: float = 0.3
+    min_correlation: float = 0.3
+    min_score: float = 0.25
+    min_score_turned: float = 0.35
     min_overlap: float = LEAST_OVERLAP
-    min_structured: float = 0.05
+    min_structured: float = 0.04
     turns: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("min_correlation", "min_score", "min_structured"):
+        for name in ("min_correlation", "min_score", "min_score_turned", "min_structured"):
             value = getattr(self, name)
             if not 0 < value <= 1:
                 raise ConfigError(f"{name} is {value!r}; give a number above 0, at most 1")
         if not LEAST_OVERLAP <= self.min_overlap <= 1:
             raise ConfigError(f"min_overlap is {self.min_overlap!r}; give a share from {LEAST_OVERLAP} to 1")
 
-    def met_by(self, correlation: float, overlap: float, structured: float) -> bool:
-        """Whether a registration with these numbers makes a copy."""
+    def met_by(self, correlation: float, overlap: float, structured: float, *, turned: bool = False) -> bool:
+        """Whether a registration with these numbers makes a copy; ``turned`` if turn and scale were free."""
         return (
             correlation >= self.min_correlation
-            and correlation * overlap**0.5 >= self.min_score
+            and correlation * structured**0.5 >= (self.min_score_turned if turned else self.min_score)
             and overlap >= self.min_overlap
             and structured >= self.min_structured
         )
@@ -151,6 +153,6 @@ def confirm(
         correlation=placed.correlation,
         overlap=placed.overlap,
         structured=placed.structured,
-        is_copy=criteria.met_by(placed.correlation, placed.overlap, placed.structured),
+        is_copy=criteria.met_by(placed.correlation, placed.overlap, placed.structured, turned=True),
         method="features",
     )

@@ -35,7 +35,7 @@ _TASK_PAIRS = 128
 _BLOCK_ROWS = 64
 
 #: Refused pairs that are tried with turns and scales; if this share of them are copies, all are tried.
-_TURN_SAMPLE, _TURN_SHARE = 400, 0.01
+_TURN_SAMPLE, _TURN_SHARE = 150, 0.02
 
 Turns = Literal["auto", "always", "never"]
 
