@@ -39,8 +39,27 @@ def symmetries(patch: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.stack([np.rot90(image, quarters) for image in (patch, patch[::-1]) for quarters in range(4)])
 
 
+def real_patches(shared: Path) -> tuple[NDArray[np.uint8], NDArray[np.str_]]:
+    """Seventy colorectal patches and the tissue of each."""
+    paths = sorted((shared / "patches" / "colorectal").glob("*.jpg"))
+    images = [np.asarray(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB), np.uint8) for path in paths]
+    return np.stack(images), np.array([path.name[:3] for path in paths])
+
+
+def share_found(descriptor: Descriptor, patches: NDArray[np.uint8]) -> float:
+    """How many patches turned by 20 degrees are nearest to themselves turned back by 11 and smaller."""
+    side = patches.shape[1]
+    edge, copies = side * 3 // 16, []
+    for degrees, zoom in ((20, 1.1), (-11, 0.9)):
+        motion = cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), degrees, zoom)
+        turned = [cv2.warpAffine(patch, motion, (side, side), flags=cv2.INTER_CUBIC) for patch in patches]
+        copies.append(descriptor(np.stack(turned).astype(np.uint8)[:, edge:-edge, edge:-edge]))
+    return float(((copies[0] @ copies[1].T).argmax(axis=1) == np.arange(len(patches))).mean())
+
+
 class DescriptorContract:
     descriptor: Descriptor
+    real_copies_found: float
 
     def test_it_says_what_it_is_and_is_frozen(self) -> None:
         assert dataclasses.is_dataclass(self.descriptor)
@@ -85,17 +104,14 @@ class DescriptorContract:
     def test_symmetries_of_the_square_are_one_patch(self, patches: NDArray[np.uint8], side: int) -> None:
         patch = cv2.resize(patches[0], (side, side), interpolation=cv2.INTER_CUBIC)
         vectors = self.descriptor(symmetries(np.asarray(patch, np.uint8)))
-        least = 0.999 if side % 32 == 0 or side > 200 else 0.9  # odd rows are left out when small images are halved
-        assert (vectors @ vectors[0] > least).all(), vectors @ vectors[0]
+        assert (vectors @ vectors[0] > 0.999).all(), vectors @ vectors[0]
 
-    def test_a_turned_and_zoomed_copy_is_nearer_than_any_other_patch(self, patches: NDArray[np.uint8]) -> None:
-        copies = []
-        for degrees, zoom in ((20, 1.1), (-11, 0.9)):
-            motion = cv2.getRotationMatrix2D((127.5, 127.5), degrees, zoom)
-            inner = [cv2.warpAffine(patch, motion, (256, 256), flags=cv2.INTER_CUBIC) for patch in patches]
-            copies.append(self.descriptor(np.stack([np.asarray(copy, np.uint8)[48:-48, 48:-48] for copy in inner])))
-        similar = copies[0] @ copies[1].T
-        assert (similar.argmax(axis=1) == np.arange(len(patches))).mean() >= 0.75
+    def test_a_turned_and_zoomed_copy_is_nearer_than_another_patch(self, patches: NDArray[np.uint8]) -> None:
+        # Synthetic patches are more alike than any real ones, and few: chance is 1 in 12.
+        assert share_found(self.descriptor, patches) >= 0.5
+
+    def test_a_turned_and_zoomed_copy_is_nearer_than_another_real_patch(self, shared: Path) -> None:
+        assert share_found(self.descriptor, real_patches(shared)[0]) >= self.real_copies_found
 
     @pytest.mark.parametrize("name", DEGENERATE)
     @pytest.mark.parametrize("side", [32, 64, 1024])
@@ -113,13 +129,11 @@ class DescriptorContract:
             self.descriptor(patches.astype(np.float32))  # type: ignore[arg-type]
 
     def test_real_patches_spread(self, shared: Path) -> None:
-        paths = sorted((shared / "patches" / "colorectal").glob("*.jpg"))
-        images = np.stack([np.asarray(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)) for path in paths])
-        vectors = self.descriptor(images.astype(np.uint8))
+        images, kinds = real_patches(shared)
+        vectors = self.descriptor(images)
         similar = (vectors @ vectors.T)[np.triu_indices(len(vectors), k=1)]
         assert abs(similar.mean()) < 0.3
         assert similar.std() > 0.2
-        kinds = np.array([path.name[:3] for path in paths])
         beside = vectors @ vectors.T - 2 * np.eye(len(vectors))
         assert (kinds[beside.argmax(axis=1)] == kinds).mean() > 0.7  # chance is 0.13
 

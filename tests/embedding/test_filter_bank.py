@@ -14,11 +14,12 @@ from wsicurate.embedding.filter_bank import (
 from wsicurate.pixels.stain import optical_density
 
 #: The first numbers of the golden patch's vector. If they change, so must the version.
-GOLDEN = [-0.0256, -0.1571, -0.0604, 0.0166, -0.0391, -0.0060, 0.0248, -0.0823, 0.1116, 0.2030, 0.0592, -0.0102]
+GOLDEN = [0.1530, 0.0642, -0.0543, -0.0047, -0.0134, 0.0132, 0.0184, -0.1216, 0.1829, -0.1037, -0.2584, -0.0393]
 
 
 class TestFilterBank(DescriptorContract):
     descriptor = FilterBank()
+    real_copies_found = 0.9
 
     def test_golden_values_of_this_version(self, patches: NDArray[np.uint8]) -> None:
         assert digest(patches[0]) == "f21def1804e4af6c", "the synthetic patch changed, not the descriptor"

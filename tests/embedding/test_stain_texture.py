@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.embedding.descriptor_contract import DescriptorContract, digest, symmetries
+from tests.embedding.descriptor_contract import DescriptorContract, digest, real_patches, symmetries
 from wsicurate.embedding.stain_texture import CHANNELS, StainTexture, _channels, stain_texture_features
 from wsicurate.pixels.stain import optical_density, separation_matrix
 
 #: The first numbers of the golden patch's vector. If they change, so must the version.
-GOLDEN = [-0.0325, -0.0337, -0.0730, -0.1292, 0.0766, 0.2211, 0.0873, -0.0790, 0.0889, 0.0335, 0.1247, 0.1074]
+GOLDEN = [0.0376, -0.0196, -0.0045, -0.0324, 0.0910, -0.0186, 0.0670, -0.1149, 0.0342, -0.0048, 0.1212, -0.0531]
 
 
 class TestStainTexture(DescriptorContract):
     descriptor = StainTexture()
+    real_copies_found = 0.97
 
     def test_golden_values_of_this_version(self, patches: NDArray[np.uint8]) -> None:
         assert digest(patches[0]) == "f21def1804e4af6c", "the synthetic patch changed, not the descriptor"
@@ -25,13 +28,14 @@ class TestStainTexture(DescriptorContract):
             vectors = self.descriptor(symmetries(patch))
             assert all(np.array_equal(vector, vectors[0]) for vector in vectors)
 
-    def test_small_changes_of_stain_and_recompression_stay_near(self, patches: NDArray[np.uint8]) -> None:
+    def test_small_changes_of_stain_and_recompression_stay_nearest(self, shared: Path) -> None:
+        patches, _ = real_patches(shared)
         before = self.descriptor(patches)
         data = [cv2.imencode(".jpg", patch, [cv2.IMWRITE_JPEG_QUALITY, 70])[1] for patch in patches]
         again = np.stack([np.asarray(cv2.imdecode(one, cv2.IMREAD_COLOR), np.uint8) for one in data])
         gamma = (255 * (patches / 255.0) ** 1.05 + 0.5).astype(np.uint8)
         for changed in (again, gamma):
-            assert ((self.descriptor(changed) @ before.T).argmax(axis=1) == np.arange(len(patches))).all()
+            assert ((self.descriptor(changed) @ before.T).argmax(axis=1) == np.arange(len(patches))).mean() > 0.98
 
 
 def test_channels_are_the_stains_by_the_formula(patches: NDArray[np.uint8]) -> None:
