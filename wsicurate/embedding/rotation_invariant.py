@@ -93,13 +93,15 @@ def uniform_patterns(channel: NDArray[np.uint8], threshold: int = 0) -> NDArray[
         float64, (10,): uniform patterns with 0 to 8 neighbours, then all others; they sum to 1.
     """
     height, width = channel.shape
-    centre = channel[1:-1, 1:-1]
+    centre = np.ascontiguousarray(channel[1:-1, 1:-1])
     if threshold:
         centre = np.minimum(centre, np.uint8(255 - threshold)) + np.uint8(threshold)
     codes = np.zeros(centre.shape, dtype=np.uint8)
-    for bit, (down, right) in enumerate(RING):
-        higher = channel[1 + down : height - 1 + down, 1 + right : width - 1 + right] >= centre
-        codes |= higher.view(np.uint8) << np.uint8(bit)
+    higher = np.empty(centre.shape, dtype=np.bool_)
+    for down, right in RING:  # in place throughout: half the time of the obvious expression
+        np.greater_equal(channel[1 + down : height - 1 + down, 1 + right : width - 1 + right], centre, out=higher)
+        np.add(codes, codes, out=codes)
+        np.bitwise_or(codes, higher.view(np.uint8), out=codes)
     uniform = cv2.LUT(codes, UNIFORM_CODES)
     counts = cv2.calcHist([uniform], [0], None, [10], [0, 10]).ravel().astype(np.float64)
     return np.asarray(counts / codes.size, dtype=np.float64)
