@@ -42,18 +42,42 @@ def open_slide(path: str | Path, *, plain_images: bool = True) -> Slide:
     if path.suffix.lower() in IMAGE_SUFFIXES and plain_images:
         return ImageSlide(path)
     if _begins_as_tiff(path):
-        from wsicurate.slides.tiff import NotForUsError, TiffSlide
-
-        try:
-            return TiffSlide(path)
-        except NotForUsError:
-            pass
+        direct = _open_directly(path)
+        if direct is not None:
+            return direct
     try:
         return OpenSlideSlide(path)
     except UnreadableSlideError:
         if plain_images and path.suffix.lower() in FLAT_TIFF_SUFFIXES:
             return ImageSlide(path)
         raise
+
+
+def _open_directly(path: Path) -> Slide | None:
+    """The direct reader, or None where it is not sure to see what OpenSlide sees in the file."""
+    from wsicurate.slides.openslide import OpenSlideSlide
+    from wsicurate.slides.tiff import NotForUsError, TiffSlide
+
+    try:
+        slide = TiffSlide(path)
+    except NotForUsError:
+        return None
+    try:
+        reference = OpenSlideSlide(path)
+    except UnreadableSlideError:
+        if slide.is_beyond_openslide:
+            return slide
+        slide.close()
+        raise
+    with reference:
+        agrees = slide.levels == reference.levels and all(
+            getattr(slide.metadata, fact) == getattr(reference.metadata, fact)
+            for fact in ("mpp", "objective_power", "vendor")
+        )
+    if agrees:
+        return slide
+    slide.close()
+    return None
 
 
 def _begins_as_tiff(path: Path) -> bool:

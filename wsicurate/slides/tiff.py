@@ -29,7 +29,14 @@ from wsicurate.slides import tiff_directory as tags
 from wsicurate.slides.base import Level, ReadCounts, Slide, SlideBase, SlideMetadata
 from wsicurate.slides.byte_source import ByteSource, FileSource
 from wsicurate.slides.tiff_directory import Directory, TiffError, read_directories
-from wsicurate.slides.tile_codecs import MAX_TILE_PX, BrokenTileError, TileDecoder, UnsureError, tile_decoder
+from wsicurate.slides.tile_codecs import (
+    BEYOND_OPENSLIDE,
+    MAX_TILE_PX,
+    BrokenTileError,
+    TileDecoder,
+    UnsureError,
+    tile_decoder,
+)
 
 #: Decoded tiles that one open slide keeps, bytes. A row of 34 tiles of 512 px and its neighbours fit.
 TILE_CACHE_BYTES = 64 * 1024 * 1024
@@ -87,7 +94,7 @@ class _Piece:
 
 
 class TiffSlide(SlideBase):
-    """A tiled TIFF: an Aperio SVS or a generic pyramid.
+    """A tiled TIFF: an Aperio SVS or a generic pyramid. `open_slide` takes it where OpenSlide finds the same levels.
 
     Tiles of which a rectangle needs only a part are kept, decoded, for the next rectangle; tiles that are wanted whole
     are decoded straight to their place.
@@ -95,6 +102,9 @@ class TiffSlide(SlideBase):
     Args:
         path: the file.
         source: its bytes, if they come from elsewhere.
+
+    Attributes:
+        is_beyond_openslide: whether its tiles are compressed in a way that OpenSlide cannot decode.
 
     Raises:
         NotForUsError: if another reader should take it.
@@ -119,6 +129,8 @@ class TiffSlide(SlideBase):
             pyramid = _pyramid(directories, vendor)
             self._pages = [_page(directory, vendor, number) for number, directory in enumerate(pyramid)]
             self.metadata = _metadata(pyramid[0], vendor)
+            schemes = {directory.integer(tags.COMPRESSION, 1) for directory in pyramid}
+            self.is_beyond_openslide = bool(schemes & BEYOND_OPENSLIDE)
         except TiffError as error:
             self._source.close()
             raise UnreadableSlideError(f"{self.name} cannot be opened as a slide: {error}") from error

@@ -6,8 +6,11 @@ OpenSlide would is `UnsureError`, and somebody else's to read.
 
 from __future__ import annotations
 
+import logging
+import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,6 +24,9 @@ from wsicurate.slides.dicom import ycbcr_to_rgb
 # TIFF compression schemes by number.
 NONE, LZW, JPEG, DEFLATE, OLD_DEFLATE = 1, 5, 7, 8, 32946
 JPEG2000_YCBCR, JPEG2000_RGB, WEBP, JPEG_XL = 33003, 33005, 50001, 50002
+
+#: Schemes that OpenSlide 4 does not decode.
+BEYOND_OPENSLIDE = frozenset({WEBP, JPEG_XL})
 
 # Photometric interpretations by number.
 RGB, YCBCR = 2, 6
@@ -236,12 +242,49 @@ def decode_jpeg2000(data: bytes, out: NDArray[np.uint8], *, is_ycbcr: bool) -> N
         raise UnsureError("JPEG 2000 of tiny parts, or not of three components")
     if data[42:51] != b"\x07\x01\x01" * 3:
         raise UnsureError("JPEG 2000 of components that differ in size or depth")
-    try:
-        pixels = imagecodecs.jpeg2k_decode(data, numthreads=1, out=out)
-    except (ValueError, RuntimeError) as error:
-        raise BrokenTileError(f"it does not decode as JPEG 2000: {error}") from error
+    with _listening() as said:
+        try:
+            pixels = imagecodecs.jpeg2k_decode(data, numthreads=1, out=out, verbose=_SAY_WARNINGS)
+        except (ValueError, RuntimeError) as error:
+            raise BrokenTileError(f"it does not decode as JPEG 2000: {'; '.join(said) or error}") from error
+    if said:
+        raise BrokenTileError(f"it does not decode as JPEG 2000 without a warning: {'; '.join(said)}")
     if is_ycbcr:
         out[:] = ycbcr_to_rgb(pixels, _OPENSLIDE_GREEN)
+
+
+class _Listener(logging.Filter):
+    """Keeps what imagecodecs logs while this thread listens: OpenJPEG's warnings come out nowhere else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thread = threading.local()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Note a message instead of printing it."""
+        said: list[str] | None = getattr(self.thread, "said", None)
+        if said is None:
+            return True
+        if len(said) < 3:
+            said.append(record.getMessage()[:200])
+        return False
+
+
+_listener = _Listener()
+logging.getLogger("imagecodecs").addFilter(_listener)
+
+#: imagecodecs' ``verbose``: errors and warnings are logged, progress is not.
+_SAY_WARNINGS = 2
+
+
+@contextmanager
+def _listening() -> Iterator[list[str]]:
+    said: list[str] = []
+    _listener.thread.said = said
+    try:
+        yield said
+    finally:
+        _listener.thread.said = None
 
 
 def _decode_lossless(
