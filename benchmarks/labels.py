@@ -3,8 +3,8 @@
     python benchmarks/labels.py [--data ../shared/data] [--budget 0.1] [--choose stain-texture --judge filter-bank]
                                 [--selector module:function] [--geometry]
 
-Long-tailed pools from three public sets of labelled H&E fields. Three classes make up 80, 15 and 5% of a pool: which is
-the common one and which the rare one takes all six orders, five draws each, so that no order is picked by what it shows:
+Long-tailed pools from three public sets of labelled H&E fields. Three classes make up 80, 15 and 5% of a pool; which is
+the common and which the rare one takes all six orders, five draws each, so that none is picked for what it shows:
 
 - tumour: `oral/OSCC`, osteosarcoma `Viable`, colorectal `TUM`;
 - normal: `oral/Normal`, osteosarcoma `Non-Tumor`, colorectal `NORM` and `MUS`;
@@ -197,9 +197,7 @@ BASELINES = ("random over slides", "stratified by patient", "random")
 
 def draw_all(fields: Fields, choose: str, selector: Selector, budget: float) -> Selections:
     """From every pool: what the selector draws (``subset``), and the baselines."""
-    who = {"subset": selector} | {
-        name: baseline(name) for name in ("random over slides", "stratified by patient", "random")
-    }
+    who = {"subset": selector} | {name: baseline(name) for name in BASELINES}
     selections: Selections = {name: [] for name in who}
     for draw in DRAWS:
         rows = np.flatnonzero(draw_pool(fields.labels, draw))
