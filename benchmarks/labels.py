@@ -1,10 +1,10 @@
 """Does a curated subset hold more of rare kinds than chance, and do probes learn more from it? On real labels.
 
     python benchmarks/labels.py [--data ../shared/data] [--budget 0.1] [--choose stain-texture --judge filter-bank]
-                                [--selector module:function] [--geometry]
+                                [--selector module:function] [--thin slides] [--geometry]
 
-Long-tailed pools from three public sets of labelled H&E fields. Three classes make up 80, 15 and 5% of a pool: which is
-the common one and which the rare one takes all six orders, five draws each, so that no order is picked by what it shows:
+Long-tailed pools from three public sets of labelled H&E fields. Three classes make up 80, 15 and 5% of a pool; which is
+the common and which the rare one takes all six orders, five draws each, so that none is picked for what it shows:
 
 - tumour: `oral/OSCC`, osteosarcoma `Viable`, colorectal `TUM`;
 - normal: `oral/Normal`, osteosarcoma `Non-Tumor`, colorectal `NORM` and `MUS`;
@@ -14,6 +14,10 @@ the common one and which the rare one takes all six orders, five draws each, so 
 Osteosarcoma fields (1,024 px) are cut into sixteen patches of 256 px. Byte-identical oral fields (12 pairs lie across
 the two classes) are left out. A slide is an osteosarcoma block (`Case-3-A15`), a colorectal class, or 25 consecutive
 numbers of an oral class and magnification: nobody says which slides the last two sets come from.
+
+Nearly all these slides are of one class. So a class is made rare by leaving out slides of it whole (`--thin slides`).
+With `--thin patches`, patches are left out of all of them: the slides of a rare class are small then, "the same number
+from every slide" takes nearly all they have, and as good as knows the labels.
 
 Recall is counted in the pool. Probes learn from selected patches and are tested on groups that they did not see: all
 labelled patches of these, of the pool or not. Groups are cases (osteosarcoma cases, else slides), then sources (the
@@ -84,6 +88,7 @@ class Fields:
     vectors: dict[str, NDArray[np.float32]]
     labels: NDArray[np.int32]
     groups: Groups
+    thin: str
 
 
 # --- the data -----------------------------------------------------------------------------------------------------
@@ -122,7 +127,7 @@ def read_fields(patches: Path) -> list[Field]:
     return fields
 
 
-def describe(fields: list[Field], names: tuple[str, str]) -> Fields:
+def describe(fields: list[Field], names: tuple[str, str], thin: str) -> Fields:
     from wsicurate.embedding.filter_bank import FilterBank
     from wsicurate.embedding.stain_texture import StainTexture
 
@@ -143,18 +148,24 @@ def describe(fields: list[Field], names: tuple[str, str]) -> Fields:
             "patient": codes([f.case for f in fields]),
             "slide": codes([f.slide for f in fields]),
         },
+        thin=thin,
     )
 
 
-def draw_pool(labels: NDArray[np.int32], draw: int) -> NDArray[np.bool_]:
-    """As many of each class as its share allows, at random, and everything without a label."""
+def draw_pool(fields: Fields, draw: int) -> NDArray[np.bool_]:
+    """As many of each class as its share allows, and everything without a label."""
     order = ORDERS[draw % len(ORDERS)]
+    labels, slides = fields.labels, fields.groups["slide"]
     share = {code: SHARES[place] for place, code in enumerate(order)}
     whole = min(int((labels == code).sum() / share[code]) for code in order)
     pool = labels < 0
     rng = np.random.default_rng([draw, 0x7A11])
     for code in range(len(CLASSES)):
-        pool[rng.choice(np.flatnonzero(labels == code), round(whole * share[code]), replace=False)] = True
+        mixed = rng.permutation(np.flatnonzero(labels == code))
+        if fields.thin == "slides":
+            place = rng.permutation(int(slides.max()) + 1)
+            mixed = mixed[np.argsort(place[slides[mixed]], kind="stable")]
+        pool[mixed[: round(whole * share[code])]] = True
     return pool
 
 
@@ -197,12 +208,10 @@ BASELINES = ("random over slides", "stratified by patient", "random")
 
 def draw_all(fields: Fields, choose: str, selector: Selector, budget: float) -> Selections:
     """From every pool: what the selector draws (``subset``), and the baselines."""
-    who = {"subset": selector} | {
-        name: baseline(name) for name in ("random over slides", "stratified by patient", "random")
-    }
+    who = {"subset": selector} | {name: baseline(name) for name in BASELINES}
     selections: Selections = {name: [] for name in who}
     for draw in DRAWS:
-        rows = np.flatnonzero(draw_pool(fields.labels, draw))
+        rows = np.flatnonzero(draw_pool(fields, draw))
         groups = {
             name: np.unique(codes[rows], return_inverse=True)[1].astype(np.int32)
             for name, codes in fields.groups.items()
@@ -224,12 +233,12 @@ def measurer(fields: Fields, judge: str, held_out: str, *, geometry: bool) -> Me
     def of_pool(draw: int) -> tuple[NDArray[np.bool_], NDArray[np.int32], float]:
         from wsicurate.curation import kmeans
 
-        pool = draw_pool(fields.labels, draw)
+        pool = draw_pool(fields, draw)
         centroids = kmeans.spherical_kmeans(seen[pool], 50, seed=draw).centroids
         return pool, kmeans.assign(seen, centroids).cluster, typical_distance(seen, pool, seed=draw)
 
     def measure_of(selected: NDArray[np.bool_], draw: int) -> list[Measured]:
-        pool = draw_pool(fields.labels, draw)
+        pool = draw_pool(fields, draw)
         recall = label_measures(seen, selected, fields.labels, nobody, pool=pool, seed=draw)
         probes = label_measures(seen, selected, fields.labels, held, seed=draw)
         parts: list[Measured] = [Part(recall, probes=False), Part(probes, probes=True)]
@@ -276,7 +285,7 @@ def show_orders(fields: Fields, selections: Selections) -> None:
         for chosen in selections.values():
             recalls = []
             for draw in DRAWS[place :: len(ORDERS)]:
-                pool = draw_pool(fields.labels, draw)
+                pool = draw_pool(fields, draw)
                 recalls.append([chosen[draw][pool & (fields.labels == code)].mean() for code in order])
             cells.append(f"{np.mean(recalls):.3f} / {np.mean(recalls, axis=0)[-1]:.3f}")
         print(f"{', '.join(CLASSES[code] for code in order):30s}" + "".join(f"{cell:>24s}" for cell in cells))
@@ -302,11 +311,12 @@ def main() -> None:
     parser.add_argument("--choose", default="stain-texture")
     parser.add_argument("--judge", default="filter-bank")
     parser.add_argument("--selector")
+    parser.add_argument("--thin", choices=("slides", "patches"), default="slides")
     parser.add_argument("--geometry", action="store_true", help="the diagnostics as well")
     options = parser.parse_args()
     require_other_judge(options.choose, options.judge)
     began = time.perf_counter()
-    fields = describe(read_fields(options.data / "patches"), (options.choose, options.judge))
+    fields = describe(read_fields(options.data / "patches"), (options.choose, options.judge), options.thin)
     print(f"{len(fields.labels)} patches described in {time.perf_counter() - began:.0f} s")
     selections = draw_all(fields, options.choose, selector_of(options.selector), options.budget)
     show_orders(fields, selections)

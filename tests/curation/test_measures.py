@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from wsicurate.curation import measures
 from wsicurate.curation.measures import CATALOGUE, LabelMeasures, label_codes, label_measures, measure
+from wsicurate.curation.redundancy import thin
 from wsicurate.errors import CurationError, VectorError
 
 N = 1200
@@ -177,3 +179,16 @@ def test_labels_become_codes() -> None:
     assert codes.tolist() == [0, 1, 1, -1, -1] and names == ("stroma", "tumour")
     with pytest.raises(CurationError, match="1 of 2 labels are of patches or slides that are not in this store: z"):
         label_codes({"a": "x", "z": "y"}, ["a", "b"])
+
+
+def test_the_number_of_threads_leaves_no_trace(rng: np.random.Generator) -> None:
+    slide = np.repeat(np.arange(20), 300)
+    vectors = (rng.normal(size=(30, 64))[slide] + 2 * rng.normal(size=(6000, 64))).astype(np.float16)
+    selected, found = rng.random(6000) < 0.3, []
+    for threads in (1, 2):
+        with threadpool_limits(limits=threads):
+            proof = measure(vectors, selected, judge_clusters=slide % 7, slide=slide, site=slide % 4)
+            labels = label_measures(vectors, selected, slide % 3, slide)
+            found.append((proof.to_dict(), labels.to_dict(), thin(vectors, slide % 2, epsilon=0.4).tolist()))
+    assert found[0] == found[1]
+    assert max(found[0][2]) > 0

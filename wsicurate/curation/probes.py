@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from wsicurate.curation.balance import Codes
 from wsicurate.curation.blocks import Vectors, unit_rows
+from wsicurate.curation.one_thread import one_blas_thread
 from wsicurate.curation.search import nearest_rows
 
 NEIGHBOURS = 20
@@ -86,7 +87,8 @@ def ridge_predict(train: NDArray[np.float32], codes: NDArray[np.int64], test: ND
         return np.full(len(test), codes[0], dtype=np.int64)
     a, b = _standardised(train, test)
     model = RidgeClassifier(alpha=RIDGE_PER_ROW * len(train), class_weight="balanced", solver="cholesky")
-    return np.asarray(model.fit(a, codes).predict(b), dtype=np.int64)
+    with one_blas_thread():
+        return np.asarray(model.fit(a, codes).predict(b), dtype=np.int64)
 
 
 def logistic_predict(
@@ -99,10 +101,10 @@ def logistic_predict(
     if len(np.unique(codes)) < 2:
         return np.full(len(test), codes[0], dtype=np.int64)
     a, b = _standardised(train, test)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), one_blas_thread():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 500 steps are the protocol, converged or not
         model = LogisticRegression(C=LOGISTIC_C, max_iter=500).fit(a, codes)
-    return np.asarray(model.predict(b), dtype=np.int64)
+        return np.asarray(model.predict(b), dtype=np.int64)
 
 
 def tell_on_held_out_groups(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wsicurate.curation.balance import Codes
 from wsicurate.curation.blocks import Vectors, unit_rows
+from wsicurate.curation.one_thread import one_blas_thread
 from wsicurate.errors import CurationError
 
 #: Rows of a cluster compared at once with all earlier ones. A constant: scores change with the size of a block.
@@ -48,10 +49,11 @@ def thin(
         VectorError: if a vector is zero or not finite.
     """
     redundant_of = np.full(len(vectors), -1, dtype=np.int64)
-    for rows in _members(vectors, clusters, [epsilon], order_key, eligible):
-        kept_by = _greedy(_ordered_unit_rows(vectors, rows), [epsilon])[0]
-        gone = np.flatnonzero(kept_by >= 0)
-        redundant_of[rows[gone]] = rows[kept_by[gone]]
+    with one_blas_thread():
+        for rows in _members(vectors, clusters, [epsilon], order_key, eligible):
+            kept_by = _greedy(_ordered_unit_rows(vectors, rows), [epsilon])[0]
+            gone = np.flatnonzero(kept_by >= 0)
+            redundant_of[rows[gone]] = rows[kept_by[gone]]
     return redundant_of
 
 
@@ -83,8 +85,9 @@ def thinning_curve(
     if not considered:
         raise CurationError("no patch is eligible for thinning")
     gone = np.zeros(len(epsilons), dtype=np.int64)
-    for rows in _members(vectors, clusters, epsilons, order_key, eligible):
-        gone += [int((kept_by >= 0).sum()) for kept_by in _greedy(_ordered_unit_rows(vectors, rows), epsilons)]
+    with one_blas_thread():
+        for rows in _members(vectors, clusters, epsilons, order_key, eligible):
+            gone += [int((kept_by >= 0).sum()) for kept_by in _greedy(_ordered_unit_rows(vectors, rows), epsilons)]
     return 1 - gone / considered
 
 

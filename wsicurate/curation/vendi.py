@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.curation.blocks import BLOCK_ROWS, Vectors, unit_rows
+from wsicurate.curation.one_thread import one_blas_thread
 
 
 def vendi_score(vectors: Vectors, rows: NDArray[np.int64]) -> float:
@@ -29,10 +30,11 @@ def vendi_score(vectors: Vectors, rows: NDArray[np.int64]) -> float:
     """
     width = vectors.shape[1]
     gram = np.zeros((width, width), dtype=np.float64)
-    for start in range(0, len(rows), BLOCK_ROWS):
-        block = unit_rows(vectors, rows[start : start + BLOCK_ROWS])
-        gram += block.T @ block
-    values = np.linalg.eigvalsh(gram / len(rows))
+    with one_blas_thread():
+        for start in range(0, len(rows), BLOCK_ROWS):
+            block = unit_rows(vectors, rows[start : start + BLOCK_ROWS])
+            gram += block.T @ block
+        values = np.linalg.eigvalsh(gram / len(rows))
     values = values[values > 1e-12]
     values /= values.sum()
     return float(np.exp(-(values * np.log(values)).sum()))
