@@ -388,7 +388,7 @@ def _show_proof(console: Console, proof: Mapping[str, Any]) -> None:
         "better if",
         "subset",
         *names,
-        title=f"Proof, judged by {proof['judge']}: means of {len(proof['seeds'])} seeds, pool of {proof['pool']:,} patches",
+        title=f"Proof, judged by {proof['judge']}: means of {len(proof['seeds'])} seeds, {proof['pool']:,} patches",
         title_justify="left",
     )
     missing: dict[str, list[str]] = defaultdict(list)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from wsicurate.pixels.stain import from_stains
+
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
@@ -45,9 +47,6 @@ def write_small(folder: Path, *, pooling: str = "class", seed: int = 0) -> Path:
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     return write_small(tmp_path / "encoder")
-
-
-from wsicurate.pixels.stain import from_stains
 
 
 def tissue(seed: int, side: int = 256) -> NDArray[np.uint8]:

@@ -33,8 +33,8 @@ def apportion(total: int, weights: ArrayLike, floor: ArrayLike, ceiling: ArrayLi
     weight = np.asarray(weights, dtype=np.float64)
     if not weight.any():
         weight = np.ones(len(most))
-    # The smallest positive weight keeps a share of every part that may still need one.
-    weight = np.maximum(weight, weight[weight > 0].min() * 1e-6)
+    # A part without weight keeps a share that it may still need; 1e-15 of the largest is as good as none.
+    weight = np.maximum(weight / weight.max(), 1e-15)
 
     def shares(scale: float) -> NDArray[np.int64]:
         whole: NDArray[np.int64] = np.floor(np.minimum(scale * weight, most.max() + 1.0)).astype(np.int64)

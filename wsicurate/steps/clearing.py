@@ -26,7 +26,7 @@ def clear_quality(inputs: Inputs, ledger: Ledger, notes: list[str]) -> dict[str,
     """Decide about the patches whose scores are beyond a threshold; the first threshold that fails is the reason.
 
     A score that a slide does not have (patches that were imported without) decides nothing. A rule that takes most of a
-    slide is more often wrong about the slide (a stain, a scanner) than right: it is noted, with the slide and the option.
+    slide is more often wrong about the slide (a stain, a scanner) than right: it is noted, with slide and option.
 
     Args:
         inputs: of the curation.

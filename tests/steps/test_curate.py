@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import wsicurate.steps.curate as curate_module
+from tests.conftest import tree
+from wsicurate.config import CurateConfig, EmbedConfig, TileConfig
+from wsicurate.errors import ConfigError, CurationError, EmbeddingMissingError, LeaseLostError, ManifestError
+from wsicurate.steps.check import check
+from wsicurate.steps.curate import CurateReport, curate
+from wsicurate.steps.demo import write_truth_labels
+from wsicurate.steps.embed import embed
+from wsicurate.steps.opening import open_store
+from wsicurate.steps.tile import tile
+from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.layout import curation_work_path
+from wsicurate.store.leases import Leases
+
+ENCODERS = ("stain-texture", "filter-bank")
+
+#: Everything that is slow left out: tests ask for what they are about.
+PLAIN: dict[str, Any] = {"encoder": "stain-texture", "judge": "filter-bank", "copies": "none", "proof_seeds": 2}
+
+
+@pytest.fixture(scope="module")
+def embedded(small_slides: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("curate") / "a.zarr"
+    tile(small_slides, store, TileConfig(workers=2))
+    for encoder in ENCODERS:
+        embed(store, EmbedConfig(encoder=encoder, workers=1))
+    return store
+
+
+@pytest.fixture
+def store(embedded: Path, tmp_path: Path) -> Path:
+    shutil.copytree(embedded, tmp_path / "a.zarr")
+    return tmp_path / "a.zarr"
+
+
+def run(store: Path, **settings: Any) -> CurateReport:
+    return curate(store, CurateConfig(**{**PLAIN, **settings}))
+
+
+def manifest(store: Path, name: str = "default") -> pd.DataFrame:
+    return open_store(store).curation(name).manifest().to_pandas()
+
+
+def test_every_patch_has_a_decision_and_the_budget_is_met(store: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    write_truth_labels(open_store(store), labels)
+    report = run(store, copies="confirmed", copy_threshold=0.9, labels=labels)
+    table = manifest(store)
+    assert len(table) == len(open_store(store))
+    assert table["decision"].astype(str).value_counts().to_dict() == report.counts
+    assert (table["selected"] == (table["decision"] == "selected")).all()
+    left = report.counts["selected"] + report.counts["not_drawn"] + report.counts.get("over_cap", 0)
+    assert report.selected == round(0.25 * left) == report.run["budget"]
+    low = table["decision"] == "low_quality"
+    assert (table.loc[low, "reason"] != "").all()
+    assert not (low & (table["tissue"] >= 0.5) & (table["focus"] >= 3) & (table["pen"] <= 0.1)).any()
+    columns = list(table.columns)
+    assert columns[:9] == ["slide_id", "mpp", "row", "x", "y", "patient", "site", "kind", "label"]
+    assert columns[-5:] == ["copy_of_slide", "copy_of_row", "decision", "reason", "selected"]
+    assert "cluster_1" in columns
+    proof = report.run["proof"]
+    assert proof["judge"] == "filter-bank" and proof["labels"] and proof["summary"]
+    measures = {comparison["measure"] for comparison in proof["comparisons"]}
+    assert {"radius_90", "vendi", "class_balanced_recall"} <= measures
+    assert {comparison["baseline"] for comparison in proof["comparisons"]} == {
+        "random over slides",
+        "stratified by patient",
+        "random",
+    }
+    assert report.run["encoder"]["licence"]
+    assert check(store).problems == []
+
+
+def test_pandas_polars_and_duckdb_open_the_manifest(store: Path) -> None:
+    import duckdb
+    import polars
+
+    report = run(store, proof=False)
+    files = str(report.manifest / "*.parquet")
+    assert polars.read_parquet(files)["selected"].sum() == report.selected
+    found = duckdb.sql(f"select decision, count(*) from '{files}' group by decision").fetchall()
+    assert dict(found) == report.counts
+    assert pd.read_parquet(report.manifest)["selected"].sum() == report.selected
+
+
+def test_the_same_bytes_whatever_the_workers_and_interruptions(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "b.zarr"
+    shutil.copytree(store, other)
+    run(store, copies="confirmed", copy_threshold=0.8, workers=1)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(curate_module, "prove", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(other, copies="confirmed", copy_threshold=0.8, workers=2)
+    assert open_store(other).curations == ()
+    stages = [path.name for path in (other / curation_work_path("default")).iterdir()]
+    assert {name.partition("-")[0] for name in stages if name.endswith(".npz")} == {"copies", "hierarchy"}
+    with monkeypatch.context() as patch:
+        patch.setattr(curate_module, "build_hierarchy", interrupted)  # is not called again
+        run(other, copies="confirmed", copy_threshold=0.8, workers=2)
+    assert tree(other / "curations") == tree(store / "curations")
+    assert not (other / ".wsicurate").exists()
+
+
+def test_done_is_done_and_other_settings_are_named(store: Path) -> None:
+    first = run(store, proof=False)
+    again = run(store, proof=False)
+    assert (first.status, again.status) == ("curated", "unchanged")
+    assert again.counts == first.counts
+    with pytest.raises(ManifestError, match=r"budget is 0.25 there and 0.5 now.*--overwrite"):
+        run(store, proof=False, budget=0.5)
+    assert run(store, proof=False, budget=0.5, overwrite=True).status == "curated"
+    assert run(store, proof=False, name="other").status == "curated"
+    assert open_store(store).curations == ("default", "other")
+
+
+def test_one_run_at_a_time(store: Path) -> None:
+    leases = Leases(LocalBytes(store))
+    leases.acquire(curation_work_path("default"))
+    try:
+        with pytest.raises(LeaseLostError, match="is being made by process"):
+            run(store, proof=False)
+    finally:
+        leases.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"judge": "stain-texture"}, ConfigError, "the encoder that chooses"),
+        ({"budget": 10_000}, CurationError, "--budget is 10,000, but only .* patches are left"),
+        ({"budget": 1e-9}, CurationError, "is no patch"),
+        ({"encoder": "uni"}, EmbeddingMissingError, "3 of 3 slides .* have no embedding by 'uni'"),
+        ({"judge": "uni"}, EmbeddingMissingError, "wsicurate embed .* --encoder uni"),
+        ({"min_tissue": 1.0, "min_focus": 12.0}, CurationError, "no patch is left"),
+        ({"clusters": (5_000, 10)}, CurationError, "5,?000"),
+        ({"name": "../x"}, ConfigError, "cannot name a curation"),
+        ({"keep": "none"}, ManifestError, "has no curation 'none'"),
+        ({"labels": "nothing.csv"}, CurationError, "nothing.csv cannot be read"),
+        ({"exclude_patients": "nothing.txt"}, CurationError, "nothing.txt cannot be read"),
+    ],
+)
+def test_bad_input_is_explained(store: Path, settings: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        run(store, **settings)
+    assert open_store(store).curations == ()
+
+
+def test_listed_patients_are_leakage(store: Path, tmp_path: Path) -> None:
+    slide = next(iter(open_store(store).slides.values()))
+    listed = tmp_path / "listed.txt"
+    listed.write_text(f"# evaluation\n{slide.record.patient}\nTCGA-XX-0000\n")
+    report = run(store, exclude_patients=listed, proof=False)
+    table = manifest(store)
+    mine = table["patient"] == slide.record.patient
+    assert set(table.loc[mine, "decision"]) <= {"leakage", "low_quality"}
+    assert "leakage" not in set(table.loc[~mine, "decision"])
+    assert set(table.loc[table["decision"] == "leakage", "reason"]) == {f"listed: {slide.record.patient}"}
+    assert report.run["listed"]["unmatched"] == ["line 3: TCGA-XX-0000"]
+    listed.write_text("TCGA-XX-0000\n")
+    with pytest.raises(CurationError, match="none of the 1 lines"):
+        run(store, exclude_patients=listed, proof=False, name="nobody")
+
+
+def test_copies_of_an_evaluation_store_are_leakage(store: Path, small_slides: Path, tmp_path: Path) -> None:
+    evaluation, slides = tmp_path / "evaluation.zarr", tmp_path / "slides"
+    slides.mkdir()
+    chosen = sorted(small_slides.glob("*.svs"))[0]
+    shutil.copy(chosen, slides / "renamed.svs")
+    tile(slides, evaluation, TileConfig(workers=1))
+    embed(evaluation, EmbedConfig(encoder="stain-texture", workers=1))
+    run(store, evaluation=[evaluation], copies="confirmed", copy_threshold=0.95, proof=False)
+    table = manifest(store)
+    leaked = table["slide_id"].str.contains(chosen.stem)
+    good = table["decision"] != "low_quality"
+    assert (table.loc[leaked & good, "decision"] == "leakage").mean() > 0.9
+    assert not (table.loc[~leaked, "decision"] == "leakage").any()
+    run(store, evaluation=[evaluation], leakage_threshold=0.99, proof=False, name="similar", budget=2)
+    by_similarity = manifest(store, "similar")
+    assert (by_similarity.loc[leaked & good, "decision"] == "leakage").all()
+
+
+def test_seeds_retrieve_the_pool(store: Path) -> None:
+    for rule, settings in (("sample", {"retrieve_k": 2}), ("cluster", {"retrieve_k": 5, "retrieve_more_than": 0})):
+        report = run(store, seeds=store, retrieve=rule, proof=False, name=rule, budget=3, **settings)
+        assert report.selected == 3
+        retrieved = report.run["retrieval"]["retrieved"]
+        assert report.counts.get("not_retrieved", 0) + retrieved == len(open_store(store)) - report.counts.get(
+            "low_quality", 0
+        )
+
+
+def test_earlier_choices_are_kept(store: Path, tmp_path: Path) -> None:
+    run(store, proof=False, budget=5, name="first")
+    earlier = manifest(store, "first")["selected"]
+    report = run(store, proof=False, budget=12, name="second", keep="first", seed=9)
+    later = manifest(store, "second")
+    assert report.selected == 12
+    assert later.loc[earlier, "selected"].all()
+    assert "5 patches kept from first" in report.run["notes"]
+    first, second = (open_store(store).curation(name).clusters() for name in ("first", "second"))
+    for name, values in first.items():
+        np.testing.assert_array_equal(values, second[name])
+    with pytest.raises(CurationError, match="kept"):
+        run(store, proof=False, budget=3, name="third", keep="first")
+
+
+def test_redundancy_is_thinned_only_when_asked_for(store: Path) -> None:
+    assert "redundant" not in run(store, proof=False).counts
+    report = run(store, proof=False, redundancy=0.5, name="thin", budget=3)
+    assert report.counts["redundant"] > 0
+    shares = list(report.run["redundancy"]["kept_share"].values())
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_dinov2s_rule_says_how_much_it_merges(store: Path) -> None:
+    report = run(store, proof=False, copies="dinov2", budget=1)
+    largest = report.run["copies"]["largest component"]
+    assert largest > 1
+    assert any(f"largest component holds {largest:,} patches" in note for note in report.run["notes"])
+    table = manifest(store)
+    copies = table[table["decision"] == "copy"]
+    assert copies["copy_of_slide"].notna().all()
+    stays = table.set_index(["slide_id", "row"])["decision"]
+    heads = {
+        stays[(slide, int(row))] for slide, row in zip(copies["copy_of_slide"], copies["copy_of_row"], strict=True)
+    }
+    assert not heads & {"copy", "low_quality", "leakage"}
+
+
+@pytest.mark.parametrize("within", ["nearest", "spread", "k-center", "facility-location"])
+def test_other_rules_within_clusters(store: Path, within: str) -> None:
+    assert run(store, within=within, proof=False, budget=7).selected == 7
+
+
+@pytest.mark.parametrize("sampler", ["random-over-slides", "patient-stratified", "random"])
+def test_baselines_can_be_asked_for(store: Path, sampler: str) -> None:
+    report = run(store, sampler=sampler, budget=9)
+    assert report.selected == 9
+    if sampler == "random":  # nothing is better than itself
+        same = [each for each in report.run["proof"]["comparisons"] if each["baseline"] == "random"]
+        assert {each["verdict"] for each in same} == {"not discriminating"}
+
+
+def test_a_rule_that_takes_most_of_a_slide_is_noted(store: Path) -> None:
+    report = run(store, proof=False, min_focus=7.5, budget=1)
+    assert any(
+        note.startswith("--min-focus 7.5 takes more than half of the patches of") for note in report.run["notes"]
+    )
+
+
+def test_without_a_judge_there_is_no_proof_and_the_record_says_so(embedded: Path, tmp_path: Path) -> None:
+    shutil.copytree(embedded, tmp_path / "b.zarr")
+    for folder in (tmp_path / "b.zarr" / "slides").glob("*/embeddings/filter-bank"):
+        shutil.rmtree(folder)
+    report = run(tmp_path / "b.zarr", judge=None)
+    assert "name it by --judge" in report.run["proof"]["reason"]
