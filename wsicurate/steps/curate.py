@@ -223,10 +223,11 @@ class _Curation:
                 for start in range(0, len(rows), 65_536):
                     trained[start : start + 65_536] = vectors[rows[start : start + 65_536]]
             built = build_hierarchy(trained, counts, seed=self.config.seed)
-            return built.to_arrays(), {"notes": []}
+            return built.to_arrays(), {"notes": list(built.notes)}
 
         inputs = {"vectors": self.inputs.vectors, "rows": _digest(rows), "counts": counts, "seed": self.config.seed}
-        arrays, _ = self.stages.run("hierarchy", inputs, compute)
+        arrays, found = self.stages.run("hierarchy", inputs, compute)
+        self.notes += found["notes"]
         self.facts["clusters"] = {"counts": list(counts), "from": None}
         return Hierarchy.from_arrays(arrays)
 
