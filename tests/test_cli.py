@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from wsicurate import __version__
 from wsicurate.cli import app
-from wsicurate.config import TileConfig
+from wsicurate.config import ImportConfig, TileConfig
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -43,6 +44,21 @@ def test_a_run_tells_what_happened(small_slides: Path, tmp_path: Path) -> None:
     assert re.search(r"\d+ patches of 1 slides, [\d.]+ MB, in ", ended.stdout)
     assert "[2/2]" in ended.stderr  # plain lines where there is no terminal
     assert "\x1b[" not in ended.stdout + ended.stderr
+
+
+def test_an_import_tells_what_was_dropped_and_assumed(tmp_path: Path) -> None:
+    folder = tmp_path / "cohort"
+    folder.mkdir()
+    for name in ("A___1.png", "B___2.png"):
+        Image.new("RGB", (64, 64), (200, 90, 150)).save(folder / name)
+    (folder / "A___3.png").write_bytes(b"nothing")
+    ended = run("import", folder, "-o", tmp_path / "a.zarr", "--workers", 1)
+    assert ended.returncode == 3, ended.stderr
+    assert re.search(r"imported\s*│\s*│\s*1 │\s*2 │", ended.stdout)
+    assert "dropped A___3.png (unreadable_image)" in ended.stdout
+    assert "note: labels are from the names, up to ___: A, B" in ended.stdout
+    assert "note: nobody says how large a pixel is" in ended.stdout
+    assert "cohort" in run("info", tmp_path / "a.zarr").stdout
 
 
 def test_info_and_check(store: Path) -> None:
@@ -80,6 +96,8 @@ def test_a_dry_run_says_patches_and_bytes(small_slides: Path, tmp_path: Path) ->
         (["tile", "nowhere", "-o", "x"], 2, "the input nowhere does not exist"),
         (["tile", "tests/golden", "-o", "x"], 1, "no slide in tests/golden"),
         (["tile", ".", "-o", "x", "--slide-table", "none.csv"], 2, "the slide table none.csv cannot be read"),
+        (["import", "nowhere", "-o", "x"], 2, "the input nowhere does not exist"),
+        (["import", "tests/golden", "-o", "x"], 1, "no image in tests/golden"),
         (["info", "nowhere"], 2, "there is no store at"),
         (["check", "tests"], 2, "exists and is not a store"),
         (["paint"], 2, "No such command 'paint'"),
@@ -93,10 +111,11 @@ def test_wrong_usage(arguments: list[str], status: int, message: str) -> None:
     assert not Path("x").exists()
 
 
-def test_every_setting_is_an_option_of_the_same_name() -> None:
-    text = CliRunner().invoke(app, ["tile", "--help"]).output
+@pytest.mark.parametrize(("verb", "config"), [("tile", TileConfig), ("import", ImportConfig)])
+def test_every_setting_is_an_option_of_the_same_name(verb: str, config: type[TileConfig | ImportConfig]) -> None:
+    text = CliRunner().invoke(app, [verb, "--help"]).output
     options = {name.replace("-", "_") for name in re.findall(r"--([a-z][a-z-]+)", text)} - {"help", "output"}
-    assert options == set(TileConfig.__dataclass_fields__)
+    assert options == set(config.__dataclass_fields__)
 
 
 def test_the_version() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +14,15 @@ import pytest
 from PIL import Image
 
 from tests.conftest import tree
-from wsicurate.config import ImportConfig
+from wsicurate.config import ImportConfig, TileConfig
 from wsicurate.errors import ConfigError, NothingToDoError, PatchImportError, StoreSettingsError
 from wsicurate.pixels.jpeg import decode_jpeg, encode_jpeg
+from wsicurate.steps import import_sources
 from wsicurate.steps.check import check
-from wsicurate.steps.imports import ImportReport, import_patches
+from wsicurate.steps.import_images import commit_images
+from wsicurate.steps.imports import import_patches
 from wsicurate.steps.opening import open_store
+from wsicurate.steps.tile import tile
 
 PX = 64
 QUICK = ImportConfig(workers=1, mpp=0.5)
@@ -336,5 +340,47 @@ def test_a_dry_run_writes_nothing(images: WriteImages, tmp_path: Path) -> None:
     assert not (tmp_path / "s.zarr").exists()
 
 
-def statuses(report: ImportReport) -> Sequence[tuple[str, str]]:
-    return [(outcome.status, outcome.reason) for outcome in report.outcomes]
+class Interrupted(Executor):
+    """Runs tasks at once, and is interrupted when a slide is to be committed."""
+
+    def submit(self, fn: Callable[..., object], /, *args: object, **kwargs: object) -> Future[object]:  # type: ignore[override]
+        future: Future[object] = Future()
+        if fn is commit_images:
+            raise KeyboardInterrupt
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def test_an_interrupted_import_goes_on(images: WriteImages, tmp_path: Path) -> None:
+    folder = images(*[f"{number}.png" for number in range(5)])
+    with pytest.raises(KeyboardInterrupt):
+        import_patches(folder, tmp_path / "s.zarr", QUICK, executor=Interrupted())
+    assert len(open_store(tmp_path / "s.zarr")) == 0
+    assert not list((tmp_path / "s.zarr").rglob("lease-*"))
+    (segment,) = (tmp_path / "s.zarr").rglob("*.segment")
+    written = segment.stat().st_mtime_ns
+    seen: list[int] = []
+    import_patches(folder, tmp_path / "s.zarr", QUICK, progress=lambda progress: seen.append(progress.patches_known))
+    assert max(seen) == 0  # the segment was there, nothing was read again
+    import_patches(folder, tmp_path / "t.zarr", QUICK)
+    assert written and stored(tmp_path / "s.zarr") == stored(tmp_path / "t.zarr")
+
+
+def test_a_store_of_tiled_and_imported_patches(images: WriteImages, small_slides: Path, tmp_path: Path) -> None:
+    folder = images("A/a.png", "B/b.png")
+    store = tmp_path / "s.zarr"
+    tile(small_slides, store, TileConfig(patch_px=PX, workers=1, max_patches_per_slide=4))
+    import_patches(folder, store, QUICK)
+    assert check(store, workers=1).problems == []
+    labels = open_store(store).table()["label"].to_pylist()
+    assert labels == ["A", "B", *[None] * (len(labels) - 2)]
+    report = tile(small_slides, store, TileConfig(patch_px=PX, workers=1, max_patches_per_slide=4))
+    assert {outcome.status for outcome in report.outcomes} == {"unchanged"}
+    with pytest.raises(StoreSettingsError, match="patch_px is 64 there and 32 now"):
+        import_patches(images("z.png", px=32, folder="small"), store, QUICK)
+
+
+def test_large_groups_are_cut(images: WriteImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_sources, "PART_IMAGES", 2)
+    import_patches(images("a.png", "b.png", "c.png"), tmp_path / "s.zarr", QUICK)
+    assert [slide.names for slide in open_store(tmp_path / "s.zarr").slides.values()] == [["a.png", "b.png"], ["c.png"]]

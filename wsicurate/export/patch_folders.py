@@ -30,7 +30,7 @@ _NOTHING = ("*", "_", "")
 _CLASS_PREFIX = re.compile(r"(?P<label>[^_].*?)___.+")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FoundPatch:
     """A patch image and what is known of it before it is opened.
 
