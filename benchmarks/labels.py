@@ -291,8 +291,18 @@ def show_orders(fields: Fields, selections: Selections) -> None:
         print(f"{', '.join(CLASSES[code] for code in order):30s}" + "".join(f"{cell:>24s}" for cell in cells))
 
 
-def show_why(fields: Fields, choose: str) -> None:
-    """How tight each class lies for the encoder that chooses: a rare class that is tight is few clusters."""
+def show_why(fields: Fields, choose: str, judge: str) -> None:
+    """What the probes reach with every patch to learn from, and how tight each class lies for the encoder that chooses.
+
+    A rare class that is tight is few clusters: balance over clusters cannot know that it is wanted.
+    """
+    everything = np.ones(len(fields.labels), dtype=bool)
+    for held_out, by in (("cases", "patient"), ("sources", "site")):
+        most = label_measures(fields.vectors[judge], everything, fields.labels, fields.groups[by])
+        print(
+            f"\n{held_out} held out, all {len(everything)} patches to learn from: k-NN {most.label_knn:.3f}, "
+            f"linear {most.label_linear:.3f}, guessing {most.label_chance:.3f}"
+        )
     unit = fields.vectors[choose] / np.linalg.norm(fields.vectors[choose], axis=1, keepdims=True)
     print(f"\nmean cosine within a class and source ({choose}):")
     sources = ("colorectal", "oral", "osteosarcoma")
@@ -325,7 +335,7 @@ def main() -> None:
         subset, others = selections["subset"], {k: v for k, v in selections.items() if k != "subset"}
         print(f"\nbudget {options.budget:.0%}, {options.choose} chooses, {options.judge} judges, {held_out} held out")
         show(compare(measure_of, subset, others, seeds=DRAWS))
-    show_why(fields, options.choose)
+    show_why(fields, options.choose, options.judge)
 
 
 if __name__ == "__main__":

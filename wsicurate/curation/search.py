@@ -123,6 +123,11 @@ def _rows_of(vectors: Vectors, rows: NDArray[np.integer] | None) -> NDArray[np.i
     return np.arange(len(vectors), dtype=np.int64) if rows is None else np.asarray(rows, dtype=np.int64)
 
 
+def _as_slice(rows: NDArray[np.int64]) -> slice | NDArray[np.int64]:
+    """Ascending rows without a gap as a slice, which is read from disk at once."""
+    return slice(int(rows[0]), int(rows[-1]) + 1) if rows[-1] - rows[0] + 1 == len(rows) else rows
+
+
 def _check(queries: Vectors, pool: Vectors, q_rows: NDArray[np.int64], p_rows: NDArray[np.int64]) -> None:
     if queries.ndim != 2 or pool.ndim != 2 or queries.shape[1] != pool.shape[1]:
         raise VectorError(
@@ -144,7 +149,7 @@ def _propose(
     score = np.full((len(q_rows), wide), -np.inf, dtype=np.float32)
     for first in range(0, len(p_rows), POOL_ROWS):
         rows = p_rows[first : first + POOL_ROWS]
-        block = unit_rows(pool, rows)
+        block = unit_rows(pool, _as_slice(rows))
         for start in range(0, len(q_rows), QUERY_ROWS):
             part = slice(start, min(start + QUERY_ROWS, len(q_rows)))
             query = unit_rows(queries, q_rows[part])
