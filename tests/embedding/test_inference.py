@@ -88,7 +88,9 @@ def test_patches_are_resized_whole(rng: np.random.Generator) -> None:
     assert fit(patch, 80).shape == (80, 80, 3)
 
 
-def test_the_batch_size_is_halved_until_it_fits(small: Path, patches: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_batch_size_is_halved_until_it_fits(
+    small: Path, patches: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ours = Inference(load_encoder(str(small)), device="cpu", precision="fp32")
     assert ours.find_batch_size(7) == 7
     assert ours.find_batch_size() == module.CPU_BATCH

@@ -42,7 +42,9 @@ def wrappers() -> dict[str, Callable[[dict[str, Any]], Any]]:
     junk = {"student": {"module.backbone.cls_token": torch.zeros(1)}, "epoch": 3, "optimizer": {"state": {}}}
     return {
         "plain": lambda state: state,
-        "DINO": lambda state: junk | {"teacher": prefixed("module.backbone.")(state) | {"module.head.mlp.0.bias": torch.ones(2)}},
+        "DINO": lambda state: (
+            junk | {"teacher": prefixed("module.backbone.")(state) | {"module.head.mlp.0.bias": torch.ones(2)}}
+        ),
         "DINOv2": lambda state: {"teacher": prefixed("backbone.")(state) | {"dino_head.mlp.0.weight": torch.ones(2)}},
         "DINOv2 in chunks": lambda state: {
             "teacher": {f"backbone.{name.replace('blocks.', 'blocks.0.')}": value for name, value in state.items()}
@@ -72,7 +74,9 @@ def test_the_hash_is_of_the_tensors() -> None:
     assert hash_state(state) == hash_state(dict(reversed(state.items())))
     assert hash_state(state) != hash_state({**state, "a": torch.ones(4)})
     assert hash_state(state) != hash_state({**state, "b": torch.tensor([0.0, 1, 2, 4])})
-    assert hash_state({"a": torch.ones(2, dtype=torch.bfloat16)}) != hash_state({"a": torch.ones(2, dtype=torch.float16)})
+    assert hash_state({"a": torch.ones(2, dtype=torch.bfloat16)}) != hash_state(
+        {"a": torch.ones(2, dtype=torch.float16)}
+    )
 
 
 def test_a_checkpoint_that_could_run_code_is_refused(tmp_path: Path) -> None:
@@ -131,7 +135,7 @@ def test_weights_that_do_not_fit(small: Path) -> None:
 
 def test_sizes(small: Path) -> None:
     assert load_encoder(str(small), input_px=96).dim == 48  # position embeddings are resampled
-    with pytest.raises(EncoderError, match="does not take images of 70x70 pixels.*--input-px"):
+    with pytest.raises(EncoderError, match="does not take images of 70x70 pixels.*--input-px 64"):
         load_encoder(str(small), input_px=70)
 
 
@@ -163,7 +167,9 @@ def test_the_default_is_loaded_from_a_file_where_there_is_no_hub(tmp_path: Path,
     assert encoder.preset.mean == (0.485, 0.456, 0.406)
 
 
-def test_gated_and_unreachable_encoders_say_what_to_do(no_hub: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gated_and_unreachable_encoders_say_what_to_do(
+    no_hub: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
@@ -173,7 +179,7 @@ def test_gated_and_unreachable_encoders_say_what_to_do(no_hub: None, tmp_path: P
         load_encoder("tcga-brca-dino")
     with pytest.raises(EncoderUnavailableError, match="huggingface.co/somebody/model"):
         load_encoder("hf-hub:somebody/model")
-    with pytest.raises(EncoderUnavailableError, match="timm has no weights for test_vit4|could not be reached"):
+    with pytest.raises(EncoderUnavailableError, match="timm has no weights for vit_base_patch32_plus_256"):
         load_encoder("vit_base_patch32_plus_256")
 
 
@@ -185,7 +191,7 @@ def test_transformers_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
         load_encoder("phikon-v2")
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
 def test_torchscript(tmp_path: Path) -> None:
     class Copies(torch.nn.Module):
         def __init__(self) -> None:
