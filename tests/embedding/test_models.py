@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.embedding.conftest import SMALL, write_small
+from tests.embedding.small import SMALL, write_small
 
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import tree
-from tests.embedding.conftest import write_small
+from tests.embedding.small import write_small
 from wsicurate.config import EmbedConfig, TileConfig
 from wsicurate.errors import (
     ConfigError,

@@ -2,10 +2,11 @@
 
 Raw features have all sorts of ranges, repeat each other, and differ in how far they change when the same tissue is
 turned, zoomed, recompressed or stained a little more. A linear map measured once on real patches removes all three:
-centre and scale each feature, whiten by the variation *within* copies of one patch, and keep the directions in which
-different patches differ most (Fisher's discriminant with every source patch a class of its own, as Mikolajczyk and
-Matas, ICCV 2007, learn it for local features; `benchmarks/descriptors.py --calibrate` is the code). No tissue label
-enters it. The constants are part of a descriptor's version and never change with the data at hand.
+centre and scale each feature, whiten by the variation *within* copies of one patch (and, with a small weight, by that
+between laboratories), and keep the directions in which different patches differ most (Fisher's discriminant with every
+source patch a class of its own, as Mikolajczyk and Matas, ICCV 2007, learn it for local features;
+`benchmarks/descriptors.py --calibrate` is the code). No tissue label enters it. The constants are part of a
+descriptor's version and never change with the data at hand.
 """
 
 from __future__ import annotations

@@ -53,7 +53,8 @@ def _filter(plane: Plane, along_x: Plane, along_y: Plane) -> Plane:
 
 
 def _length(x: Plane, y: Plane) -> Plane:
-    return np.asarray(cv2.magnitude(x, y), dtype=np.float32)
+    # Not cv2.magnitude: its last bit depends on where in memory the arrays happen to lie.
+    return np.sqrt(x * x + y * y)
 
 
 def _product(first: Plane, second: Plane) -> Plane:

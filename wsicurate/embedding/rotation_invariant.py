@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from wsicurate.pixels.resample import resample_area
+
 # One thread per call: workers are processes already, and results must not depend on their number.
 cv2.setNumThreads(1)
 
@@ -55,20 +57,16 @@ def working_image(patch: NDArray[np.uint8]) -> NDArray[np.uint8]:
         patch: uint8, (h, w, 3).
 
     Returns:
-        uint8, (h // k, w // k, 3), with k = min(h, w) // 512 where that is more than 1. What is left over at the
-        borders when k does not divide the sides is cut off, evenly on both sides.
+        uint8, (h // k, w // k, 3), with k = min(h, w) // 512 where that is more than 1.
     """
     factor = min(patch.shape[:2]) // LARGEST_PX
     if factor <= 1:
         return np.ascontiguousarray(patch)
-    height, width = patch.shape[0] // factor, patch.shape[1] // factor
-    top, left = (patch.shape[0] - height * factor) // 2, (patch.shape[1] - width * factor) // 2
-    inner = np.ascontiguousarray(patch[top : top + height * factor, left : left + width * factor])
-    return np.asarray(cv2.resize(inner, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return resample_area(np.ascontiguousarray(patch), patch.shape[0] // factor, patch.shape[1] // factor)
 
 
 def halve(channel: NDArray[Any]) -> NDArray[Any]:
-    """Means of 2x2 pixels; an odd last row or column is left out.
+    """Means of 2x2 pixels; of a little more than 2 where a side is odd, so that no border is preferred.
 
     Args:
         channel: uint8 or float32, (h, w), both at least 2.
@@ -77,9 +75,7 @@ def halve(channel: NDArray[Any]) -> NDArray[Any]:
         Same dtype, (h // 2, w // 2).
     """
     height, width = channel.shape[0] // 2, channel.shape[1] // 2
-    return np.asarray(
-        cv2.resize(channel[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA), channel.dtype
-    )
+    return np.asarray(cv2.resize(channel, (width, height), interpolation=cv2.INTER_AREA), channel.dtype)
 
 
 def uniform_patterns(channel: NDArray[np.uint8], threshold: int = 0) -> NDArray[np.float64]:
@@ -97,13 +93,15 @@ def uniform_patterns(channel: NDArray[np.uint8], threshold: int = 0) -> NDArray[
         float64, (10,): uniform patterns with 0 to 8 neighbours, then all others; they sum to 1.
     """
     height, width = channel.shape
-    centre = channel[1:-1, 1:-1]
+    centre = np.ascontiguousarray(channel[1:-1, 1:-1])
     if threshold:
         centre = np.minimum(centre, np.uint8(255 - threshold)) + np.uint8(threshold)
     codes = np.zeros(centre.shape, dtype=np.uint8)
-    for bit, (down, right) in enumerate(RING):
-        higher = channel[1 + down : height - 1 + down, 1 + right : width - 1 + right] >= centre
-        codes |= higher.view(np.uint8) << np.uint8(bit)
+    higher = np.empty(centre.shape, dtype=np.bool_)
+    for down, right in RING:  # in place throughout: half the time of the obvious expression
+        np.greater_equal(channel[1 + down : height - 1 + down, 1 + right : width - 1 + right], centre, out=higher)
+        np.add(codes, codes, out=codes)
+        np.bitwise_or(codes, higher.view(np.uint8), out=codes)
     uniform = cv2.LUT(codes, UNIFORM_CODES)
     counts = cv2.calcHist([uniform], [0], None, [10], [0, 10]).ravel().astype(np.float64)
     return np.asarray(counts / codes.size, dtype=np.float64)
