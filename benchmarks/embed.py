@@ -117,9 +117,8 @@ def main() -> None:
             print(f"plain timm loop, fp32      {count / seconds:8.1f} patches/s: {ours * seconds / count:.2f}x")
             slower, share, settings = rate_of(store, replace(base, name="fp32", precision="fp32"))
             print(f"wsicurate embed, fp32      {slower:8.1f} patches/s, forward pass {share:.0%} of the time")
-            print(
-                f"cosine to the plain loop (its own resizing)  {cosines(open_store(store).vectors('ours'), reference).min():.5f} at least"
-            )
+            theirs = cosines(open_store(store).vectors("ours"), reference)
+            print(f"cosine to the plain loop   {theirs.min():.5f} at least (it resizes in its own way)")
         else:
             embed(store, replace(base, name="fp32", precision="fp32"))
             bare = bare_loop(model, size, LARGEST_BATCH, torch.bfloat16, device, patches)

@@ -102,7 +102,7 @@ class Pending:
     vectors: torch.Tensor
     count: int
     seconds: float = 0.0
-    events: tuple[Any, Any] | None = None
+    events: tuple[Any, Any, Any] | None = None
 
 
 class Inference:
@@ -241,11 +241,16 @@ class Inference:
             raise
 
     def _start_cuda(self, images: Patches, count: int) -> Pending:
-        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        first, last, copied = (torch.cuda.Event(enable_timing=True) for _ in range(3))  # type: ignore[no-untyped-call]
+        batch = self._normalised(images, _DTYPES[self.precision])
         first.record()
-        vectors = self._network(self._normalised(images, _DTYPES[self.precision])).float()
+        vectors = self._network(batch).float()
         last.record()
-        return Pending(vectors, count, events=(first, last))
+        # Copied on the same stream now: copied when it is asked for, it would wait for the next batch as well.
+        on_host = torch.empty(vectors.shape, dtype=torch.float32, pin_memory=True)
+        on_host.copy_(vectors, non_blocking=True)
+        copied.record()
+        return Pending(on_host, count, events=(first, last, copied))
 
     def finish(self, pending: Pending) -> Vectors:
         """Wait for a batch.
@@ -253,16 +258,17 @@ class Inference:
         Returns:
             float32, (b, dim).
         """
-        try:
-            vectors = pending.vectors.cpu().numpy()[: pending.count]
-        except RuntimeError as error:
-            if "out of memory" in str(error).lower():
-                raise self._no_memory(pending.count) from error
-            raise
         if pending.events is not None:
-            pending.seconds = pending.events[0].elapsed_time(pending.events[1]) / 1e3
+            first, last, copied = pending.events
+            try:
+                copied.synchronize()
+            except RuntimeError as error:
+                if "out of memory" in str(error).lower():
+                    raise self._no_memory(pending.count) from error
+                raise
+            pending.seconds = first.elapsed_time(last) / 1e3
         self.forward_s += pending.seconds
-        return np.ascontiguousarray(vectors, dtype=np.float32)
+        return np.ascontiguousarray(pending.vectors.numpy()[: pending.count], dtype=np.float32)
 
     def __call__(self, patches: Patches) -> Vectors:
         """Vectors, float32 (b, dim), of patches, uint8 (b, h, w, 3), in one batch."""

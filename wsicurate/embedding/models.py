@@ -103,7 +103,7 @@ def load_model(preset: Preset, *, weights: Path | None = None) -> LoadedModel:
         mean=preset.mean or IMAGENET_MEAN,
         std=preset.std or IMAGENET_STD,
     )
-    network.eval().requires_grad_(False)
+    network.eval()
     from wsicurate.embedding.checkpoints import hash_state
 
     dim = _dimensions(network, preset)

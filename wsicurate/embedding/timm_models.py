@@ -66,6 +66,7 @@ def load_timm(preset: Preset) -> tuple[nn.Module, Preset]:
     backbone = _created(name, preset, kwargs, state)
     config = {**getattr(backbone, "pretrained_cfg", {}), **defaults}
     size = preset.input_px or int(config.get("input_size", (3, 224, 224))[-1])
+    _check_size(backbone, preset, size)
     filled = dataclasses.replace(
         preset,
         input_px=size,
@@ -76,6 +77,21 @@ def load_timm(preset: Preset) -> tuple[nn.Module, Preset]:
     if preset.pooling != "model" and getattr(backbone, "cls_token", None) is None and "class" in preset.pooling:
         raise EncoderError(f"{preset.name} has no class token; choose --pooling model or mean")
     return Pooled(backbone, preset.pooling, int(getattr(backbone, "num_prefix_tokens", 0))), filled
+
+
+def _check_size(backbone: nn.Module, preset: Preset, size: int) -> None:
+    """Vision transformers ignore what is left over at the right and below when patches do not fill the image.
+
+    Raises:
+        EncoderError: if something is left over.
+    """
+    patch = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
+    edge = int(patch[0]) if isinstance(patch, tuple | list) else int(patch or 1)
+    if size % edge:
+        raise EncoderError(
+            f"{preset.name} does not take images of {size}x{size} pixels: its patches have {edge}; give a multiple, "
+            f"such as --input-px {max(1, round(size / edge)) * edge}"
+        )
 
 
 def _licence(config: Mapping[str, Any]) -> str:

@@ -195,7 +195,9 @@ def _engine(
     model = load_model(preset, weights=_path(config.weights))
     inference = Inference(model, device=config.device, precision=config.precision, compiled=config.compile)
     note = f"{preset.name} on {inference.device} in {inference.precision}: {inference.reason}"
-    return NetworkEngine(inference, workers), [note], model.input_px
+    mean, std = (", ".join(f"{value:g}" for value in part or ()) for part in (model.preset.mean, model.preset.std))
+    seen = f"{preset.name} sees {model.input_px} px, mean {mean}, std {std}, and gives {model.dim} values"
+    return NetworkEngine(inference, workers), [note, seen], model.input_px
 
 
 def _misfits(preset: Preset, mpps: Sequence[float], patch_px: int, input_px: int | None) -> list[str]:
