@@ -13,9 +13,10 @@ from wsicurate.slides.names import safe_name
 from wsicurate.slides.table import SlideRow
 from wsicurate.slides.tcga import Barcode, parse_barcode
 
-#: Endings of files that are taken for slides wherever they lie: those of the formats that OpenSlide reads.
+#: Endings of files that are taken for slides wherever they lie: those of the formats that OpenSlide reads, and of
+#: those that TIAToolbox reads besides.
 SLIDE_SUFFIXES = frozenset(
-    [".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm"]
+    [".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm", ".jp2", ".qptiff"]
 )
 
 #: Endings of plain images, slides only where the slide table names them.

@@ -16,8 +16,9 @@ def open_slide(path: str | Path, *, plain_images: bool = True) -> Slide:
     """Open a slide with the reader that fits.
 
     Tiled TIFF and SVS are read directly where that surely gives OpenSlide's pixels, which is many times faster.
-    OpenSlide reads what else it can; any file of a DICOM series opens the whole series. Plain images (PNG, JPEG, flat
-    TIFF, ...) open as slides of one level without a stated resolution.
+    OpenSlide reads what else it can; any file of a DICOM series opens the whole series. What it refuses, TIAToolbox is
+    asked for where that is installed: OME-TIFF, JP2, the folder of an NGFF. Plain images (PNG, JPEG, flat TIFF, ...)
+    open as slides of one level without a stated resolution.
 
     Args:
         path: the file.
@@ -34,7 +35,11 @@ def open_slide(path: str | Path, *, plain_images: bool = True) -> Slide:
     path = Path(path)
     if not path.exists():
         raise SlideNotFoundError(f"{path} does not exist")
+    from wsicurate.slides.tiatoolbox import TiatoolboxSlide, is_for_tiatoolbox, tiatoolbox_is_installed
+
     if path.is_dir():
+        if (path / ".zattrs").is_file():  # NGFF
+            return TiatoolboxSlide(path)
         raise UnreadableSlideError(f"{path} is a folder; open one of its files, or tile the folder")
     from wsicurate.slides.image import ImageSlide
     from wsicurate.slides.openslide import OpenSlideSlide
@@ -48,7 +53,14 @@ def open_slide(path: str | Path, *, plain_images: bool = True) -> Slide:
     try:
         return OpenSlideSlide(path)
     except UnreadableSlideError:
-        if plain_images and path.suffix.lower() in FLAT_TIFF_SUFFIXES:
+        is_flat = path.suffix.lower() in FLAT_TIFF_SUFFIXES
+        if is_for_tiatoolbox(path) and tiatoolbox_is_installed():
+            try:
+                return TiatoolboxSlide(path)
+            except UnreadableSlideError:
+                if not (plain_images and is_flat):
+                    raise
+        if plain_images and is_flat:
             return ImageSlide(path)
         raise
 
