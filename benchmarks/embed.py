@@ -130,9 +130,7 @@ def main() -> None:
             print(f"plain timm loop, fp32      {rate:8.1f} patches/s; ours is {ours.rate / rate:.2f}x by the clock,")
             print(f"                           {processor / ours.processor_s:.2f}x by processor time")
             exactly = run(store, replace(base, name="fp32", precision="fp32"))
-            print(
-                f"wsicurate embed, fp32      {exactly.rate:8.1f} patches/s, forward pass {exactly.share:.0%} of the time"
-            )
+            print(f"wsicurate embed, fp32      {exactly.rate:8.1f} patches/s, forward pass {exactly.share:.0%}")
             theirs = cosines(open_store(store).vectors("ours"), reference)
             print(f"cosine to the plain loop   {theirs.min():.5f} at least (it resizes in its own way)")
         else:
