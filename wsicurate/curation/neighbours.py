@@ -31,7 +31,7 @@ RECALL = 0.985
 RECALL_SAMPLE = 1_000
 
 #: Query and base rows that are multiplied at once. Constants: scores of FAISS change with the size of a block.
-_QUERY_BLOCK, _BASE_BLOCK, _RESCORE_BLOCK = 8_192, 65_536, 2_048
+_QUERY_BLOCK, _BASE_BLOCK, _RESCORE_BLOCK, _CALLERS = 8_192, 65_536, 2_048, 4_096
 
 #: Candidates that are found beyond k before the exact scores order them.
 _SLACK = 4
@@ -189,7 +189,8 @@ def _inverted(
     truth = _rescored(base, asked, chosen, _exact(base, asked, chosen, k + own), k, own=own)[0]
     probes = _probes_needed(list_of[truth], probes_of[chosen], aim)
     with _Lists(base, list_of, lists, scratch) as ordered:
-        candidates = _searched(ordered, asked, probes_of[:, :probes], k + own + _SLACK)
+        units, place = (ordered.rows, ordered.place) if own else _halves(asked)
+        candidates = _searched(ordered, units, place, probes_of[:, :probes], k + own + _SLACK)
     del probes_of
     index, similarity = _rescored(base, asked, np.arange(len(asked), dtype=np.int64), candidates, k, own=own)
     expected = _rescored(base, asked, judged, _exact(base, asked, judged, k + own), k, own=own)
@@ -254,10 +255,10 @@ class _Lists:
         else:
             self._folder = tempfile.TemporaryDirectory(dir=scratch, prefix="wsicurate-lists-")
             self.rows = np.memmap(Path(self._folder.name) / "rows", dtype=np.float16, mode="w+", shape=shape)
-        place = np.empty(len(base), dtype=np.int64)
-        place[self.order] = np.arange(len(base))
+        self.place = np.empty(len(base), dtype=np.int64)
+        self.place[self.order] = np.arange(len(base))
         for start, block in unit_blocks(base):
-            self.rows[place[start : start + len(block)]] = block
+            self.rows[self.place[start : start + len(block)]] = block
 
     def __enter__(self) -> _Lists:
         return self
@@ -268,26 +269,41 @@ class _Lists:
             self._folder.cleanup()
 
 
-def _searched(lists: _Lists, asked: Vectors, probes_of: NDArray[np.int16], k: int) -> NDArray[np.int64]:
-    """Candidates of every query, (q, k), -1 where there are fewer: list by list, all its queries at once."""
-    import faiss
+def _halves(vectors: Vectors) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+    """Vectors as unit float16 rows, in their own order."""
+    units = np.empty(vectors.shape, dtype=np.float16)
+    for start, block in unit_blocks(vectors):
+        units[start : start + len(block)] = block
+    return units, np.arange(len(vectors))
 
-    scores = np.full((len(asked), k), -np.inf, dtype=np.float32)
-    found = np.full((len(asked), k), -1, dtype=np.int64)
-    probes = probes_of.shape[1]
-    by_list = np.argsort(probes_of.ravel(), kind="stable")
-    bounds = np.searchsorted(probes_of.ravel()[by_list], np.arange(len(lists.starts)))
-    for number in range(len(lists.starts) - 1):
-        begin, end = int(lists.starts[number]), int(lists.starts[number + 1])
-        if begin == end:
+
+def _searched(
+    lists: _Lists, units: NDArray[np.float16], place: NDArray[np.int64], probes_of: NDArray[np.int16], k: int
+) -> NDArray[np.int64]:
+    """Candidates of every query, (q, k), -1 where there are fewer: list by list, all its queries at once.
+
+    Every query's own list goes first. From then on most of what other lists hold is farther than the k-th found, and
+    a comparison sees it off; only the rest is sorted.
+    """
+    scores = np.full((len(place), k), -np.inf, dtype=np.float32)
+    found = np.full((len(place), k), -1, dtype=np.int64)
+    for probes in (probes_of[:, :1], probes_of[:, 1:]):
+        width = probes.shape[1]
+        if not width:
             continue
-        members = lists.rows[begin:end].astype(np.float32)
-        callers = by_list[bounds[number] : bounds[number + 1]] // probes
-        for start in range(0, len(callers), _QUERY_BLOCK):
-            some = callers[start : start + _QUERY_BLOCK]
-            width = min(k, end - begin)
-            new, places = faiss.knn(unit_rows(asked, some), members, width, metric=faiss.METRIC_INNER_PRODUCT)
-            _merge(scores, found, some, new, lists.order[begin + places])
+        names = probes.ravel()
+        by_list = np.argsort(names, kind="stable")
+        bounds = np.searchsorted(names[by_list], np.arange(len(lists.starts)))
+        for number in range(len(lists.starts) - 1):
+            begin, end = int(lists.starts[number]), int(lists.starts[number + 1])
+            if begin == end:
+                continue
+            members = lists.rows[begin:end].astype(np.float32)
+            callers = by_list[bounds[number] : bounds[number + 1]] // width
+            for start in range(0, len(callers), _CALLERS):
+                some = callers[start : start + _CALLERS]
+                products = units[place[some]].astype(np.float32) @ members.T
+                _merge(scores, found, some, products, lists.order[begin:end])
     return found
 
 
@@ -295,18 +311,32 @@ def _merge(
     scores: NDArray[np.float32],
     found: NDArray[np.int64],
     rows: NDArray[np.int64],
-    new_scores: NDArray[np.float32],
-    new_found: NDArray[np.int64],
+    products: NDArray[np.float32],
+    names: NDArray[np.int64],
 ) -> None:
-    """Keep the best of what some queries had and what one more list holds for them."""
+    """Keep the best of what some queries had and of what one more list holds for them."""
     k = scores.shape[1]
-    better = new_scores[:, 0] > scores[rows, -1]
-    rows = rows[better]
-    both = np.concatenate([scores[rows], new_scores[better]], axis=1)
-    names = np.concatenate([found[rows], new_found[better]], axis=1)
-    order = np.lexsort((names, -both), axis=1)[:, :k]
-    scores[rows] = np.take_along_axis(both, order, axis=1)
-    found[rows] = np.take_along_axis(names, order, axis=1)
+    bar = scores[rows, -1]
+    if products.shape[1] > k and np.isneginf(bar).any():  # own lists: cut to the best before anything is sorted
+        bar = np.maximum(bar, np.partition(products, -k, axis=1)[:, -k])
+    query, member = np.nonzero(products >= bar[:, None])
+    if not len(query):
+        return
+    counts = np.bincount(query, minlength=len(rows))
+    hit = np.flatnonzero(counts)
+    widest = int(counts.max())
+    place = np.arange(len(query)) - np.repeat(np.cumsum(counts[hit]) - counts[hit], counts[hit])
+    row = np.searchsorted(hit, query)
+    new_scores = np.full((len(hit), widest), -np.inf, dtype=np.float32)
+    new_found = np.full((len(hit), widest), -1, dtype=np.int64)
+    new_scores[row, place] = products[query, member]
+    new_found[row, place] = names[member]
+    targets = rows[hit]
+    both = np.concatenate([scores[targets], new_scores], axis=1)
+    which = np.concatenate([found[targets], new_found], axis=1)
+    order = np.lexsort((which, -both), axis=1)[:, :k]
+    scores[targets] = np.take_along_axis(both, order, axis=1)
+    found[targets] = np.take_along_axis(which, order, axis=1)
 
 
 def _recall(

@@ -4,7 +4,8 @@ An embedding proposes pairs; here each is registered, first by the eight symmetr
 pair), then, where it is asked for, by turn, scale and mirror (local features, below 50 ms). What decides is the
 normalised correlation of haematoxylin's fine structure over the overlap. Tissue that is merely alike correlates by
 chance alone, and chance falls with the root of the area compared, so the bound is on correlation times the root of the
-share of the patch that both show and that holds structure in both: glass agrees with glass. The distributions that the bounds were read from are in ``docs/adr/0022-pixels-decide.md``.
+share of the patch that both show and that holds structure in both: glass agrees with glass. The distributions that the
+bounds were read from are in ``docs/adr/0022-pixels-decide.md``.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Criteria:
     """
 
     min_correlation: float = 0.3
-    min_score: float = 0.25
+    min_score: float = 0.27
     min_score_turned: float = 0.35
     min_overlap: float = LEAST_OVERLAP
     min_structured: float = 0.04

@@ -1,0 +1,138 @@
+"""Neighbours, grouping and registration: time, memory and recall; with ``--quality``, what is found and what is not.
+
+python benchmarks/copies.py                    # 2,055,742 vectors of 384 dimensions, 5% planted copies
+python benchmarks/copies.py --vectors 200000
+python benchmarks/copies.py --quality SHARED   # SHARED: the folder of real data that tests use
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wsicurate.curation.calibration import changed, shifted
+from wsicurate.curation.copies import grouped
+from wsicurate.curation.neighbours import nearest_neighbours
+from wsicurate.curation.registration import Criteria, PreparedPatch, confirm
+from wsicurate.slides.synthetic import SyntheticSlide, write_slide
+
+DIMENSIONS, COMPONENTS, RANK = 384, 2_000, 16
+PLANTED = 0.05
+CONFIRM_PAIRS = 300
+
+
+def mixture(path: Path, count: int, seed: int = 0) -> tuple[NDArray[np.int64], int]:
+    """A long-tailed mixture of flat clouds (Zipf shares, falling spectra), the last 5% copies with some noise."""
+    rng = np.random.default_rng(seed)
+    vectors = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(count, DIMENSIONS))
+    share = 1.0 / np.arange(1, COMPONENTS + 1)
+    centres = rng.normal(size=(COMPONENTS, DIMENSIONS)).astype(np.float32)
+    axes = rng.normal(size=(64, RANK, DIMENSIONS)).astype(np.float32)
+    axes *= (1.0 / np.arange(1, RANK + 1, dtype=np.float32))[:, None]
+    planted = int(count * PLANTED)
+    own = count - planted
+    for start in range(0, own, 65_536):
+        size = min(65_536, own - start)
+        component = rng.choice(COMPONENTS, size, p=share / share.sum())
+        block = centres[component] + 0.005 * rng.normal(size=(size, DIMENSIONS)).astype(np.float32)
+        offsets = rng.normal(size=(size, RANK)).astype(np.float32)
+        for kind in range(64):
+            members = component % 64 == kind
+            block[members] += offsets[members] @ axes[kind]
+        vectors[start : start + size] = block / np.linalg.norm(block, axis=1, keepdims=True)
+    sources = np.sort(rng.choice(own, planted, replace=False))
+    noise = 0.002 * rng.normal(size=(planted, DIMENSIONS)).astype(np.float32)
+    vectors[own:] = vectors[sources].astype(np.float32) + noise
+    vectors.flush()
+    return sources, own
+
+
+def neighbours(count: int) -> None:
+    """Time and recall of neighbours and grouping."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "vectors.npy"
+        sources, own = mixture(path, count)
+        vectors = np.load(path, mmap_mode="r")
+        began = time.perf_counter()
+        found = nearest_neighbours(vectors, 16)
+        searched = time.perf_counter()
+        pairs, _ = found.pairs(0.99)
+        copy_of = grouped(count, pairs[:, 0], pairs[:, 1])
+        ended = time.perf_counter()
+        planted = (found.index[own:] == sources[:, None]).any(axis=1).mean()
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(f"{count:,} x {DIMENSIONS}, k = 16: {found.method}")
+        print(
+            f"  neighbours {searched - began:.0f} s, grouping {ended - searched:.0f} s, peak {memory:.1f} GiB resident"
+        )
+        print(
+            f"  recall {found.recall if found.recall is not None else 1:.4f} of true neighbours, {planted:.4f} of planted"
+        )
+        print(f"  {len(pairs):,} pairs from 0.99 on, {int((copy_of >= 0).sum()):,} grouped")
+
+
+def confirmation() -> None:
+    """Pairs a second on one core: 256-px patches of a synthetic slide, each new to the program; half of them copies."""
+    cv2.setNumThreads(1)
+    patches = _synthetic_patches(CONFIRM_PAIRS)
+    rng = np.random.default_rng(0)
+    pairs = [
+        (patch, changed(patch, "together", rng) if place % 2 else patches[place - 1])
+        for place, patch in enumerate(patches)
+    ]
+    for name, criteria in (("shifts and symmetries", Criteria()), ("turns and scales as well", Criteria(turns=True))):
+        began = time.process_time()
+        decided = [confirm(first, second, criteria).is_copy for first, second in pairs]
+        fresh = len(pairs) / (time.process_time() - began)
+        prepared = [(PreparedPatch(first), PreparedPatch(second)) for first, second in pairs]
+        for first, second in prepared:
+            confirm(first, second, criteria)
+        began = time.process_time()
+        for first, second in prepared:
+            confirm(first, second, criteria)
+        again = len(pairs) / (time.process_time() - began)
+        print(f"{name}: {fresh:.0f} pairs/s of new patches, {again:.0f} of prepared ones; {sum(decided)} confirmed")
+
+
+def _synthetic_patches(count: int) -> list[NDArray[np.uint8]]:
+    from wsicurate.slides.opening import open_slide
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "slide.svs"
+        write_slide(path, SyntheticSlide(width=8_192, height=8_192, mpp=0.5, seed=1, tissue=0.7))
+        slide = open_slide(path)
+        whole = slide.read(0, 0, 0, 8_192, 8_192)
+        slide.close()
+    cells = [whole[y : y + 256, x : x + 256] for y in range(0, 8_192, 256) for x in range(0, 8_192, 256)]
+    tissue = [np.ascontiguousarray(cell) for cell in cells if cell.mean() < 225]
+    return tissue[:count]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--vectors", type=int, default=2_055_742)
+    parser.add_argument("--quality", type=Path)
+    parser.add_argument("--only", choices=["neighbours", "confirmation"])
+    options = parser.parse_args()
+    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}")
+    if options.quality:
+        from copies_quality import quality
+
+        quality(options.quality)
+        return
+    if options.only != "confirmation":
+        neighbours(options.vectors)
+    if options.only != "neighbours":
+        confirmation()
+
+
+if __name__ == "__main__":
+    main()
