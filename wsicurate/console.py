@@ -104,6 +104,7 @@ class ProgressDisplay:
     def __call__(self, progress: Progress) -> None:
         """Take news from the step."""
         if progress.note:
+            self._last_line = time.monotonic()
             self._console.print(_text(progress.note))
         if progress.outcome is not None:
             self._outcome(progress, progress.outcome)
