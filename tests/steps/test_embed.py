@@ -144,7 +144,7 @@ def test_the_descriptors_of_wsicurate(store: Path) -> None:
     ("changes", "message"),
     [
         ({"precision": "fp32"}, "precision is 'bf16' there and 'fp32' now"),
-        ({"batch_size": 3}, "batch_size is 32 there and 3 now"),
+        ({"batch_size": 3}, "batch_size is 16 there and 3 now"),
         ({"pooling": "mean"}, "pooling is 'class' there and 'mean' now"),
         ({"input_px": 96}, "'input_px': 64.*'input_px': 96"),
     ],
