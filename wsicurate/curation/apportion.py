@@ -33,8 +33,8 @@ def apportion(total: int, weights: ArrayLike, floor: ArrayLike, ceiling: ArrayLi
     weight = np.asarray(weights, dtype=np.float64)
     if not weight.any():
         weight = np.ones(len(most))
-    # The smallest positive weight keeps a share of every part that may still need one.
-    weight = np.maximum(weight, weight[weight > 0].min() * 1e-6)
+    # Relative to the largest; a part of no weight, or next to none, comes last but gets what nobody else can take.
+    weight = np.maximum(weight / weight.max(), 1e-9)
 
     def shares(scale: float) -> NDArray[np.int64]:
         whole: NDArray[np.int64] = np.floor(np.minimum(scale * weight, most.max() + 1.0)).astype(np.int64)
