@@ -33,8 +33,8 @@ def apportion(total: int, weights: ArrayLike, floor: ArrayLike, ceiling: ArrayLi
     weight = np.asarray(weights, dtype=np.float64)
     if not weight.any():
         weight = np.ones(len(most))
-    # A part without weight keeps a share that it may still need; 1e-15 of the largest is as good as none.
-    weight = np.maximum(weight / weight.max(), 1e-15)
+    # Relative to the largest; a part of no weight, or next to none, comes last but gets what nobody else can take.
+    weight = np.maximum(weight / weight.max(), 1e-9)
 
     def shares(scale: float) -> NDArray[np.int64]:
         whole: NDArray[np.int64] = np.floor(np.minimum(scale * weight, most.max() + 1.0)).astype(np.int64)
