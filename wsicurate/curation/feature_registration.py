@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.curation.fft_registration import LEAST_OVERLAP, Prepared
+from wsicurate.curation.structure import evidence
 
 #: Scales that count as the same tissue at the same magnification, cut and resized.
 SCALE_RANGE = (0.6, 1.67)
@@ -57,8 +58,8 @@ class Placement:
 
     @property
     def score(self) -> float:
-        """Correlation times the root of the structured share."""
-        return self.correlation * float(self.structured**0.5)
+        """How far it is from chance: see `wsicurate.curation.structure.evidence`."""
+        return evidence(self.correlation, self.structured)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from wsicurate.curation.structure import fine_edge, haematoxylin_structure, structured
+from wsicurate.curation.structure import evidence, fine_edge, haematoxylin_structure, structured
 from wsicurate.curation.symmetry import turned, turned_stack, turning
 
 #: The share of a patch that an overlap has at least, to be looked at. Half a patch in both directions leaves 0.25.
@@ -56,8 +56,8 @@ class Shift:
 
     @property
     def score(self) -> float:
-        """Correlation times the root of the structured share: chance falls with the root of the area compared."""
-        return self.correlation * float(self.structured**0.5)
+        """How far it is from chance: see `wsicurate.curation.structure.evidence`."""
+        return evidence(self.correlation, self.structured)
 
     def matrix(self, edge: int) -> NDArray[np.float64]:
         """(2, 3): takes pixel (x, y, 1) of the second patch, ``edge`` pixels wide, to (x, y) of the first."""

@@ -3,9 +3,8 @@
 An embedding proposes pairs; here each is registered, first by the eight symmetries and translation (FFT, below 3 ms a
 pair), then, where it is asked for, by turn, scale and mirror (local features, below 50 ms). What decides is the
 normalised correlation of haematoxylin's fine structure over the overlap. Tissue that is merely alike correlates by
-chance alone, and chance falls with the root of the area compared, so the bound is on correlation times the root of the
-share of the patch that both show and that holds structure in both: glass agrees with glass. The distributions that the
-bounds were read from are in ``docs/adr/0022-pixels-decide.md``.
+chance alone, and chance falls with the area compared (`wsicurate.curation.structure.evidence`). The distributions that
+the bounds were read from are in ``docs/adr/0022-pixels-decide.md``.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from wsicurate.curation.feature_registration import Features, register_features
 from wsicurate.curation.fft_registration import LEAST_OVERLAP, Prepared, register_shift
+from wsicurate.curation.structure import evidence
 from wsicurate.errors import ConfigError
 
 Method = Literal["identical", "shift", "features", "blank"]
@@ -30,25 +30,25 @@ class Criteria:
 
     Attributes:
         min_correlation: of haematoxylin over the overlap, -1 to 1.
-        min_score: of the same times the root of `min_structured`'s share.
-        min_score_turned: of the same where turn and scale were free as well, which leaves more to chance.
+        min_evidence: of `wsicurate.curation.structure.evidence`, which weighs it by how much was compared.
+        min_evidence_turned: likewise where turn and scale were free as well, which leaves more to chance.
         min_overlap: share of the patch that both show, 0.2 to 1; half a patch in both directions leaves 0.25.
         min_structured: share of the patch that both show and that holds structure in both: glass proves nothing.
         turns: whether turns, scales and mirrors are tried where symmetry and shift do not confirm.
     """
 
     min_correlation: float = 0.3
-    min_score: float = 0.27
-    min_score_turned: float = 0.35
+    min_evidence: float = 0.3
+    min_evidence_turned: float = 0.4
     min_overlap: float = LEAST_OVERLAP
     min_structured: float = 0.04
     turns: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("min_correlation", "min_score", "min_score_turned", "min_structured"):
+        for name in ("min_correlation", "min_evidence", "min_evidence_turned", "min_structured"):
             value = getattr(self, name)
-            if not 0 < value <= 1:
-                raise ConfigError(f"{name} is {value!r}; give a number above 0, at most 1")
+            if not 0 < value < 1:
+                raise ConfigError(f"{name} is {value!r}; give a number above 0 and below 1")
         if not LEAST_OVERLAP <= self.min_overlap <= 1:
             raise ConfigError(f"min_overlap is {self.min_overlap!r}; give a share from {LEAST_OVERLAP} to 1")
 
@@ -56,7 +56,7 @@ class Criteria:
         """Whether a registration with these numbers makes a copy; ``turned`` if turn and scale were free."""
         return (
             correlation >= self.min_correlation
-            and correlation * structured**0.5 >= (self.min_score_turned if turned else self.min_score)
+            and evidence(correlation, structured) >= (self.min_evidence_turned if turned else self.min_evidence)
             and overlap >= self.min_overlap
             and structured >= self.min_structured
         )

@@ -1,0 +1,196 @@
+"""The search for copies, end to end: synthetic slides with planted copies, real slides of one region, bad input."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from wsicurate.config import TileConfig
+from wsicurate.curation.copies import Copies
+from wsicurate.embedding.stain_texture import StainTexture
+from wsicurate.errors import (
+    ConfigError,
+    CorruptStoreError,
+    CurationError,
+    EmbeddingMissingError,
+    EncoderError,
+    VectorError,
+)
+from wsicurate.slides.synthetic import GroundTruth, SyntheticSlide, write_slide
+from wsicurate.steps.copies import CopiesConfig, best_first, find_copies
+from wsicurate.steps.opening import open_store
+from wsicurate.steps.tile import tile
+from wsicurate.store.embeddings import EmbeddingRecord, write_embedding
+from wsicurate.store.store import Store
+
+NAME = "stain-texture"
+ALONE = CopiesConfig(workers=1, turns="never")
+
+
+def embedded(path: Path, *, weights: str = "w", content: str | None = None, spoil: float | None = None) -> Store:
+    store, embed = open_store(path), StainTexture()
+    for key, slide in store.slides.items():
+        vectors = np.asarray(embed(slide[:]), dtype=np.float32) if len(slide) else np.empty((0, 8), np.float32)
+        if spoil is not None:
+            vectors[1] = spoil
+        record = EmbeddingRecord(
+            encoder=NAME,
+            dim=vectors.shape[1],
+            weights_hash=weights,
+            preprocessing={},
+            pooling="",
+            mpp=None,
+            licence="",
+            terms="",
+            content_hash=slide.record.content_hash if content is None else content,
+            settings={},
+            fingerprint="f",
+        )
+        write_embedding(store.bytes, key, record, vectors)
+    return open_store(path)
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, GroundTruth]:
+    """A slide with twelve patches planted again, and one of another patient without."""
+    folder = tmp_path_factory.mktemp("planted")
+    slide = SyntheticSlide(width=3_072, height=3_072, mpp=0.5, seed=21, tissue=0.7, copies=12)
+    truth = write_slide(folder / "slides" / "a.svs", slide)
+    write_slide(folder / "slides" / "b.svs", replace(slide, seed=22, copies=0, width=2_048, height=1_536))
+    tile(folder / "slides", folder / "s.zarr", TileConfig(workers=1))
+    return embedded(folder / "s.zarr"), truth
+
+
+@pytest.fixture(scope="module")
+def found(planted: tuple[Store, GroundTruth]) -> Copies:
+    return find_copies(planted[0], NAME, ALONE, embed=StainTexture())
+
+
+def truth_pairs(store: Store, truth: GroundTruth) -> set[tuple[int, int]]:
+    """Rows of the planted pairs of which both are stored."""
+    row_of = {tuple(xy): row for row, xy in enumerate(next(iter(store.slides.values())).xy.tolist())}
+    pairs = [(row_of.get((c.x, c.y)), row_of.get((c.source_x, c.source_y))) for c in truth.copies]
+    return {(min(a, b), max(a, b)) for a, b in pairs if a is not None and b is not None}
+
+
+def test_planted_copies_are_found_and_nothing_else(planted: tuple[Store, GroundTruth], found: Copies) -> None:
+    store, truth = planted
+    expected = truth_pairs(store, truth)
+    assert len(expected) >= 10
+    copies = found.pairs.having("copy")
+    got = set(zip(found.pairs.a[copies].tolist(), found.pairs.b[copies].tolist(), strict=True))
+    assert len(got & expected) >= 0.95 * len(expected)
+    assert len(got - expected) == 0
+    gone = np.flatnonzero(found.copy_of >= 0)
+    assert len(gone) == len(got)
+    rank = np.argsort(best_first(store))
+    assert (rank[found.copy_of[gone]] < rank[gone]).all()
+
+
+def test_the_record_says_how_it_was_decided(found: Copies) -> None:
+    calibration = found.record["calibration"]
+    assert calibration["note"] == "calibrated"
+    assert calibration["recall"]["together"] >= 0.97
+    assert found.record["threshold"] == calibration["threshold"]
+    assert found.record["pairs"]["copy"] == found.record["copies"]
+    assert found.record["pairs"]["unchecked"] == 0
+    assert not found.leaked.any()
+    assert found.evaluation_pairs is None
+
+
+@pytest.mark.slow
+def test_workers_change_nothing(planted: tuple[Store, GroundTruth], found: Copies) -> None:
+    again = find_copies(planted[0], NAME, replace(ALONE, workers=3), embed=StainTexture())
+    for name in ("a", "b", "similarity", "correlation", "overlap", "verdict"):
+        assert getattr(again.pairs, name).tobytes() == getattr(found.pairs, name).tobytes()
+    assert again.copy_of.tobytes() == found.copy_of.tobytes()
+    assert again.record == found.record
+
+
+def test_pairs_beyond_the_bound_are_unchecked_and_stay(planted: tuple[Store, GroundTruth]) -> None:
+    done: list[tuple[int, int]] = []
+    few = find_copies(planted[0], NAME, replace(ALONE, threshold=0.0, max_pairs=20), progress=lambda *p: done.append(p))
+    unchecked = few.pairs.having("unchecked")
+    assert (~unchecked).sum() == 20
+    assert few.pairs.similarity[~unchecked].min() >= few.pairs.similarity[unchecked].max()
+    assert set(few.copy_of[few.copy_of >= 0].tolist()) <= set(few.pairs.a[~unchecked]) | set(few.pairs.b[~unchecked])
+    assert done[-1] == (20, 20)
+
+
+def test_copies_of_the_evaluation_store_leak_with_their_group(
+    planted: tuple[Store, GroundTruth], tmp_path: Path
+) -> None:
+    store, truth = planted
+    slide = SyntheticSlide(width=3_072, height=3_072, mpp=0.5, seed=21, tissue=0.7, copies=12)
+    write_slide(tmp_path / "slides" / "again.svs", replace(slide, quality=50))
+    tile(tmp_path / "slides", tmp_path / "e.zarr", TileConfig(workers=1, max_patches_per_slide=20))
+    evaluation = embedded(tmp_path / "e.zarr")
+    result = find_copies(store, NAME, replace(ALONE, threshold=0.6), evaluation=evaluation)
+    xy = next(iter(store.slides.values())).xy
+    held = {tuple(corner) for corner in next(iter(evaluation.slides.values())).xy.tolist()}
+    direct = np.array([tuple(corner) in held for corner in xy.tolist()])
+    expected = direct.copy()
+    for a, b in truth_pairs(store, truth):
+        expected[[a, b]] |= direct[a] | direct[b]
+    assert direct.sum() == 20
+    assert result.leaked[: len(xy)][direct].mean() >= 0.9
+    assert not result.leaked[: len(xy)][~expected].any()
+    assert not result.leaked[len(xy) :].any()
+    assert result.record["leaked"] == result.leaked.sum()
+
+
+def test_one_region_in_two_formats(shared: Path, tmp_path: Path) -> None:
+    slides = [shared / "slides" / "CMU-1-Small-Region.svs", shared / "slides" / "CMU-1-Small-Region.dicom"]
+    tile(slides, tmp_path / "s.zarr", TileConfig(workers=1))
+    store = embedded(tmp_path / "s.zarr")
+    result = find_copies(store, NAME, replace(ALONE, threshold=0.8))
+    first, second = store.slides.values()
+    places = [tuple(xy) for xy in np.concatenate([first.xy, second.xy]).tolist()]
+    gone = np.flatnonzero(result.copy_of >= 0)
+    assert len(gone) >= 0.95 * min(len(first), len(second))
+    assert all(places[row] == places[result.copy_of[row]] for row in gone)
+
+
+def spoiled(planted: tuple[Store, GroundTruth], tmp_path: Path) -> Path:
+    import shutil
+
+    return Path(shutil.copytree(planted[0].path, tmp_path / "copy.zarr"))
+
+
+def test_bad_input_is_refused_in_words(planted: tuple[Store, GroundTruth], tmp_path: Path) -> None:
+    store, _ = planted
+    with pytest.raises(EmbeddingMissingError, match="uni"):
+        find_copies(store, "uni", ALONE)
+    with pytest.raises(CurationError, match="give embed, or a threshold"):
+        find_copies(store, NAME, ALONE)
+    other = spoiled(planted, tmp_path)
+    with pytest.raises(EncoderError, match="different weights"):
+        find_copies(store, NAME, replace(ALONE, threshold=0.9), evaluation=embedded(other, weights="x"))
+    with pytest.raises(CorruptStoreError, match="other patches"):
+        find_copies(embedded(other, content="0"), NAME, replace(ALONE, threshold=0.9))
+    with pytest.raises(VectorError, match="vector 1 is zero"):
+        find_copies(embedded(other, spoil=0.0), NAME, replace(ALONE, threshold=0.9))
+    for wrong, word in (({"turns": "maybe"}, "turns"), ({"threshold": 2.0}, "threshold"), ({"neighbours": 0}, "neigh")):
+        with pytest.raises(ConfigError, match=word):
+            CopiesConfig(**wrong)
+
+
+def test_empty_stores_are_refused_in_words(planted: tuple[Store, GroundTruth], tmp_path: Path) -> None:
+    write_slide(tmp_path / "slides" / "blank.svs", SyntheticSlide(width=1_024, height=1_024, mpp=0.5, tissue=0.0))
+    tile(tmp_path / "slides", tmp_path / "blank.zarr", TileConfig(workers=1))
+    blank = open_store(tmp_path / "blank.zarr")
+    assert len(blank) == 0
+    with pytest.raises(CurationError, match="evaluation store .* holds no patches"):
+        find_copies(planted[0], NAME, replace(ALONE, threshold=0.9), evaluation=blank)
+    with pytest.raises(CurationError, match="holds no patches"):
+        find_copies(blank, NAME, replace(ALONE, threshold=0.9))
+
+
+def test_the_best_patch_comes_first(planted: tuple[Store, GroundTruth]) -> None:
+    order: NDArray[np.int64] = best_first(planted[0])
+    focus = planted[0].table()["focus"].to_numpy()
+    assert (np.diff(focus[order]) <= 0).all()
