@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.calibration import changed, shifted
+from wsicurate.curation.calibration import changed
 from wsicurate.curation.copies import grouped
 from wsicurate.curation.neighbours import nearest_neighbours
 from wsicurate.curation.registration import Criteria, PreparedPatch, confirm

@@ -23,7 +23,7 @@ def test_the_demo_shows_everything(demo_slides: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(demo_module, "write_demo_cohort", borrow)  # painted once for all tests
     said: list[str] = []
     report = demo(tmp_path / "demo", say=said.append)
-    assert len(said) == 3
+    assert len(said) == 6
     assert report.tiled.exit_status == 3
     assert {(outcome.status, outcome.reason) for outcome in report.tiled.outcomes} == {
         ("tiled", ""),
@@ -31,7 +31,10 @@ def test_the_demo_shows_everything(demo_slides: Path, tmp_path: Path, monkeypatc
         ("failed", "unreadable"),
     }
     assert report.checked.problems == []
-    for sheet in (report.slide_sheet, report.patch_sheet):
+    proof = report.curated.run["proof"]
+    assert proof["judge"] == "filter-bank" and "tumour" in proof["labels"]
+    assert report.curated.counts["copy"] >= 4  # planted ones
+    for sheet in (report.slide_sheet, report.patch_sheet, report.subset_sheet):
         picture = cv2.imread(str(sheet))
         assert picture is not None
         assert picture.std() > 20
