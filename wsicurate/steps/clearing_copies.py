@@ -20,6 +20,7 @@ from wsicurate.steps.curate_inputs import Inputs
 from wsicurate.steps.ledger import Ledger
 from wsicurate.steps.reembedding import reembedder
 from wsicurate.steps.stages import Stages
+from wsicurate.store.store import Store
 
 Say = Callable[[str], None]
 
@@ -134,28 +135,56 @@ def _with_groups(marked: NDArray[np.bool_], rows: NDArray[np.int64], component: 
     return found
 
 
-def _apply(ledger: Ledger, copies: Copies, listed: NDArray[np.bool_]) -> dict[str, int]:
-    """Turn confirmed copies into decisions."""
-    leaked = copies.leaked | whole_groups(listed, copies.copy_of)
-    of_lists = ledger.decide(leaked & ~copies.leaked, "leakage", "a copy of a listed patient's patch, or of its group")
-    of_stores = ledger.decide(leaked, "leakage", "a copy of a patch of an evaluation store, or of its group")
-    rows = np.flatnonzero(copies.copy_of >= 0)
-    evidence = _evidence(copies)
-    sentences = [evidence.get((row, int(copies.copy_of[row])), "") for row in rows.tolist()]
-    dropped = ledger.decide(copies.copy_of >= 0, "copy", sentences)
+def _apply(inputs: Inputs, ledger: Ledger, copies: Copies, listed: NDArray[np.bool_]) -> dict[str, Any]:
+    """Turn confirmed copies into decisions, each with its evidence."""
+    evidence = _evidence(copies.pairs)
+    dropped_by_store = {}
+    for path, store, pairs in zip(inputs.config.evaluation, inputs.evaluation, copies.evaluation_pairs, strict=True):
+        found = np.zeros(len(listed), dtype=bool)
+        rows = pairs.having("copy")
+        found[pairs.a[rows]] = True
+        sentences = _of_evaluation(pairs, store)
+        words = [sentences[row] for row in np.flatnonzero(found).tolist()]
+        direct = ledger.decide(found, "leakage", words)
+        group = ledger.decide(
+            whole_groups(found, copies.copy_of), "leakage", f"in the group of a copy of {store.path.name}"
+        )
+        dropped_by_store[Path(path).name] = {"copies": direct, "their groups": group}
+    of_lists = ledger.decide(
+        whole_groups(listed, copies.copy_of) & ~listed, "leakage", "in the group of a listed patient's patch"
+    )
+    reasons = [
+        evidence.get((row, int(copies.copy_of[row])), "") for row in np.flatnonzero(copies.copy_of >= 0).tolist()
+    ]
+    dropped = ledger.decide(copies.copy_of >= 0, "copy", reasons)
     ledger.copy_of = np.where(ledger.is_("copy"), copies.copy_of, ledger.copy_of)
-    return {"dropped": dropped, "leaked by stores": of_stores, "leaked by lists": of_lists}
+    return {"copies": dropped, "leaked by stores": dropped_by_store, "leaked by lists": of_lists}
 
 
-def _evidence(copies: Copies) -> Mapping[tuple[int, int], str]:
+def _of_evaluation(pairs: Pairs, store: Store) -> dict[int, str]:
+    """For each patch that is a copy of an evaluation patch: of which, and what confirmed it best."""
+    rows = np.flatnonzero(pairs.having("copy"))
+    rows = rows[np.lexsort((pairs.b[rows], -pairs.correlation[rows] * pairs.overlap[rows], pairs.a[rows]))]
+    sentences: dict[int, str] = {}
+    for row in rows.tolist():
+        slide, there = store.locate(int(pairs.b[row]))
+        sentences.setdefault(
+            int(pairs.a[row]),
+            f"copy of {slide.slide_id} row {there} of {store.path.name}: {_seen(pairs, row)}",
+        )
+    return sentences
+
+
+def _seen(pairs: Pairs, row: int) -> str:
+    return f"correlation {pairs.correlation[row]:.2f} over {pairs.overlap[row]:.0%} of the patch"
+
+
+def _evidence(pairs: Pairs) -> Mapping[tuple[int, int], str]:
     """What confirmed each pair, in words with two decimals."""
-    pairs = copies.pairs
-    confirmed = np.flatnonzero(pairs.having("copy"))
     words: dict[tuple[int, int], str] = {}
-    for index in confirmed.tolist():
-        a, b = int(pairs.a[index]), int(pairs.b[index])
-        text = f"correlation {pairs.correlation[index]:.2f} over {pairs.overlap[index]:.0%} of the patch"
-        words[(a, b)] = words[(b, a)] = text
+    for row in np.flatnonzero(pairs.having("copy")).tolist():
+        a, b = int(pairs.a[row]), int(pairs.b[row])
+        words[(a, b)] = words[(b, a)] = _seen(pairs, row)
     return words
 
 
@@ -197,8 +226,7 @@ def _confirmed(
             executor=executor,
             progress=_every_so_often(say),
         )
-        pairs = {f"pair_{name}": getattr(copies.pairs, name) for name in _PAIR_FIELDS}
-        return {"copy_of": copies.copy_of, "leaked": copies.leaked, **pairs}, copies.record
+        return {"copy_of": copies.copy_of, "leaked": copies.leaked} | _packed(copies), copies.record
 
     depends = {
         "vectors": inputs.vectors,
@@ -214,13 +242,27 @@ def _confirmed(
     copies = Copies(
         copy_of=arrays["copy_of"],
         leaked=arrays["leaked"],
-        pairs=Pairs(**{name: arrays[f"pair_{name}"] for name in _PAIR_FIELDS}),
+        pairs=_unpacked(arrays, 0),
+        evaluation_pairs=tuple(_unpacked(arrays, number + 1) for number in range(len(inputs.evaluation))),
         record=record,
     )
     note = (record.get("calibration") or {}).get("note", "")
     if note.startswith("uncalibrated") and embed is not None:
         notes.append(f"the candidates' threshold is {note}")
-    return {**record, "decided": _apply(ledger, copies, listed)}
+    return {**record, "decided": _apply(inputs, ledger, copies, listed)}
+
+
+def _packed(copies: Copies) -> dict[str, NDArray[Any]]:
+    """The pairs as arrays with a name each: those within the store are number 0."""
+    return {
+        f"pairs_{number}_{name}": getattr(pairs, name)
+        for number, pairs in enumerate((copies.pairs, *copies.evaluation_pairs))
+        for name in _PAIR_FIELDS
+    }
+
+
+def _unpacked(arrays: Mapping[str, NDArray[Any]], number: int) -> Pairs:
+    return Pairs(**{name: arrays[f"pairs_{number}_{name}"] for name in _PAIR_FIELDS})
 
 
 def _every_so_often(say: Say) -> Callable[[int, int], None]:
