@@ -181,6 +181,7 @@ class CurateConfig:
         keep: earlier curation whose choices are kept, and whose clusters are used.
         proof: whether the choice is measured against the baselines.
         proof_seeds: number of seeds of the proof.
+        device: where clusters are made: ``auto`` (an NVIDIA GPU where there is one), ``cpu``, ``cuda``, ``mps``.
         workers: processes; None means one per usable core.
         overwrite: redo a curation of this name.
     """
@@ -219,6 +220,7 @@ class CurateConfig:
     keep: str | None = None
     proof: bool = True
     proof_seeds: int = 5
+    device: str = "auto"
     workers: int | None = None
     overwrite: bool = False
 

@@ -90,6 +90,11 @@ def train(
     return centroids.cpu().numpy(), objective
 
 
+def has_cuda() -> bool:
+    """Whether torch sees an NVIDIA GPU."""
+    return torch.cuda.is_available()
+
+
 def _device(name: str) -> torch.device:
     import torch
 

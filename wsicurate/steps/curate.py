@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.config import CurateConfig
+from wsicurate.curation.devices import resolve_device
 from wsicurate.curation.hierarchy import Hierarchy, build_hierarchy, derive_counts
 from wsicurate.curation.redundancy import thin, thinning_curve
 from wsicurate.errors import CurationError, LeaseLostError, ManifestError
@@ -175,6 +176,7 @@ class _Curation:
         self.config = self.inputs.config
         self.pool = self.inputs.pool
         self.ledger = Ledger(len(self.pool))
+        self.device = resolve_device(self.config.device)
 
     def work(self) -> dict[str, Any]:
         """All stages, then manifest and record."""
@@ -189,7 +191,7 @@ class _Curation:
         )
         hierarchy = self._hierarchy(vectors, work / "trained.npy")
         self._say("assigning every patch to its clusters")
-        clusters, similarity = hierarchy.assign(vectors)
+        clusters, similarity = hierarchy.assign(vectors, device=self.device)
         self._thin(vectors, clusters, similarity)
         retrieve(self.inputs, self.ledger, vectors, hierarchy, clusters, self.facts)
         drawn = self._draw(vectors, clusters, similarity)
@@ -222,13 +224,14 @@ class _Curation:
                 )
                 for start in range(0, len(rows), 65_536):
                     trained[start : start + 65_536] = vectors[rows[start : start + 65_536]]
-            built = build_hierarchy(trained, counts, seed=self.config.seed)
+            built = build_hierarchy(trained, counts, seed=self.config.seed, device=self.device)
             return built.to_arrays(), {"notes": list(built.notes)}
 
         inputs = {"vectors": self.inputs.vectors, "rows": _digest(rows), "counts": counts, "seed": self.config.seed}
+        inputs["device"] = self.device
         arrays, found = self.stages.run("hierarchy", inputs, compute)
         self.notes += found["notes"]
-        self.facts["clusters"] = {"counts": list(counts), "from": None}
+        self.facts["clusters"] = {"counts": list(counts), "from": None, "device": self.device}
         return Hierarchy.from_arrays(arrays)
 
     def _counts(self, patches: int) -> Sequence[int]:
