@@ -92,6 +92,8 @@ def train(
 
 def has_cuda() -> bool:
     """Whether torch sees an NVIDIA GPU."""
+    import torch
+
     return torch.cuda.is_available()
 
 
