@@ -37,7 +37,7 @@ class Criteria:
         turns: whether turns, scales and mirrors are tried where symmetry and shift do not confirm.
     """
 
-    min_correlation: float = 0.3
+    min_correlation: float = 0.6
     min_evidence: float = 0.3
     min_evidence_turned: float = 0.4
     min_overlap: float = LEAST_OVERLAP
