@@ -73,9 +73,7 @@ def neighbours(count: int) -> None:
         print(
             f"  neighbours {searched - began:.0f} s, grouping {ended - searched:.0f} s, peak {memory:.1f} GiB resident"
         )
-        print(
-            f"  recall {found.recall if found.recall is not None else 1:.4f} of true neighbours, {planted:.4f} of planted"
-        )
+        print(f"  recall {1.0 if found.recall is None else found.recall:.4f} of neighbours, {planted:.4f} of planted")
         print(f"  {len(pairs):,} pairs from 0.99 on, {int((copy_of >= 0).sum()):,} grouped")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.curation.fft_registration import LEAST_OVERLAP, Prepared
-from wsicurate.curation.structure import evidence
+from wsicurate.curation.structure import agreement, evidence
 
 #: Scales that count as the same tissue at the same magnification, cut and resized.
 SCALE_RANGE = (0.6, 1.67)
@@ -47,6 +47,7 @@ class Placement:
         correlation: normalised correlation of haematoxylin over the overlap, fine map.
         overlap: share of the first patch that both show.
         structured: share of the first patch that both show and that holds structure in both.
+        agreement: share of that where the two agree locally.
         support: matches that agree with it.
     """
 
@@ -54,6 +55,7 @@ class Placement:
     correlation: float
     overlap: float
     structured: float
+    agreement: float
     support: int
 
     @property
@@ -121,7 +123,7 @@ def register_features(
     Returns:
         The placement with the largest score; its correlation is 0 where nothing stands out.
     """
-    best = Placement(np.eye(2, 3), 0.0, 1.0, 0.0, 0)
+    best = Placement(np.eye(2, 3), 0.0, 1.0, 0.0, 0.0, 0)
     if not (first.mask.any() and second.mask.any()):
         return best
     for mirror in (False, True):
@@ -220,7 +222,7 @@ def _verified(first: Prepared, second: Prepared, matrix: NDArray[np.float64], su
     edge = first.fine.shape[0]
     best = _measured(first, second, matrix, support)
     if best.overlap < LEAST_OVERLAP or best.correlation <= 0.05:
-        return best if best.overlap >= LEAST_OVERLAP else Placement(matrix, 0.0, best.overlap, 0.0, support)
+        return best if best.overlap >= LEAST_OVERLAP else Placement(matrix, 0.0, best.overlap, 0.0, 0.0, support)
     inverse = np.linalg.inv(np.vstack([_to_pixels(matrix, edge, second.fine.shape[0]), [0, 0, 1]]))[:2]
     try:
         _, refined = cv2.findTransformECC(first.fine, second.fine, inverse.astype(np.float32), cv2.MOTION_AFFINE, _ECC)
@@ -243,17 +245,19 @@ def _measured(first: Prepared, second: Prepared, matrix: NDArray[np.float64], su
     both = inside == 255
     overlap = float(np.count_nonzero(both)) / edge**2
     if not both.any():
-        return Placement(matrix, 0.0, 0.0, 0.0, support)
+        return Placement(matrix, 0.0, 0.0, 0.0, 0.0, support)
     a, b = first.fine[both].astype(np.float64), put[both].astype(np.float64)
     a -= a.mean()
     b -= b.mean()
     product = float(np.sqrt((a @ a) * (b @ b)))
     mask = cv2.warpAffine(second.mask.astype(np.uint8), pixels, (edge, edge), flags=cv2.INTER_NEAREST)
+    holds = both & first.mask & (mask > 0)
     return Placement(
         matrix=matrix,
         correlation=float(a @ b) / product if product > 0 else 0.0,
         overlap=overlap,
-        structured=float(np.count_nonzero(both & first.mask & (mask > 0))) / edge**2,
+        structured=float(np.count_nonzero(holds)) / edge**2,
+        agreement=agreement(first.fine, np.asarray(put, dtype=np.float32), holds),
         support=support,
     )
 

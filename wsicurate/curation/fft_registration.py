@@ -17,7 +17,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from wsicurate.curation.structure import evidence, fine_edge, haematoxylin_structure, structured
+from wsicurate.curation.structure import agreement, evidence, fine_edge, haematoxylin_structure, structured
 from wsicurate.curation.symmetry import turned, turned_stack, turning
 
 #: The share of a patch that an overlap has at least, to be looked at. Half a patch in both directions leaves 0.25.
@@ -45,6 +45,7 @@ class Shift:
         correlation: normalised correlation of haematoxylin over the overlap, fine map.
         overlap: share of the patch that both show.
         structured: share of the patch that both show and that holds structure in both.
+        agreement: share of that where the two agree locally.
     """
 
     symmetry: int
@@ -53,6 +54,7 @@ class Shift:
     correlation: float
     overlap: float
     structured: float
+    agreement: float
 
     @property
     def score(self) -> float:
@@ -131,7 +133,7 @@ def register_shift(first: Prepared, second: Prepared) -> Shift:
     """
     if first.fine.shape != second.fine.shape or first.patch_px != second.patch_px:
         raise ValueError(f"patches of {first.patch_px} and {second.patch_px} px cannot be compared; cut them alike")
-    best = Shift(0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    best = Shift(0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0)
     if not (first.mask.any() and second.mask.any()):
         return best
     for symmetry, dy, dx in _coarse_peaks(first, second):
@@ -172,7 +174,7 @@ def _refined(first: Prepared, second: Prepared, symmetry: int, dy: int, dx: int)
     other = turned(second.fine, symmetry)[rows[0] - dy : rows[1] - dy, columns[0] - dx : columns[1] - dx]
     template = other[_SEARCH:-_SEARCH, _SEARCH:-_SEARCH]
     if min(window.std(), template.std()) < _NOISE:
-        return Shift(symmetry, dx / edge, dy / edge, 0.0, window.size / edge**2, 0.0)
+        return Shift(symmetry, dx / edge, dy / edge, 0.0, window.size / edge**2, 0.0, 0.0)
     surface = cv2.matchTemplate(
         np.ascontiguousarray(window), np.ascontiguousarray(template, dtype=np.float32), cv2.TM_CCOEFF_NORMED
     )
@@ -181,8 +183,9 @@ def _refined(first: Prepared, second: Prepared, symmetry: int, dy: int, dx: int)
     dx += column - _SEARCH
     overlap = (edge - abs(dy)) * (edge - abs(dx)) / edge**2
     rows, columns = _range(edge, dy), _range(edge, dx)
-    both = first.mask[rows[0] : rows[1], columns[0] : columns[1]]
-    both = both & turned(second.mask, symmetry)[rows[0] - dy : rows[1] - dy, columns[0] - dx : columns[1] - dx]
+    here = slice(*rows), slice(*columns)
+    there = slice(rows[0] - dy, rows[1] - dy), slice(columns[0] - dx, columns[1] - dx)
+    both = first.mask[here] & turned(second.mask, symmetry)[there]
     return Shift(
         symmetry,
         (dx + _vertex(np.asarray(surface[row], np.float32), column)) / edge,
@@ -190,6 +193,7 @@ def _refined(first: Prepared, second: Prepared, symmetry: int, dy: int, dx: int)
         float(np.clip(surface[row, column], -1, 1)),
         overlap,
         float(np.count_nonzero(both)) / edge**2,
+        agreement(first.fine[here], turned(second.fine, symmetry)[there], both),
     )
 
 

@@ -16,9 +16,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.feature_registration import Features, register_features
-from wsicurate.curation.fft_registration import LEAST_OVERLAP, Prepared, register_shift
-from wsicurate.curation.structure import evidence
+from wsicurate.curation.feature_registration import Features, Placement, register_features
+from wsicurate.curation.fft_registration import LEAST_OVERLAP, Prepared, Shift, register_shift
 from wsicurate.errors import ConfigError
 
 Method = Literal["identical", "shift", "features", "blank"]
@@ -34,31 +33,35 @@ class Criteria:
         min_evidence_turned: likewise where turn and scale were free as well, which leaves more to chance.
         min_overlap: share of the patch that both show, 0.2 to 1; half a patch in both directions leaves 0.25.
         min_structured: share of the patch that both show and that holds structure in both: glass proves nothing.
+        min_agreement: share of that where the two also agree locally: one gland alone does not make a copy.
         turns: whether turns, scales and mirrors are tried where symmetry and shift do not confirm.
     """
 
-    min_correlation: float = 0.3
+    min_correlation: float = 0.6
     min_evidence: float = 0.3
     min_evidence_turned: float = 0.4
     min_overlap: float = LEAST_OVERLAP
     min_structured: float = 0.04
+    min_agreement: float = 0.75
     turns: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("min_correlation", "min_evidence", "min_evidence_turned", "min_structured"):
+        for name in ("min_correlation", "min_evidence", "min_evidence_turned", "min_structured", "min_agreement"):
             value = getattr(self, name)
             if not 0 < value < 1:
                 raise ConfigError(f"{name} is {value!r}; give a number above 0 and below 1")
         if not LEAST_OVERLAP <= self.min_overlap <= 1:
             raise ConfigError(f"min_overlap is {self.min_overlap!r}; give a share from {LEAST_OVERLAP} to 1")
 
-    def met_by(self, correlation: float, overlap: float, structured: float, *, turned: bool = False) -> bool:
-        """Whether a registration with these numbers makes a copy; ``turned`` if turn and scale were free."""
+    def met_by(self, found: Shift | Placement) -> bool:
+        """Whether a registration makes a copy."""
+        least = self.min_evidence if isinstance(found, Shift) else self.min_evidence_turned
         return (
-            correlation >= self.min_correlation
-            and evidence(correlation, structured) >= (self.min_evidence_turned if turned else self.min_evidence)
-            and overlap >= self.min_overlap
-            and structured >= self.min_structured
+            found.correlation >= self.min_correlation
+            and found.score >= least
+            and found.overlap >= self.min_overlap
+            and found.structured >= self.min_structured
+            and found.agreement >= self.min_agreement
         )
 
 
@@ -140,7 +143,7 @@ def confirm(
         correlation=shift.correlation,
         overlap=shift.overlap,
         structured=shift.structured,
-        is_copy=criteria.met_by(shift.correlation, shift.overlap, shift.structured),
+        is_copy=criteria.met_by(shift),
         method="shift",
     )
     if found.is_copy or not criteria.turns:
@@ -154,6 +157,6 @@ def confirm(
         correlation=placed.correlation,
         overlap=placed.overlap,
         structured=placed.structured,
-        is_copy=criteria.met_by(placed.correlation, placed.overlap, placed.structured, turned=True),
+        is_copy=criteria.met_by(placed),
         method="features",
     )

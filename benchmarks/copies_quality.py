@@ -1,0 +1,226 @@
+"""What the search for copies finds and what it takes wrongly, on real and synthetic data; called by ``copies.py``."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wsicurate.config import TileConfig
+from wsicurate.curation.calibration import changed
+from wsicurate.curation.neighbours import nearest_neighbours
+from wsicurate.curation.registration import Criteria, PreparedPatch, confirm
+from wsicurate.embedding.stain_texture import StainTexture
+from wsicurate.slides.synthetic import GroundTruth, SyntheticSlide, write_slide
+from wsicurate.steps.copies import CopiesConfig, find_copies
+from wsicurate.steps.opening import open_store
+from wsicurate.steps.tile import tile
+from wsicurate.store.embeddings import EmbeddingRecord, write_embedding
+from wsicurate.store.store import Store
+
+Image = NDArray[np.uint8]
+CONFIG = CopiesConfig(threshold=0.5, turns="never")
+
+
+def quality(shared: Path) -> None:
+    for part in (_formats, _distinct, _planted, _half_lattice, _augmented, _turned):
+        part(shared)
+
+
+def embedded(path: Path) -> Store:
+    """The store, with the vectors of stain-texture."""
+    store, embed = open_store(path), StainTexture()
+    for key, slide in store.slides.items():
+        parts = [embed(slide[start : start + 64]) for start in range(0, len(slide), 64)]
+        vectors = np.concatenate(parts) if parts else np.empty((0, 1), np.float32)
+        record = EmbeddingRecord(
+            encoder="stain-texture",
+            dim=vectors.shape[1],
+            weights_hash="benchmark",
+            preprocessing={},
+            pooling="",
+            mpp=None,
+            licence="",
+            terms="",
+            content_hash=slide.record.content_hash,
+            settings={},
+            fingerprint="benchmark",
+        )
+        write_embedding(store.bytes, key, record, vectors)
+    return open_store(path)
+
+
+def _formats(shared: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        slides = [shared / "slides" / name for name in ("CMU-1-Small-Region.svs", "CMU-1-Small-Region.dicom")]
+        tile(slides, f"{folder}/s.zarr", TileConfig())
+        store = embedded(Path(folder) / "s.zarr")
+        found = find_copies(store, "stain-texture", CONFIG)
+        first, second = store.slides.values()
+        places = [tuple(xy) for xy in np.concatenate([first.xy, second.xy]).tolist()]
+        gone = np.flatnonzero(found.copy_of >= 0)
+        right = sum(places[row] == places[found.copy_of[row]] for row in gone)
+        smaller = min(len(first), len(second))
+        print(f"CMU-1 as SVS and DICOM: {right} of {smaller} found ({right / smaller:.1%}), {len(gone) - right} wrong")
+
+
+def _distinct(shared: Path) -> None:
+    slides = {
+        "sections": (shared / "sections", TileConfig(mpp=0.7, slide_table=shared / "sections" / "sections.csv")),
+        "TCGA-CR": (shared / "slides" / "TCGA-CR-7395-01A-01-TS1.svs", TileConfig(default_mpp=0.5)),
+        "CMU-1": (shared / "slides" / "CMU-1-Small-Region.svs", TileConfig()),
+        "CropBreast": (shared / "slides" / "CropBreastSlide.tiff", TileConfig(default_mpp=0.5)),
+    }
+    for name, (path, config) in slides.items():
+        with tempfile.TemporaryDirectory() as folder:
+            tile(path, f"{folder}/s.zarr", config)
+            store = embedded(Path(folder) / "s.zarr")
+            if not len(store):
+                print(f"distinct tissue, {name}: no patches")
+                continue
+            found = find_copies(store, "stain-texture", replace(CONFIG, threshold=-1.0))
+            gone, counts = int((found.copy_of >= 0).sum()), found.pairs.counts()
+            print(f"distinct tissue, {name}: {gone} of {len(store)} dropped ({gone / len(store):.2%}); pairs {counts}")
+
+
+def _planted(shared: Path) -> None:
+    true = got = wrong = 0
+    for seed in (31, 32):
+        with tempfile.TemporaryDirectory() as folder:
+            slide = SyntheticSlide(width=5_120, height=5_120, mpp=0.5, seed=seed, tissue=0.7, copies=40)
+            truth: GroundTruth = write_slide(Path(folder) / "slides" / "a.svs", slide)
+            tile(Path(folder) / "slides", f"{folder}/s.zarr", TileConfig())
+            store = embedded(Path(folder) / "s.zarr")
+            found = find_copies(store, "stain-texture", CONFIG)
+            row_of = {tuple(xy): row for row, xy in enumerate(next(iter(store.slides.values())).xy.tolist())}
+            sides = [(row_of.get((c.x, c.y)), row_of.get((c.source_x, c.source_y))) for c in truth.copies]
+            expected = {(min(a, b), max(a, b)) for a, b in sides if a is not None and b is not None}
+            copies = found.pairs.having("copy")
+            pairs = set(zip(found.pairs.a[copies].tolist(), found.pairs.b[copies].tolist(), strict=True))
+            true, got, wrong = true + len(expected), got + len(pairs & expected), wrong + len(pairs - expected)
+    precision, recall = got / max(1, got + wrong), got / max(1, true)
+    print(f"planted in synthetic slides: precision {precision:.3f}, recall {recall:.3f} of {true}")
+
+
+def _half_lattice(shared: Path) -> None:
+    slide = cv2.cvtColor(cv2.imread(str(shared / "sections" / "5714_HE_BT_D1.jpg")), cv2.COLOR_BGR2RGB)[
+        2_000:6_000, 2_000:6_000
+    ]
+    lattices = []
+    for start in (0, 128):
+        corners = [(y, x) for y in range(start, 3_700, 256) for x in range(start, 3_700, 256)]
+        patches = [np.ascontiguousarray(slide[y : y + 256, x : x + 256]) for y, x in corners]
+        lattices.append([(c, p) for c, p in zip(corners, patches, strict=True) if PreparedPatch(p).mask.mean() > 0.5])
+    embed = StainTexture()
+    base, moved = (np.concatenate([embed(patch[None]) for _, patch in lattice]) for lattice in lattices)
+    near = nearest_neighbours(base, 16, queries=moved)
+    prepared = [[PreparedPatch(patch) for _, patch in lattice] for lattice in lattices]
+    found = wrong = possible = 0
+    for row, (corner, _) in enumerate(lattices[1]):
+        over = {
+            i
+            for i, (other, _) in enumerate(lattices[0])
+            if max(abs(corner[0] - other[0]), abs(corner[1] - other[1])) == 128
+        }
+        if not over:
+            continue
+        possible += 1
+        copies = {int(i) for i in near.index[row] if confirm(prepared[0][int(i)], prepared[1][row]).is_copy}
+        found += bool(copies & over)
+        wrong += len(copies - over)
+    print(
+        f"lattice moved by half a patch both ways: {found} of {possible} find an overlap ({found / possible:.1%}), "
+        f"{wrong} wrong"
+    )
+
+
+def _files(shared: Path) -> list[Image]:
+    """The patches of the sets, byte-identical and overlapping ones but one removed."""
+    paths = [
+        p
+        for folder in ("oral/Normal", "oral/OSCC", "colorectal", "osteosarcoma")
+        for p in sorted((shared / "patches" / folder).glob("*"))
+    ]
+    seen: set[bytes] = set()
+    images = []
+    for path in paths[::2]:
+        image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        if image.tobytes() not in seen:
+            seen.add(image.tobytes())
+            images.append(np.asarray(image, dtype=np.uint8))
+    return images
+
+
+def _sources(shared: Path) -> list[Image]:
+    """Squares of 336 px to cut 224-px patches from: fields enlarged where they are no larger than a patch."""
+    sources = []
+    for image in _files(shared):
+        if image.shape[0] >= 1_024:
+            sources += [
+                np.ascontiguousarray(image[y : y + 336, x : x + 336]) for y, x in ((0, 0), (0, 600), (600, 300))
+            ]
+        else:
+            sources.append(np.asarray(cv2.resize(image, (336, 336), interpolation=cv2.INTER_CUBIC), dtype=np.uint8))
+    return [source for source in sources if PreparedPatch(source[:224, :224].copy()).mask.mean() > 0.05]
+
+
+def _score(name: str, originals: list[Image], copies: list[Image], criteria: Criteria) -> None:
+    embed = StainTexture()
+    patches = originals + copies
+    vectors = np.concatenate([embed(patch[None]) for patch in patches])
+    prepared = [PreparedPatch(patch) for patch in patches]
+    pairs, _ = nearest_neighbours(vectors, 16).pairs(0.3)
+    count = len(originals)
+    proposed = right = alike = 0
+    wrong = []
+    for a, b in pairs.tolist():
+        true = a % count == b % count
+        proposed += true
+        if confirm(prepared[a], prepared[b], criteria).is_copy:
+            right += true
+            if not true:
+                # Files of public sets overlap: where the untouched originals agree to the pixel, it is no mistake.
+                real = confirm(PreparedPatch(patches[a % count]), PreparedPatch(patches[b % count])).correlation > 0.8
+                alike += real
+                wrong += [] if real else [(a, b)]
+    precision, recall = right / max(1, right + len(wrong)), right / count
+    f1 = 2 * precision * recall / max(1e-9, precision + recall)
+    print(
+        f"{name}: precision {precision:.3f}, recall {recall:.3f}, F1 {f1:.3f} of "
+        f"{count} pairs ({proposed} proposed among {len(pairs)}; {alike} pairs of files that truly overlap, "
+        f"with them precision {right / max(1, right + len(wrong) + alike):.3f})"
+    )
+
+
+def _augmented(shared: Path) -> None:
+    rng = np.random.default_rng(0)
+    sources = _sources(shared)
+    originals = [np.ascontiguousarray(source[:224, :224]) for source in sources]
+    copies = []
+    for source in sources:
+        dy, dx = rng.integers(0, 113, size=2)
+        copies.append(changed(np.ascontiguousarray(source[dy : dy + 224, dx : dx + 224]), "together", rng))
+    _score("augmented copies (shift to half, turn, JPEG, stain, rescan)", originals, copies, Criteria())
+
+
+def _turned(shared: Path) -> None:
+    rng = np.random.default_rng(1)
+    originals = [
+        np.ascontiguousarray(cv2.resize(image[:448, :448], (224, 224), interpolation=cv2.INTER_AREA))
+        for image in _files(shared)[::3]
+    ]
+    originals = [original for original in originals if PreparedPatch(original).mask.mean() > 0.05]
+    copies = []
+    for original in originals:
+        angle = float(rng.uniform(-25, 25))
+        matrix = cv2.getRotationMatrix2D((111.5, 111.5), angle, 1)
+        whole = cv2.warpAffine(original, matrix, (224, 224), flags=cv2.INTER_CUBIC)
+        side = int(224 / (np.cos(np.deg2rad(abs(angle))) + np.sin(np.deg2rad(abs(angle)))))
+        begin = (224 - side) // 2
+        cut = cv2.resize(whole[begin : begin + side, begin : begin + side], (224, 224), interpolation=cv2.INTER_CUBIC)
+        copies.append(np.ascontiguousarray(cut[:, ::-1] if rng.random() < 0.5 else cut))
+    _score("turned to 25 degrees, mirrored, cropped", originals, copies, Criteria(turns=True))
