@@ -99,7 +99,7 @@ def test_the_record_says_how_it_was_decided(found: Copies) -> None:
     assert found.record["pairs"]["copy"] == found.record["copies"]
     assert found.record["pairs"]["unchecked"] == 0
     assert not found.leaked.any()
-    assert found.evaluation_pairs is None
+    assert found.evaluation_pairs == ()
 
 
 @pytest.mark.slow
@@ -129,7 +129,7 @@ def test_copies_of_the_evaluation_store_leak_with_their_group(
     write_slide(tmp_path / "slides" / "again.svs", replace(slide, quality=50))
     tile(tmp_path / "slides", tmp_path / "e.zarr", TileConfig(workers=1, max_patches_per_slide=12))
     evaluation = embedded(tmp_path / "e.zarr")
-    result = find_copies(store, NAME, replace(ALONE, threshold=0.6), evaluation=evaluation)
+    result = find_copies(store, NAME, replace(ALONE, threshold=0.6), evaluations=[evaluation])
     xy = next(iter(store.slides.values())).xy
     held = {tuple(corner) for corner in next(iter(evaluation.slides.values())).xy.tolist()}
     direct = np.array([tuple(corner) in held for corner in xy.tolist()])
@@ -169,7 +169,7 @@ def test_bad_input_is_refused_in_words(planted: tuple[Store, GroundTruth], tmp_p
         find_copies(store, NAME, ALONE)
     other = spoiled(planted, tmp_path)
     with pytest.raises(EncoderError, match="different weights"):
-        find_copies(store, NAME, replace(ALONE, threshold=0.9), evaluation=embedded(other, weights="x"))
+        find_copies(store, NAME, replace(ALONE, threshold=0.9), evaluations=[embedded(other, weights="x")])
     with pytest.raises(CorruptStoreError, match="other patches"):
         find_copies(embedded(other, content="0"), NAME, replace(ALONE, threshold=0.9))
     with pytest.raises(VectorError, match="vector 1 is zero"):
@@ -185,7 +185,7 @@ def test_empty_stores_are_refused_in_words(planted: tuple[Store, GroundTruth], t
     blank = open_store(tmp_path / "blank.zarr")
     assert len(blank) == 0
     with pytest.raises(CurationError, match="evaluation store .* holds no patches"):
-        find_copies(planted[0], NAME, replace(ALONE, threshold=0.9), evaluation=blank)
+        find_copies(planted[0], NAME, replace(ALONE, threshold=0.9), evaluations=[blank])
     with pytest.raises(CurationError, match="holds no patches"):
         find_copies(blank, NAME, replace(ALONE, threshold=0.9))
 
