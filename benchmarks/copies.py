@@ -118,13 +118,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vectors", type=int, default=2_055_742)
     parser.add_argument("--quality", type=Path)
+    parser.add_argument("--picture", type=Path, help="with --quality: write a sheet of pairs instead")
     parser.add_argument("--only", choices=["neighbours", "confirmation"])
     options = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}")
     if options.quality:
-        from copies_quality import quality
+        from copies_quality import picture, quality
 
-        quality(options.quality)
+        if options.picture:
+            picture(options.quality, options.picture)
+        else:
+            quality(options.quality)
         return
     if options.only != "confirmation":
         neighbours(options.vectors)

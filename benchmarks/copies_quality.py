@@ -15,6 +15,7 @@ from wsicurate.curation.calibration import changed
 from wsicurate.curation.neighbours import nearest_neighbours
 from wsicurate.curation.registration import Criteria, PreparedPatch, confirm
 from wsicurate.embedding.stain_texture import StainTexture
+from wsicurate.report.pairs import PatchPair, pair_sheet
 from wsicurate.slides.synthetic import GroundTruth, SyntheticSlide, write_slide
 from wsicurate.steps.copies import CopiesConfig, find_copies
 from wsicurate.steps.opening import open_store
@@ -224,3 +225,36 @@ def _turned(shared: Path) -> None:
         cut = cv2.resize(whole[begin : begin + side, begin : begin + side], (224, 224), interpolation=cv2.INTER_CUBIC)
         copies.append(np.ascontiguousarray(cut[:, ::-1] if rng.random() < 0.5 else cut))
     _score("turned to 25 degrees, mirrored, cropped", originals, copies, Criteria(turns=True))
+
+
+def picture(shared: Path, path: Path) -> None:
+    """Ten confirmed pairs (CMU-1 in two formats, its copies changed), ten refused just below, ten serial ones."""
+    rng = np.random.default_rng(0)
+    rows: list[PatchPair] = []
+    with tempfile.TemporaryDirectory() as folder:
+        cmu = [shared / "slides" / name for name in ("CMU-1-Small-Region.svs", "CMU-1-Small-Region.dicom")]
+        tile(cmu, f"{folder}/c.zarr", TileConfig())
+        table = shared / "sections" / "sections.csv"
+        tile(shared / "sections", f"{folder}/s.zarr", TileConfig(mpp=0.7, slide_table=table))
+        for name in ("c", "s"):
+            store = embedded(Path(folder) / f"{name}.zarr")
+            pairs = find_copies(store, "stain-texture", replace(CONFIG, threshold=0.5)).pairs
+            evidence = pairs.correlation * np.sqrt(pairs.overlap)
+            for verdict in ("copy",) if name == "c" else ("refused", "serial"):
+                chosen = np.flatnonzero(pairs.having(verdict))  # type: ignore[arg-type]
+                order = -evidence[chosen] if verdict == "refused" else -pairs.similarity[chosen]
+                for place in chosen[np.argsort(order, kind="stable")[: 5 if name == "c" else 10]]:
+                    a, b = store[int(pairs.a[place])], store[int(pairs.b[place])]
+                    numbers = (
+                        f"cos {pairs.similarity[place]:.2f} r {pairs.correlation[place]:.2f} {pairs.overlap[place]:.0%}"
+                    )
+                    rows.append(PatchPair(a, b, f"{verdict} {numbers}"))
+                    if name == "c":
+                        turned = changed(a, "together", rng)
+                        found = confirm(a, turned)
+                        word = "copy" if found.is_copy else "refused"
+                        rows.append(
+                            PatchPair(a, turned, f"changed: {word} r {found.correlation:.2f} {found.overlap:.0%}")
+                        )
+    pair_sheet(rows, path)
+    print(f"{len(rows)} pairs in {path}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from wsicurate.store.embeddings import EmbeddingRecord, write_embedding
 from wsicurate.store.store import Store
 
 NAME = "stain-texture"
+THREAD = ThreadPoolExecutor(1)  # a pool of processes takes seconds to start; one slow test has one
 ALONE = CopiesConfig(workers=1, turns="never", calibration_patches=40)
 
 
@@ -67,7 +69,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, GroundTrut
 
 @pytest.fixture(scope="module")
 def found(planted: tuple[Store, GroundTruth]) -> Copies:
-    return find_copies(planted[0], NAME, ALONE, embed=StainTexture())
+    return find_copies(planted[0], NAME, ALONE, embed=StainTexture(), executor=THREAD)
 
 
 def truth_pairs(store: Store, truth: GroundTruth) -> set[tuple[int, int]]:
@@ -113,7 +115,13 @@ def test_workers_change_nothing(planted: tuple[Store, GroundTruth], found: Copie
 
 def test_pairs_beyond_the_bound_are_unchecked_and_stay(planted: tuple[Store, GroundTruth]) -> None:
     done: list[tuple[int, int]] = []
-    few = find_copies(planted[0], NAME, replace(ALONE, threshold=0.0, max_pairs=20), progress=lambda *p: done.append(p))
+    few = find_copies(
+        planted[0],
+        NAME,
+        replace(ALONE, threshold=0.0, max_pairs=20),
+        executor=THREAD,
+        progress=lambda *p: done.append(p),
+    )
     unchecked = few.pairs.having("unchecked")
     assert (~unchecked).sum() == 20
     assert few.pairs.similarity[~unchecked].min() >= few.pairs.similarity[unchecked].max()
@@ -129,7 +137,7 @@ def test_copies_of_the_evaluation_store_leak_with_their_group(
     write_slide(tmp_path / "slides" / "again.svs", replace(slide, quality=50))
     tile(tmp_path / "slides", tmp_path / "e.zarr", TileConfig(workers=1, max_patches_per_slide=12))
     evaluation = embedded(tmp_path / "e.zarr")
-    result = find_copies(store, NAME, replace(ALONE, threshold=0.6), evaluations=[evaluation])
+    result = find_copies(store, NAME, replace(ALONE, threshold=0.8), evaluation=evaluation, executor=THREAD)
     xy = next(iter(store.slides.values())).xy
     held = {tuple(corner) for corner in next(iter(evaluation.slides.values())).xy.tolist()}
     direct = np.array([tuple(corner) in held for corner in xy.tolist()])
@@ -147,7 +155,7 @@ def test_one_region_in_two_formats(shared: Path, tmp_path: Path) -> None:
     slides = [shared / "slides" / "CMU-1-Small-Region.svs", shared / "slides" / "CMU-1-Small-Region.dicom"]
     tile(slides, tmp_path / "s.zarr", TileConfig(workers=1))
     store = embedded(tmp_path / "s.zarr")
-    result = find_copies(store, NAME, replace(ALONE, threshold=0.8))
+    result = find_copies(store, NAME, replace(ALONE, threshold=0.8), executor=THREAD)
     first, second = store.slides.values()
     places = [tuple(xy) for xy in np.concatenate([first.xy, second.xy]).tolist()]
     gone = np.flatnonzero(result.copy_of >= 0)

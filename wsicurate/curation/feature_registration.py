@@ -23,7 +23,7 @@ from wsicurate.curation.structure import agreement, evidence
 SCALE_RANGE = (0.6, 1.67)
 
 #: Edge to which larger patches are reduced before features are looked for, pixels.
-_FEATURE_PX = 256
+_FEATURE_PX = 192
 _FEATURES = 400
 _CONTRAST = 0.02
 
