@@ -10,7 +10,8 @@ from wsicurate.config import TileConfig
 from wsicurate.errors import CorruptStoreError, StoreFormatError, StoreNotFoundError
 from wsicurate.steps.opening import open_store
 from wsicurate.steps.tile import tile
-from wsicurate.store.store import Store
+from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.store import Store, read_store_record
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +125,14 @@ def test_a_slide_without_a_mark_does_not_exist(path: Path, tmp_path: Path) -> No
     (copy / "slides" / keys[1] / "zarr.json").write_text("{}")
     with pytest.raises(CorruptStoreError, match="has no 'wsicurate' attributes"):
         open_store(copy)
+
+
+def test_a_store_whose_maker_died_half_way_is_made_again(tmp_path: Path) -> None:
+    """Groups come before the root: without the root there is no store yet, and nothing of anybody else's."""
+    local = LocalBytes(tmp_path / "a.zarr")
+    local.put("slides/zarr.json", [b"{}"])
+    with pytest.raises(StoreNotFoundError, match="there is no store"):
+        read_store_record(local, "a.zarr")
+    local.put("notes.txt", [b"mine"])
+    with pytest.raises(StoreFormatError, match="is not a store"):
+        read_store_record(local, "a.zarr")

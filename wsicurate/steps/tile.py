@@ -328,7 +328,8 @@ class SlideRun:
             committed = self._committed(job)  # finished between the two looks
             if committed is None:
                 remove_slide(self.bytes, job.key)  # what a killed finaliser left, or --overwrite is to replace
-                self.bytes.remove_orphans(slide_path(job.key))
+                for folder in (slide_path(job.key), work_path(job.key)):
+                    self.bytes.remove_orphans(folder)  # of a run that died since this one began
         elif committed is not None and not self.config.dry_run:
             self._tidy_up(job)
         self._active[job.key] = job

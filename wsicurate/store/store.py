@@ -27,7 +27,7 @@ from wsicurate.store.embeddings import (
     read_embedding,
     read_embedding_record,
 )
-from wsicurate.store.layout import ROOT, RUNS, SLIDES, mark_path, slide_path
+from wsicurate.store.layout import ROOT, RUNS, SLIDES, WORK, mark_path, slide_path
 from wsicurate.store.manifest import Curation, curation_names, read_curation
 from wsicurate.store.patch_fields import DROPPED_NAME, LABEL, NAME, read_labels, read_names
 from wsicurate.store.records import SlideRecord, StoreRecord
@@ -388,7 +388,7 @@ def read_store_record(store: ByteStore, name: str) -> StoreRecord:
     try:
         data = store.get(ROOT)
     except KeyError:
-        if store.children():
+        if not set(store.children()) <= {SLIDES, RUNS, WORK}:  # else it is being made just now, or its maker died
             raise StoreFormatError(
                 f"{name} exists and is not a store (it has no {ROOT}); choose another path"
             ) from None
