@@ -33,6 +33,7 @@ from wsicurate.slides.tile_codecs import (
     BEYOND_OPENSLIDE,
     MAX_TILE_PX,
     BrokenTileError,
+    JpegTiles,
     TileDecoder,
     UnsureError,
     tile_decoder,
@@ -162,6 +163,28 @@ class TiffSlide(SlideBase):
                 f"cannot be decoded: {error}"
             ) from error
 
+    def read_jpeg(self, level: int, x: int, y: int, width: int, height: int) -> tuple[NDArray[np.uint8], bytes] | None:
+        """See `Slide.read_jpeg`."""
+        self._check_bounds(level, x, y, width, height)
+        page = self._pages[level]
+        size = (page.tile_width, page.tile_height)
+        if (width, height) != size or x % width or y % height or not isinstance(page.decode, JpegTiles):
+            return None
+        index = y // height * page.across + x // width
+        if page.lengths[index] == 0:
+            return None
+        pixels = np.empty((height, width, 3), dtype=np.uint8)
+        try:
+            data = self._decode(level, index, pixels)
+            return pixels, page.decode.whole(data, width, height)
+        except UnsureError:
+            return None
+        except BrokenTileError as error:
+            raise UnreadableRegionError(
+                f"{self.name}: the region x={x} y={y} of {width}x{height} pixels at level {level} "
+                f"cannot be decoded: {error}"
+            ) from error
+
     @property
     def counts(self) -> ReadCounts:
         """See `Slide.counts`."""
@@ -232,7 +255,8 @@ class TiffSlide(SlideBase):
             array = self._scratch.array = np.empty(shape, dtype=np.uint8)
         return array
 
-    def _decode(self, level: int, index: int, out: NDArray[np.uint8]) -> None:
+    def _decode(self, level: int, index: int, out: NDArray[np.uint8]) -> bytes:
+        """Decode a tile into ``out``; returns its bytes in the file."""
         page = self._pages[level]
         offset, length = page.offsets[index], page.lengths[index]
         where = f"tile {index % page.across},{index // page.across} of level {level}"
@@ -248,6 +272,7 @@ class TiffSlide(SlideBase):
         except BrokenTileError as error:
             raise BrokenTileError(f"{where}: {error}") from error
         self._tiles_decoded += 1
+        return data
 
     def _hand_over(
         self,

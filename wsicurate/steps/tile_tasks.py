@@ -23,11 +23,12 @@ from wsicurate.slides.opening import open_slide
 from wsicurate.slides.overview import Overview, read_overview
 from wsicurate.slides.resolution import Resolution, resolve
 from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.codecs import append_checksum
 from wsicurate.store.commit import SlideContent, commit_slide
 from wsicurate.store.leases import Lease, is_current
 from wsicurate.store.records import SlideRecord, StoreRecord, differences, fingerprint_of
 from wsicurate.store.segments import Segment, write_segment
-from wsicurate.tiling.geometry import Lattice, ReadPlan, plan_reading
+from wsicurate.tiling.geometry import Lattice, ReadPlan, Window, plan_reading
 from wsicurate.tiling.patches import cut_patch
 from wsicurate.tiling.plan import Plan, plan_patches, spread_sample
 from wsicurate.tissue.brightfield import check_brightfield
@@ -358,8 +359,13 @@ def _cut(task: SegmentTask, slide: Slide) -> tuple[Segment, list[bytes]]:
     messages: dict[str, str] = {}
     for row, (column, line) in zip(task.rows.tolist(), task.cells.tolist(), strict=True):
         window = task.lattice.window(column, line)
+        own: bytes | None = None
         try:
-            patch = cut_patch(slide.read, task.read_plan, window, task.store_record.patch_px)
+            found = _own_jpeg(slide, task, window)
+            if found is None:
+                patch = cut_patch(slide.read, task.read_plan, window, task.store_record.patch_px)
+            else:
+                patch, own = found
         except UnreadableRegionError as error:
             dropped.append(row)
             reasons.append(error.reason)
@@ -368,7 +374,7 @@ def _cut(task: SegmentTask, slide: Slide) -> tuple[Segment, list[bytes]]:
         rows.append(row)
         scores.append(patch_scores(patch))
         if codec is not None:
-            patches.append(codec.encode(patch))
+            patches.append(codec.encode(patch) if own is None else append_checksum(own))
     segment = Segment(
         rows=np.array(rows, dtype=np.int32),
         scores=np.array(scores, dtype=np.float32).reshape(len(rows), len(SCORES)),
@@ -378,6 +384,17 @@ def _cut(task: SegmentTask, slide: Slide) -> tuple[Segment, list[bytes]]:
         messages=messages,
     )
     return segment, patches
+
+
+def _own_jpeg(slide: Slide, task: SegmentTask, window: Window) -> tuple[NDArray[np.uint8], bytes] | None:
+    """A patch that is one JPEG tile of the slide: stored as it lies in the file (ADR 11)."""
+    plan, patch_px = task.read_plan, task.store_record.patch_px
+    if task.store_record.codec != "jpeg" or plan.reduction != 1:
+        return None
+    source = window.at(plan.downsample)
+    if (source.width, source.height) != (patch_px, patch_px):
+        return None
+    return slide.read_jpeg(plan.level, source.x, source.y, source.width, source.height)
 
 
 def commit(task: CommitTask) -> SlideRecord:
