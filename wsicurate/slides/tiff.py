@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,11 +81,10 @@ class _Page:
     can_paint_holes: bool
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """The part of one tile that a rectangle needs, in pixels of the level."""
+class _Piece(NamedTuple):
+    """The part of one tile that a rectangle needs, in pixels of the level. A tuple, because millions are made."""
 
-    index: int
+    tile: int
     tile_x: int
     tile_y: int
     left: int
@@ -195,11 +195,8 @@ class TiffSlide(SlideBase):
     ) -> NDArray[np.uint8]:
         page = self._pages[level]
         pieces = _pieces(page, x, y, width, height)
-        in_tiles = reduction == 1 or all(
-            (edge - start) % reduction == 0
-            for piece in pieces
-            for edge, start in ((piece.left, x), (piece.right, x), (piece.top, y), (piece.bottom, y))
-        )
+        # Blocks that are averaged must not straddle tiles.
+        in_tiles = not any(edge % reduction for edge in (x, y, page.tile_width, page.tile_height))
         step = reduction if in_tiles else 1
         image = np.empty((height // step, width // step, 3), dtype=np.uint8)
         missing = 0
@@ -208,9 +205,9 @@ class TiffSlide(SlideBase):
                 (piece.top - y) // step : (piece.bottom - y) // step,
                 (piece.left - x) // step : (piece.right - x) // step,
             ]
-            if page.lengths[piece.index] == 0:
+            if page.lengths[piece.tile] == 0:
                 if not page.can_paint_holes:
-                    raise UnsureError(f"tile {piece.index} of level {level} is missing")
+                    raise UnsureError(f"tile {piece.tile} of level {level} is missing")
                 missing += (piece.bottom - piece.top) * (piece.right - piece.left)
                 place[:] = 255
                 continue
@@ -227,16 +224,16 @@ class TiffSlide(SlideBase):
     def _fill(self, place: NDArray[np.uint8], level: int, piece: _Piece, step: int) -> None:
         """Put a piece of a tile, averaged by ``step``, where it belongs."""
         page = self._pages[level]
-        key = (level, piece.index)
+        key = (level, piece.tile)
         tile = self._cache.take(key) if piece.is_whole else self._cache.get(key)
         if tile is None:
             is_direct = piece.is_whole and step == 1 and place.flags.c_contiguous
             if is_direct and place.shape[:2] == (page.tile_height, page.tile_width):
-                self._decode(level, piece.index, place)
+                self._decode(level, piece.tile, place)
                 return
             shape = (page.tile_height, page.tile_width, 3)
             tile = self._reusable(shape) if piece.is_whole else np.empty(shape, dtype=np.uint8)
-            self._decode(level, piece.index, tile)
+            self._decode(level, piece.tile, tile)
             if not piece.is_whole:
                 self._cache.put(key, tile)
         part = tile[

@@ -33,7 +33,7 @@ from wsicurate.tiling.patches import cut_patch
 from wsicurate.tiling.plan import Plan, plan_patches, spread_sample
 from wsicurate.tissue.brightfield import check_brightfield
 from wsicurate.tissue.masks import find_mask
-from wsicurate.tissue.scores import SCORES, SCORES_VERSION, patch_scores
+from wsicurate.tissue.scores import SCORES_VERSION, Scorer
 
 #: Longest side of the overview that is stored, pixels.
 STORED_OVERVIEW_PX = 1024
@@ -352,7 +352,7 @@ def cut_segment(task: SegmentTask) -> SegmentCost:
 def _cut(task: SegmentTask, slide: Slide) -> tuple[Segment, list[bytes]]:
     codec = None if task.store_record.codec == "none" else task.store_record.chunk_codec()
     rows: list[int] = []
-    scores: list[NDArray[np.float32]] = []
+    scorer = Scorer()
     patches: list[bytes] = []
     dropped: list[int] = []
     reasons: list[str] = []
@@ -372,12 +372,12 @@ def _cut(task: SegmentTask, slide: Slide) -> tuple[Segment, list[bytes]]:
             messages.setdefault(error.reason, str(error))
             continue
         rows.append(row)
-        scores.append(patch_scores(patch))
+        scorer.add(patch)
         if codec is not None:
             patches.append(codec.encode(patch) if own is None else append_checksum(own))
     segment = Segment(
         rows=np.array(rows, dtype=np.int32),
-        scores=np.array(scores, dtype=np.float32).reshape(len(rows), len(SCORES)),
+        scores=scorer.scores(),
         lengths=np.array([len(patch) for patch in patches] or [0] * len(rows), dtype=np.int64),
         dropped=np.array(dropped, dtype=np.int32),
         dropped_reasons=tuple(reasons),
