@@ -91,7 +91,7 @@ def read_damaged(file: Path) -> tuple[str, str]:
         ``error at opening``, ``error in regions`` (all others equal OpenSlide's), ``equal``; or what must never be:
         ``invented pixels``, ``unnamed error``; and a sentence.
     """
-    from wsicurate.errors import SlideError, UnreadableRegionError
+    from wsicurate.errors import SlideError
     from wsicurate.slides.opening import open_slide
     from wsicurate.slides.openslide import OpenSlideSlide
     from wsicurate.slides.overview import read_overview
@@ -107,13 +107,13 @@ def read_damaged(file: Path) -> tuple[str, str]:
             for x, y, width, height in regions(size.width, size.height, size.downsample):
                 try:
                     pixels = slide.read(level, x, y, width, height)
-                except UnreadableRegionError as error:
+                except SlideError as error:
                     broken = str(error)
                     if file.name not in broken:
                         return "unnamed error", broken
                     continue
                 if slide.reader == "openslide":
-                    continue
+                    continue  # itself
                 try:
                     reference = reference or OpenSlideSlide(file)
                     expected = reference.read(level, x, y, width, height)

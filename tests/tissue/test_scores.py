@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from wsicurate.tissue.scores import SCORES, patch_scores
+from wsicurate.tissue.scores import SCORES, Scorer, patch_scores
 
 
 def scores(patch: np.ndarray) -> dict[str, float]:
@@ -55,3 +55,40 @@ def test_real_pen_is_found(shared: Path) -> None:
         assert np.mean(outside) < 0.02
         if inside:
             assert np.mean(inside) > 0.9
+
+
+def plain_scores(patch: np.ndarray) -> list[float]:
+    """The definition, pixel by pixel and block by block."""
+    green = np.pad(patch[..., 1].astype(int), 1, mode="reflect")
+    laplacian = green[:-2, 1:-1] + green[2:, 1:-1] + green[1:-1, :-2] + green[1:-1, 2:] - 4 * green[1:-1, 1:-1]
+    pen = dark = blank = 0
+    rows, columns = patch.shape[0] // 8, patch.shape[1] // 8
+    for row in range(rows):
+        for column in range(columns):
+            block = patch[row * 8 : row * 8 + 8, column * 8 : column * 8 + 8].reshape(-1, 3)
+            red, green_, blue = (int(value) for value in np.rint(block.mean(axis=0)))
+            lightest, colour = max(red, green_, blue), max(red, green_, blue) - min(red, green_, blue)
+            pen += (
+                (red + 15 < max(green_, blue) and green_ + 10 > red and colour > 25)
+                or (red > 120 and red - max(green_, blue) > 90)
+                or (lightest < 70 and colour < 25)
+            )
+            dark += lightest < 80
+            blank += min(red, green_, blue) > 200 and colour < 25
+    return [np.log1p((laplacian**2).mean()), *(count / (rows * columns) for count in (pen, dark, blank))]
+
+
+def test_scores_equal_their_definition(rng: np.random.Generator) -> None:
+    scorer = Scorer()
+    expected = []
+    for _ in range(70):
+        base = rng.integers(0, 256, (8, 8, 3))
+        patch = np.clip(np.kron(base, np.ones((8, 8, 1))) + rng.integers(-9, 10, (64, 64, 3)), 0, 255).astype(np.uint8)
+        scorer.add(patch)
+        expected.append(plain_scores(patch))
+        assert np.array_equal(patch_scores(patch), scorer.scores()[-1])
+    assert np.allclose(scorer.scores(), expected, atol=1e-6)
+
+
+def test_no_patches_have_no_scores() -> None:
+    assert Scorer().scores().shape == (0, 4)

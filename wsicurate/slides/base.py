@@ -130,6 +130,18 @@ class Slide(Protocol):
         """
         ...
 
+    def read_jpeg(self, level: int, x: int, y: int, width: int, height: int) -> tuple[NDArray[np.uint8], bytes] | None:
+        """A rectangle that is one JPEG in the file: its pixels, and a JPEG that decodes to exactly these.
+
+        Returns:
+            What `read` returns, and the file's own compressed bytes, made to stand alone; None where the rectangle is
+            anything but one whole JPEG tile.
+
+        Raises:
+            UnreadableRegionError: as `read` does.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of files and memory. Closing again is fine; reading again opens the slide anew."""
         ...
@@ -151,6 +163,10 @@ class SlideBase:
     def counts(self) -> ReadCounts:
         """See `Slide.counts`."""
         return ReadCounts()
+
+    def read_jpeg(self, level: int, x: int, y: int, width: int, height: int) -> tuple[NDArray[np.uint8], bytes] | None:
+        """See `Slide.read_jpeg`."""
+        return None
 
     def close(self) -> None:
         """See `Slide.close`."""

@@ -53,7 +53,7 @@ def open_slide(path: str | Path, *, plain_images: bool = True) -> Slide:
     try:
         return OpenSlideSlide(path)
     except UnreadableSlideError:
-        is_flat = path.suffix.lower() in FLAT_TIFF_SUFFIXES
+        is_flat = path.suffix.lower() in FLAT_TIFF_SUFFIXES and not _has_tiles(path)
         if is_for_tiatoolbox(path) and tiatoolbox_is_installed():
             try:
                 return TiatoolboxSlide(path)
@@ -90,6 +90,18 @@ def _open_directly(path: Path) -> Slide | None:
         return slide
     slide.close()
     return None
+
+
+def _has_tiles(path: Path) -> bool:
+    """Whether a TIFF's first image lies in tiles: a slide, if a damaged one, and no plain image."""
+    from wsicurate.slides.byte_source import FileSource
+    from wsicurate.slides.tiff_directory import TILE_OFFSETS, TILE_WIDTH, TiffError, read_directories
+
+    try:
+        first = read_directories(FileSource(path))[0]
+    except TiffError:
+        return False
+    return TILE_WIDTH in first or TILE_OFFSETS in first
 
 
 def _begins_as_tiff(path: Path) -> bool:

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ from wsicurate.slides.tile_codecs import (
     BEYOND_OPENSLIDE,
     MAX_TILE_PX,
     BrokenTileError,
+    JpegTiles,
     TileDecoder,
     UnsureError,
     tile_decoder,
@@ -79,11 +81,10 @@ class _Page:
     can_paint_holes: bool
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """The part of one tile that a rectangle needs, in pixels of the level."""
+class _Piece(NamedTuple):
+    """The part of one tile that a rectangle needs, in pixels of the level. A tuple, because millions are made."""
 
-    index: int
+    tile: int
     tile_x: int
     tile_y: int
     left: int
@@ -162,6 +163,28 @@ class TiffSlide(SlideBase):
                 f"cannot be decoded: {error}"
             ) from error
 
+    def read_jpeg(self, level: int, x: int, y: int, width: int, height: int) -> tuple[NDArray[np.uint8], bytes] | None:
+        """See `Slide.read_jpeg`."""
+        self._check_bounds(level, x, y, width, height)
+        page = self._pages[level]
+        size = (page.tile_width, page.tile_height)
+        if (width, height) != size or x % width or y % height or not isinstance(page.decode, JpegTiles):
+            return None
+        index = y // height * page.across + x // width
+        if page.lengths[index] == 0:
+            return None
+        pixels = np.empty((height, width, 3), dtype=np.uint8)
+        try:
+            data = self._decode(level, index, pixels)
+            return pixels, page.decode.whole(data, width, height)
+        except UnsureError:
+            return None
+        except BrokenTileError as error:
+            raise UnreadableRegionError(
+                f"{self.name}: the region x={x} y={y} of {width}x{height} pixels at level {level} "
+                f"cannot be decoded: {error}"
+            ) from error
+
     @property
     def counts(self) -> ReadCounts:
         """See `Slide.counts`."""
@@ -172,11 +195,8 @@ class TiffSlide(SlideBase):
     ) -> NDArray[np.uint8]:
         page = self._pages[level]
         pieces = _pieces(page, x, y, width, height)
-        in_tiles = reduction == 1 or all(
-            (edge - start) % reduction == 0
-            for piece in pieces
-            for edge, start in ((piece.left, x), (piece.right, x), (piece.top, y), (piece.bottom, y))
-        )
+        # Blocks that are averaged must not straddle tiles.
+        in_tiles = not any(edge % reduction for edge in (x, y, page.tile_width, page.tile_height))
         step = reduction if in_tiles else 1
         image = np.empty((height // step, width // step, 3), dtype=np.uint8)
         missing = 0
@@ -185,9 +205,9 @@ class TiffSlide(SlideBase):
                 (piece.top - y) // step : (piece.bottom - y) // step,
                 (piece.left - x) // step : (piece.right - x) // step,
             ]
-            if page.lengths[piece.index] == 0:
+            if page.lengths[piece.tile] == 0:
                 if not page.can_paint_holes:
-                    raise UnsureError(f"tile {piece.index} of level {level} is missing")
+                    raise UnsureError(f"tile {piece.tile} of level {level} is missing")
                 missing += (piece.bottom - piece.top) * (piece.right - piece.left)
                 place[:] = 255
                 continue
@@ -204,16 +224,16 @@ class TiffSlide(SlideBase):
     def _fill(self, place: NDArray[np.uint8], level: int, piece: _Piece, step: int) -> None:
         """Put a piece of a tile, averaged by ``step``, where it belongs."""
         page = self._pages[level]
-        key = (level, piece.index)
+        key = (level, piece.tile)
         tile = self._cache.take(key) if piece.is_whole else self._cache.get(key)
         if tile is None:
             is_direct = piece.is_whole and step == 1 and place.flags.c_contiguous
             if is_direct and place.shape[:2] == (page.tile_height, page.tile_width):
-                self._decode(level, piece.index, place)
+                self._decode(level, piece.tile, place)
                 return
             shape = (page.tile_height, page.tile_width, 3)
             tile = self._reusable(shape) if piece.is_whole else np.empty(shape, dtype=np.uint8)
-            self._decode(level, piece.index, tile)
+            self._decode(level, piece.tile, tile)
             if not piece.is_whole:
                 self._cache.put(key, tile)
         part = tile[
@@ -232,7 +252,8 @@ class TiffSlide(SlideBase):
             array = self._scratch.array = np.empty(shape, dtype=np.uint8)
         return array
 
-    def _decode(self, level: int, index: int, out: NDArray[np.uint8]) -> None:
+    def _decode(self, level: int, index: int, out: NDArray[np.uint8]) -> bytes:
+        """Decode a tile into ``out``; returns its bytes in the file."""
         page = self._pages[level]
         offset, length = page.offsets[index], page.lengths[index]
         where = f"tile {index % page.across},{index // page.across} of level {level}"
@@ -248,6 +269,7 @@ class TiffSlide(SlideBase):
         except BrokenTileError as error:
             raise BrokenTileError(f"{where}: {error}") from error
         self._tiles_decoded += 1
+        return data
 
     def _hand_over(
         self,

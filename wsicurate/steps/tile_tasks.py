@@ -23,16 +23,17 @@ from wsicurate.slides.opening import open_slide
 from wsicurate.slides.overview import Overview, read_overview
 from wsicurate.slides.resolution import Resolution, resolve
 from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.codecs import append_checksum
 from wsicurate.store.commit import SlideContent, commit_slide
 from wsicurate.store.leases import Lease, is_current
 from wsicurate.store.records import SlideRecord, StoreRecord, differences, fingerprint_of
 from wsicurate.store.segments import Segment, write_segment
-from wsicurate.tiling.geometry import Lattice, ReadPlan, plan_reading
+from wsicurate.tiling.geometry import Lattice, ReadPlan, Window, plan_reading
 from wsicurate.tiling.patches import cut_patch
 from wsicurate.tiling.plan import Plan, plan_patches, spread_sample
 from wsicurate.tissue.brightfield import check_brightfield
 from wsicurate.tissue.masks import find_mask
-from wsicurate.tissue.scores import SCORES, SCORES_VERSION, patch_scores
+from wsicurate.tissue.scores import SCORES_VERSION, Scorer
 
 #: Longest side of the overview that is stored, pixels.
 STORED_OVERVIEW_PX = 1024
@@ -352,33 +353,49 @@ def cut_segment(task: SegmentTask) -> SegmentCost:
 def _cut(task: SegmentTask, slide: Slide) -> tuple[Segment, list[bytes]]:
     codec = None if task.store_record.codec == "none" else task.store_record.chunk_codec()
     rows: list[int] = []
-    scores: list[NDArray[np.float32]] = []
+    scorer = Scorer()
     patches: list[bytes] = []
     dropped: list[int] = []
     reasons: list[str] = []
     messages: dict[str, str] = {}
     for row, (column, line) in zip(task.rows.tolist(), task.cells.tolist(), strict=True):
         window = task.lattice.window(column, line)
+        own: bytes | None = None
         try:
-            patch = cut_patch(slide.read, task.read_plan, window, task.store_record.patch_px)
+            found = _own_jpeg(slide, task, window)
+            if found is None:
+                patch = cut_patch(slide.read, task.read_plan, window, task.store_record.patch_px)
+            else:
+                patch, own = found
         except UnreadableRegionError as error:
             dropped.append(row)
             reasons.append(error.reason)
             messages.setdefault(error.reason, str(error))
             continue
         rows.append(row)
-        scores.append(patch_scores(patch))
+        scorer.add(patch)
         if codec is not None:
-            patches.append(codec.encode(patch))
+            patches.append(codec.encode(patch) if own is None else append_checksum(own))
     segment = Segment(
         rows=np.array(rows, dtype=np.int32),
-        scores=np.array(scores, dtype=np.float32).reshape(len(rows), len(SCORES)),
+        scores=scorer.scores(),
         lengths=np.array([len(patch) for patch in patches] or [0] * len(rows), dtype=np.int64),
         dropped=np.array(dropped, dtype=np.int32),
         dropped_reasons=tuple(reasons),
         messages=messages,
     )
     return segment, patches
+
+
+def _own_jpeg(slide: Slide, task: SegmentTask, window: Window) -> tuple[NDArray[np.uint8], bytes] | None:
+    """A patch that is one JPEG tile of the slide: stored as it lies in the file (ADR 11)."""
+    plan, patch_px = task.read_plan, task.store_record.patch_px
+    if task.store_record.codec != "jpeg" or plan.reduction != 1:
+        return None
+    source = window.at(plan.downsample)
+    if (source.width, source.height) != (patch_px, patch_px):
+        return None
+    return slide.read_jpeg(plan.level, source.x, source.y, source.width, source.height)
 
 
 def commit(task: CommitTask) -> SlideRecord:

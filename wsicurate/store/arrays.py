@@ -196,6 +196,7 @@ class ItemArray:
         self._slots = metadata.shard[0]
         self._dtype = np.dtype(metadata.dtype)
         self._indices: dict[int, Any] = {}
+        self._tail = "/0" * (len(metadata.shape) - 1)
 
     @classmethod
     def open(cls, store: ByteStore, path: str) -> ItemArray:
@@ -229,7 +230,7 @@ class ItemArray:
 
     def key(self, shard: int) -> str:
         """Key of a shard."""
-        return f"{self._path}/c/{'/'.join([str(shard), *['0'] * (len(self.metadata.shape) - 1)])}"
+        return f"{self._path}/c/{shard}{self._tail}"
 
     @property
     def shards(self) -> int:

@@ -133,12 +133,16 @@ class LocalBytes:
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See `ByteStore.get`."""
         try:
-            with self.path(key).open("rb", buffering=0) as file:
+            # Plain system calls: for one patch, pathlib and a file object cost a tenth of decoding it.
+            descriptor = os.open(os.path.join(self.root, key), os.O_RDONLY | getattr(os, "O_BINARY", 0))  # noqa: PTH118
+            try:
                 if start < 0:
-                    start = max(0, os.fstat(file.fileno()).st_size + start)
+                    start = max(0, os.fstat(descriptor).st_size + start)
                 if start:
-                    file.seek(start)
-                return _read_fully(file.fileno(), length)
+                    os.lseek(descriptor, start, os.SEEK_SET)
+                return _read_fully(descriptor, length)
+            finally:
+                os.close(descriptor)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise KeyError(key) from None
 

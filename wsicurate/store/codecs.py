@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ def verify_checksum(data: bytes) -> bytes:
         CorruptStoreError: if it does not match.
     """
     payload, stored = data[:-4], data[-4:]
-    if len(stored) < 4 or struct.pack("<I", google_crc32c.value(payload)) != stored:
+    if len(stored) < 4 or google_crc32c.value(payload) != int.from_bytes(stored, "little"):
         raise CorruptStoreError(f"the CRC-32C checksum of a chunk of {len(data)} bytes does not match")
     return payload
 
@@ -77,7 +78,7 @@ class JpegCodec:
             pixels = decode_jpeg(payload)
         except ValueError as error:
             raise CorruptStoreError(f"a chunk does not decode as JPEG: {error}") from error
-        if pixels.size != int(np.prod(shape)) or pixels.shape != tuple(shape[-3:]):
+        if pixels.size != math.prod(shape) or pixels.shape != tuple(shape[-3:]):
             raise CorruptStoreError(f"a chunk holds an image of {pixels.shape}, not {tuple(shape)}")
         return pixels.reshape(shape)
 
@@ -111,7 +112,7 @@ class ZstdCodec:
             raw = bytes(Zstd().decode(payload))
         except RuntimeError as error:
             raise CorruptStoreError(f"a chunk does not decode as Zstandard: {error}") from error
-        if len(raw) != int(np.prod(shape)) * dtype.itemsize:
+        if len(raw) != math.prod(shape) * dtype.itemsize:
             raise CorruptStoreError(f"a chunk holds {len(raw)} bytes, not {tuple(shape)} of {dtype}")
         return np.frombuffer(raw, dtype=dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
 

@@ -179,8 +179,14 @@ class SlidePatches:
     @overload
     def __getitem__(self, index: slice | Sequence[int] | NDArray[Any]) -> Patches: ...
     def __getitem__(self, index: Index) -> Patches:
-        patches = self.read(_rows(index, len(self)))
-        return np.asarray(patches[0]) if isinstance(index, int | np.integer) else patches
+        if not isinstance(index, int | np.integer) or self.images is None:
+            patches = self.read(_rows(index, len(self)))
+            return np.asarray(patches[0]) if isinstance(index, int | np.integer) else patches
+        # One patch, the access of a shuffled loader: without arrays of rows and a batch around it.
+        row = int(index)
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"index {index!r} is out of range for {len(self):,} patches")
+        return self.images[row % len(self)]
 
     def read(self, rows: NDArray[np.intp]) -> Patches:
         """Decode patches.
