@@ -79,7 +79,7 @@ def test_records_say_where_everything_comes_from(
         cohort = by_name[Path(record.name).name]
         assert record.source["bytes"] == cohort.path.stat().st_size
         assert len(record.source["quick_hash"]) == 32
-        assert record.reader == "openslide"
+        assert record.reader == "tiff"
         assert record.resolution == {
             "mpp": cohort.truth.mpp,
             "origin": "metadata",
