@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -78,6 +79,8 @@ class FileSource:
                 os.close(self._descriptor)
                 self._descriptor = None
 
-    def __del__(self) -> None:
-        if getattr(self, "_descriptor", None) is not None:
-            self.close()
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        descriptor: int | None = getattr(self, "_descriptor", None)
+        if descriptor is not None:
+            close(descriptor)  # bound above: at the interpreter's end, modules are empty
+            self._descriptor = None

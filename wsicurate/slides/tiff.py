@@ -75,8 +75,8 @@ class _Page:
     tile_width: int
     tile_height: int
     across: int
-    offsets: Sequence[int]
-    lengths: Sequence[int]
+    offsets: NDArray[np.int64]
+    lengths: NDArray[np.int64]
     decode: TileDecoder
     can_paint_holes: bool
 
@@ -255,7 +255,7 @@ class TiffSlide(SlideBase):
     def _decode(self, level: int, index: int, out: NDArray[np.uint8]) -> bytes:
         """Decode a tile into ``out``; returns its bytes in the file."""
         page = self._pages[level]
-        offset, length = page.offsets[index], page.lengths[index]
+        offset, length = int(page.offsets[index]), int(page.lengths[index])
         where = f"tile {index % page.across},{index // page.across} of level {level}"
         if length > 2 * out.size + 65536:
             raise BrokenTileError(f"{where} claims {length} bytes for {out.size} bytes of pixels")
@@ -466,8 +466,8 @@ def _page(directory: Directory, vendor: str, number: int) -> _Page:
         tile_width=tile_width,
         tile_height=tile_height,
         across=across,
-        offsets=directory.integers(tags.TILE_OFFSETS).tolist(),
-        lengths=directory.integers(tags.TILE_BYTE_COUNTS).tolist(),
+        offsets=directory.integers(tags.TILE_OFFSETS),
+        lengths=directory.integers(tags.TILE_BYTE_COUNTS),
         decode=decode,
         can_paint_holes=vendor == "aperio" and number == 0,
     )
