@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from wsicurate.cli import app
+from wsicurate.config import CurateConfig, TileConfig
+from wsicurate.errors import ConfigError
+from wsicurate.options import field_help, made, number_or_share
+
+runner = CliRunner()
+
+
+@pytest.mark.parametrize("config", [CurateConfig, TileConfig])
+def test_every_field_has_its_sentence(config: type) -> None:
+    told = field_help(config)
+    for field in dataclasses.fields(config):
+        assert told.get(field.name, "").endswith("."), field.name
+
+
+def test_budgets_are_numbers_or_shares() -> None:
+    assert number_or_share("1000") == 1000 and isinstance(number_or_share("1000"), int)
+    assert number_or_share("0.25") == number_or_share("25%") == 0.25
+    assert number_or_share("1.0") == 1.0 and isinstance(number_or_share("1.0"), float)
+    with pytest.raises(ConfigError, match="--budget is 'many'"):
+        number_or_share("many")
+
+
+def test_settings_are_made_from_layers() -> None:
+    config = made(CurateConfig, {"budget": 1.0, "copies": "none"}, {"budget": "50", "clusters": "200,20,2"})
+    assert (config.budget, config.copies, config.clusters) == (50, "none", (200, 20, 2))
+    with pytest.raises(ConfigError, match="not a list of whole numbers"):
+        made(CurateConfig, {"clusters": "many"})
+
+
+def test_every_setting_is_an_option_of_curate_and_run() -> None:
+    curate = runner.invoke(app, ["curate", "--help"], terminal_width=200).output
+    run = runner.invoke(app, ["run", "--help"], terminal_width=200).output
+    for field in dataclasses.fields(CurateConfig):
+        assert f"--{field.name.replace('_', '-')}" in curate
+    for option in ("--tile-min-tissue", "--curate-min-tissue", "--recipe", "--slide-table", "--budget", "--judge"):
+        assert option in run
+    assert "One of confirmed, dinov2, none." in " ".join(curate.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--budget", "1.5"], "--budget is 1.5"),
+        (["--budget", "0"], "--budget is 0"),
+        (["--copies", "some"], "--copies is 'some'; choose one of confirmed, dinov2, none"),
+        (["--clusters", "10,20"], "give falling numbers"),
+        (["--judge", "dinov2-small"], "the encoder that chooses"),
+        (["--leakage-threshold", "0.45"], "needs --evaluation"),
+        (["--recipe", "nothing"], "choose one of chen-krishnan-2022"),
+        (["--share-cap", "0.5"], "--share-cap is 0.5"),
+        (["--keep", "default"], "give the new one another --name"),
+        (["--copy-rate", "2"], "--copy-rate is 2"),
+    ],
+)
+def test_wrong_usage_is_explained(tmp_path: Path, arguments: list[str], words: str) -> None:
+    ended = runner.invoke(app, ["curate", str(tmp_path / "a.zarr"), *arguments])
+    assert ended.exit_code == 2
+    assert words in " ".join(ended.output.split())
+
+
+def test_a_recipe_gives_way_to_what_was_typed_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import wsicurate.steps.curate as module
+
+    taken: list[CurateConfig] = []
+
+    def stop(store: Path, config: CurateConfig, **_: object) -> None:
+        taken.append(config)
+        raise ConfigError("seen")
+
+    monkeypatch.setattr(module, "curate", stop)
+    runner.invoke(app, ["curate", "a.zarr", "--recipe", "patho-t1-2025", "--budget", "7"])
+    assert taken[0].encoder == "uni"
+    assert taken[0].clusters == (3_500_000, 35_000, 350, 62)
+    assert taken[0].budget == 7
+
+
+def test_recipes_are_listed_with_their_sources() -> None:
+    ended = runner.invoke(app, ["recipes"])
+    assert ended.exit_code == 0
+    assert "chen-krishnan-2022" in ended.output and "arXiv 2405.15613" in ended.output
