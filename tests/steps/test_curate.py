@@ -271,3 +271,28 @@ def test_without_a_judge_there_is_no_proof_and_the_record_says_so(embedded: Path
         shutil.rmtree(folder)
     report = run(tmp_path / "b.zarr", judge=None)
     assert "name it by --judge" in report.run["proof"]["reason"]
+
+
+def test_new_slides_are_drawn_without_undoing_earlier_choices(small_slides: Path, tmp_path: Path) -> None:
+    slides, store = tmp_path / "slides", tmp_path / "a.zarr"
+    slides.mkdir()
+    first, *others = sorted(small_slides.glob("*.svs"))
+    shutil.copy(first, slides)
+
+    def add_and_embed() -> None:
+        tile(slides, store, TileConfig(workers=1))
+        for encoder in ENCODERS:
+            embed(store, EmbedConfig(encoder=encoder, workers=1))
+
+    add_and_embed()
+    run(store, proof=False, budget=4, name="first")
+    earlier = manifest(store, "first")
+    for path in others:
+        shutil.copy(path, slides)
+    add_and_embed()
+    report = run(store, budget=9, name="second", keep="first", share_cap=3.0)
+    later = manifest(store, "second")
+    kept = later.merge(earlier.loc[earlier["selected"], ["slide_id", "row"]], on=["slide_id", "row"])
+    assert len(kept) == 4 and kept["selected"].all()
+    assert report.selected == 9 and later.loc[later["selected"], "slide_id"].nunique() > 1
+    assert list(report.run["clusters"]["counts"]) == list(open_store(store).curation("first").run["clusters"]["counts"])
