@@ -277,11 +277,13 @@ def curate(
     with _explained():
         from wsicurate.console import ProgressDisplay, show_curated
         from wsicurate.steps.curate import curate as run
-        from wsicurate.steps.recipes import find_recipe
+        from wsicurate.steps.recipes import check_needs, find_recipe
 
         published = find_recipe(recipe) if recipe else None
         layers = [{**published.embed, **published.curate}] if published else []
         config = made(CurateConfig, *layers, settings["curate"])
+        if published:
+            check_needs(published, config)
         with ProgressDisplay("curating") as display:
             report = run(store, config, progress=display)
         show_curated(report)
@@ -306,20 +308,18 @@ def run_all(
     """Slides to a proven subset: tile, embed, curate. Interrupt it as you like; the same command goes on."""
     with _explained():
         from wsicurate.console import ProgressDisplay, show_run
-        from wsicurate.steps.recipes import find_recipe
+        from wsicurate.steps.recipes import check_needs, find_recipe
         from wsicurate.steps.run import run
 
         published = find_recipe(recipe) if recipe else None
         tile_layers = [published.tile] if published else []
         curate_layers = [{**published.embed, **published.curate}] if published else []
+        tile_config = made(TileConfig, *tile_layers, settings["tile"])
+        curate_config = made(CurateConfig, *curate_layers, settings["curate"])
+        if published:
+            check_needs(published, curate_config)
         with ProgressDisplay("working") as display:
-            report = run(
-                slides,
-                output,
-                tile_config=made(TileConfig, *tile_layers, settings["tile"]),
-                curate_config=made(CurateConfig, *curate_layers, settings["curate"]),
-                progress=display,
-            )
+            report = run(slides, output, tile_config=tile_config, curate_config=curate_config, progress=display)
         show_run(report)
         raise typer.Exit(report.exit_status)
 

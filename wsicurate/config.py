@@ -39,6 +39,14 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def _paths(option: str, value: object) -> tuple[Path, ...]:
+    """One path or several, as paths."""
+    several = [value] if isinstance(value, str | Path) else value
+    if not isinstance(several, Sequence) or not all(isinstance(path, str | Path) for path in several):
+        raise ConfigError(f"{option} is {value!r}; give paths")
+    return tuple(Path(path) for path in several)
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -156,11 +164,14 @@ class CurateConfig:
             ``slide``, ``patient``), ``store`` for the labels in the store, or None.
         min_tissue: least share of tissue.
         min_focus: least focus score; about 3 and less is blurred.
-        max_pen, max_dark, max_blank: largest shares of pen, darkness, blankness.
+        max_pen: largest share of a patch that has the colours of ink.
+        max_dark: largest share that is darker than stained tissue gets.
+        max_blank: largest share that is as light and colourless as glass.
         copies: how copies are found: ``confirmed`` by pixels, by DINOv2's similarity rule, or not at all.
         copy_rate: share of patches that may have a stranger among their candidates; sets the candidates' threshold.
         copy_threshold: candidates' least similarity; None calibrates it on the store.
         weights: file of the encoder's weights, where it has one: the calibration embeds changed patches.
+        arch: timm architecture of weights from a file.
         slides: folders to look for moved slides in, where the store keeps coordinates alone.
         redundancy: drop what has a cosine above 1 - redundancy to another of its cluster (SemDeDup); None keeps it.
         exclude_patients: file of patients, samples, slides and sites, one a line, that must not be in the subset.
@@ -172,7 +183,8 @@ class CurateConfig:
         retrieve_k: neighbours of each seed patch, or patches of each cluster.
         retrieve_more_than: a cluster counts where it holds more seed patches than this.
         retrieve_cap: most patches that the seeds may retrieve; None: no cap.
-        clusters: number of clusters of each level, finest first; None derives them from the number of patches.
+        clusters: number of clusters of each level, finest first, such as 2000,200,20; None derives them from the number
+            of patches.
         clusters_made_for: the number of patches that ``clusters`` were published for; they are scaled to the store's.
         sampler: how the budget is drawn: balanced over the hierarchy, or one of the baselines.
         within: which patches of a cluster are drawn.
@@ -201,6 +213,7 @@ class CurateConfig:
     copy_rate: float = 0.001
     copy_threshold: float | None = None
     weights: Path | str | None = None
+    arch: str | None = None
     slides: Sequence[Path | str] = ()
     redundancy: float | None = None
     exclude_patients: Path | str | None = None
@@ -266,7 +279,7 @@ class CurateConfig:
             f"--redundancy is {self.redundancy!r}; give a cosine distance above 0, such as 0.05",
         )
         _require(
-            _is_number(self.share_cap) and self.share_cap >= 1,
+            _is_number(self.share_cap) and math.isfinite(self.share_cap) and self.share_cap >= 1,
             f"--share-cap is {self.share_cap!r}; give a number of at least 1 (3 is three times the equal share)",
         )
         for option, count, least in (
@@ -290,6 +303,16 @@ class CurateConfig:
             self.keep is None or self.keep != self.name,
             f"--keep is {self.keep!r}, the curation that is made; give the new one another --name",
         )
+        for option, value in (
+            ("separate-kinds", self.separate_kinds),
+            ("proof", self.proof),
+            ("overwrite", self.overwrite),
+        ):
+            _require(isinstance(value, bool), f"--{option} is {value!r}; it is true or false")
+        _require(
+            not self.evaluation or self.copies != "none" or self.leakage_threshold is not None,
+            "--evaluation with --copies none finds nothing; look for copies, or give a --leakage-threshold",
+        )
         _require(
             self.leakage_threshold is None or bool(self.evaluation),
             "--leakage-threshold needs --evaluation STORE: similar to what?",
@@ -303,11 +326,16 @@ class CurateConfig:
                 f"--clusters is {','.join(map(str, self.clusters))}; give falling numbers, finest first, such as "
                 "2000,200,20",
             )
-        evaluation = [self.evaluation] if isinstance(self.evaluation, str | Path) else self.evaluation
-        object.__setattr__(self, "evaluation", tuple(Path(path) for path in evaluation))
-        for name in ("exclude_patients", "seeds"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, Path(getattr(self, name)))
+        for name in ("evaluation", "slides"):
+            object.__setattr__(self, name, _paths(f"--{name}", getattr(self, name)))
+        for name in ("exclude_patients", "seeds", "labels", "weights"):
+            value = getattr(self, name)
+            _require(
+                value is None or isinstance(value, str | Path),
+                f"--{name.replace('_', '-')} is {value!r}; give a path",
+            )
+            if value is not None and str(value) != "store":
+                object.__setattr__(self, name, Path(value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -434,4 +462,4 @@ class EmbedConfig:
             value = getattr(self, part)
             if value is not None:
                 object.__setattr__(self, part, Path(value).expanduser())
-        object.__setattr__(self, "slides", tuple(Path(folder) for folder in self.slides))
+        object.__setattr__(self, "slides", _paths("--slides", self.slides))

@@ -326,7 +326,15 @@ def show_info(summary: StoreInfo) -> None:
             "patches dropped: " + ", ".join(f"{count:,} {reason}" for reason, count in summary.dropped.items())
         )
     for key in summary.unfinished:
-        console.print(_text(f"unfinished: {key}; run the same tile command again"))
+        verb, _, name = key.rpartition("curate-")
+        again = f"curate command (--name {name})" if verb == "" and name != key else "tile command"
+        console.print(_text(f"unfinished: {key}; run the same {again} again"))
+    if summary.encoders:
+        embedded = ", ".join(f"{name} ({count:,} slides)" for name, count in summary.encoders.items())
+        console.print(_text(f"embedded by: {embedded}"))
+    for name, count in summary.curations.items():
+        told = f"{count:,} patches selected" if count >= 0 else "its record cannot be read; wsicurate check says more"
+        console.print(_text(f"curation {name}: {told}"))
     if summary.last_run is not None:
         bad = [slide for slide in summary.last_run["slides"] if slide["status"] in ("skipped", "failed")]
         run = summary.last_run

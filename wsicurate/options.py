@@ -27,7 +27,8 @@ def field_help(config: type) -> dict[str, str]:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    first = text[:1].upper() if text[:1].isascii() else text[:1]  # µ is no M
+    return first + text[1:] + ("" if text.endswith(".") else ".")
 
 
 def number_or_share(text: str) -> int | float:

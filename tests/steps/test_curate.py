@@ -149,6 +149,11 @@ def test_one_run_at_a_time(store: Path) -> None:
         ({"judge": "uni"}, EmbeddingMissingError, "wsicurate embed .* --encoder uni"),
         ({"min_tissue": 1.0, "min_focus": 12.0}, CurationError, "no patch is left"),
         ({"clusters": (5_000, 10)}, CurationError, "5,?000"),
+        ({"evaluation": ["e.zarr"]}, ConfigError, "--evaluation with --copies none finds nothing"),
+        ({"share_cap": float("inf")}, ConfigError, "--share-cap is inf"),
+        ({"proof": "no"}, ConfigError, "--proof is 'no'"),
+        ({"slides": 5}, ConfigError, "--slides is 5"),
+        ({"labels": 5}, ConfigError, "--labels is 5"),
         ({"name": "../x"}, ConfigError, "cannot name a curation"),
         ({"keep": "none"}, ManifestError, "has no curation 'none'"),
         ({"labels": "nothing.csv"}, CurationError, "nothing.csv cannot be read"),
@@ -159,6 +164,7 @@ def test_bad_input_is_explained(store: Path, settings: dict[str, Any], error: ty
     with pytest.raises(error, match=words):
         run(store, **settings)
     assert open_store(store).curations == ()
+    assert not (store / ".wsicurate").exists()  # nothing is left that the same command could go on with
 
 
 def test_listed_patients_are_leakage(store: Path, tmp_path: Path) -> None:
@@ -216,7 +222,7 @@ def test_earlier_choices_are_kept(store: Path, tmp_path: Path) -> None:
     first, second = (open_store(store).curation(name).clusters() for name in ("first", "second"))
     for name, values in first.items():
         np.testing.assert_array_equal(values, second[name])
-    with pytest.raises(CurationError, match="kept"):
+    with pytest.raises(CurationError, match="first keeps 5 patches and --budget is 3"):
         run(store, proof=False, budget=3, name="third", keep="first")
 
 
@@ -296,3 +302,59 @@ def test_new_slides_are_drawn_without_undoing_earlier_choices(small_slides: Path
     assert len(kept) == 4 and kept["selected"].all()
     assert report.selected == 9 and later.loc[later["selected"], "slide_id"].nunique() > 1
     assert list(report.run["clusters"]["counts"]) == list(open_store(store).curation("first").run["clusters"]["counts"])
+
+
+def test_a_copy_of_what_is_low_in_quality_stays(store: Path) -> None:
+    """A patch that is dropped for its quality stands for nobody, however sharp it is."""
+    report = run(store, copies="confirmed", copy_threshold=0.95, proof=False, min_tissue=0.6, budget=1)
+    table = manifest(store)
+    heads = table.set_index(["slide_id", "row"])["decision"].astype(str)
+    copies = table[table["decision"] == "copy"]
+    for slide, row in zip(copies["copy_of_slide"], copies["copy_of_row"], strict=True):
+        assert heads[(slide, int(row))] not in ("low_quality", "copy")
+    assert report.run["copies"]["pairs"]["copy"] >= len(copies)
+
+
+def test_what_is_damaged_is_made_again(store: Path) -> None:
+    first = run(store, proof=False)
+    part = next(first.manifest.glob("*.parquet"))
+    part.write_bytes(b"PAR1")
+    assert [problem.where for problem in check(store, workers=1).problems] == ["curations/default"]
+    assert run(store, proof=False).status == "curated"
+    assert check(store, workers=1).problems == []
+
+
+def test_new_labels_are_new_inputs(store: Path, tmp_path: Path) -> None:
+    """Labels and scores are not among the patches' bytes, and count all the same."""
+    labels = tmp_path / "labels.csv"
+    write_truth_labels(open_store(store), labels)
+    run(store, labels=labels)
+    labels.write_text(labels.read_text().replace("stroma", "collagen"))
+    with pytest.raises(ManifestError, match="inputs have changed"):
+        run(store, labels=labels)
+
+
+def test_a_pool_of_one_is_not_proven_and_stands(store: Path) -> None:
+    report = run(store, min_tissue=0.999, budget=1)
+    if sum(report.counts.get(word, 0) for word in ("selected", "not_drawn", "over_cap")) > 1:
+        assert report.run["proof"]["comparisons"]
+        focus = open_store(store).table().to_pandas()
+        best = focus.loc[focus["tissue"] >= 0.999, "focus"].max()
+        report = run(store, min_tissue=0.999, min_focus=float(best), budget=1, name="one")
+    assert report.selected == 1
+    assert "two" in report.run["proof"]["reason"]
+
+
+def test_a_slide_that_has_nearly_everything_is_noted(embedded: Path, tmp_path: Path) -> None:
+    shutil.copytree(embedded, tmp_path / "b.zarr")
+    slides = open_store(tmp_path / "b.zarr").slides
+    largest = max(slides, key=lambda key: len(slides[key]))
+    listed = tmp_path / "listed.txt"
+    others = [slide.slide_id for key, slide in slides.items() if key != largest]
+    listed.write_text("\n".join(others[1:]) + "\n")
+    report = run(tmp_path / "b.zarr", exclude_patients=listed, proof=False, min_tissue=0.0, budget=1)
+    share = len(slides[largest]) / (
+        len(slides[largest]) + len(slides[next(k for k in slides if slides[k].slide_id == others[0])])
+    )
+    noted = any("to draw from" in note for note in report.run["notes"])
+    assert noted == (share > 0.8)

@@ -34,8 +34,13 @@ def table(rows: int = 10) -> pa.Table:
     )
 
 
-RUN = {"inputs": {"a%2F1@0.5": "1", "b@0.5": "2"}, "fingerprint": "f"}
-CLUSTERS = {"centroids_1": np.eye(3, dtype=np.float32), "parents_1": np.arange(3, dtype=np.int32)}
+SLIDES = {"a%2F1@0.5": "1", "b@0.5": "2"}
+RUN = {"inputs": SLIDES, "fingerprint": "f", "settings": {}, "clusters": {"counts": [3, 3]}}
+CLUSTERS = {
+    "centroids_1": np.eye(3, dtype=np.float32),
+    "centroids_2": np.eye(3, dtype=np.float32),
+    "parents_1": np.arange(3, dtype=np.int32),
+}
 
 
 def test_a_curation_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +56,7 @@ def test_a_curation_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_array_equal(values, CLUSTERS[name])
     selected = found.selected({"a%2F1@0.5": "1", "b@0.5": "2", "later@0.5": "3"})
     assert {key: rows.tolist() for key, rows in selected.items()} == {"a%2F1@0.5": [1, 3], "b@0.5": [0, 2, 4]}
-    assert list(verify_curation(store, "one", "here")) == []
+    assert list(verify_curation(store, "one", "here", SLIDES)) == []
 
 
 def test_the_same_table_gives_the_same_bytes_and_replaces_what_was_there() -> None:
@@ -70,7 +75,7 @@ def test_without_its_record_it_does_not_exist() -> None:
     store.delete("curations/one/run.json")
     assert read_curation(store, "one", "here") is None
     assert curation_names(store) == ()
-    assert [what for _, what in verify_curation(store, "one", "here")] == [
+    assert [what for _, what in verify_curation(store, "one", "here", SLIDES)] == [
         "it is unfinished; run the same curate command again"
     ]
     remove_curation(store, "one")
@@ -85,7 +90,7 @@ def test_damage_is_named() -> None:
     assert found is not None
     with pytest.raises(ManifestError, match="part-00000.parquet cannot be read"):
         found.manifest()
-    assert len(list(verify_curation(store, "one", "here"))) == 1
+    assert len(list(verify_curation(store, "one", "here", SLIDES))) == 1
     store.put("curations/one/run.json", [b"{"])
     with pytest.raises(ManifestError, match="cannot be read"):
         read_curation(store, "one", "here")
@@ -93,9 +98,11 @@ def test_damage_is_named() -> None:
 
 def test_a_stray_file_is_found(tmp_path: Path) -> None:
     store = LocalBytes(tmp_path)
-    write_curation(store, "one", table(), RUN, {})
+    write_curation(store, "one", table(), RUN, CLUSTERS)
     (tmp_path / "curations" / "one" / "manifest" / "mine.parquet").write_bytes(b"")
-    assert [where for where, _ in verify_curation(store, "one", "here")] == ["curations/one/manifest/mine.parquet"]
+    assert [where for where, _ in verify_curation(store, "one", "here", SLIDES)] == [
+        "curations/one/manifest/mine.parquet"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -115,3 +122,18 @@ def test_a_manifest_of_other_patches_is_refused(slides: dict[str, str], words: s
 def test_names_are_safe(name: str) -> None:
     with pytest.raises(ConfigError, match="cannot name a curation"):
         curation_path(name)
+
+
+def test_missing_clusters_and_changed_slides_are_found() -> None:
+    store = MemoryBytes()
+    write_curation(store, "one", table(), RUN, {"centroids_1": np.eye(3, dtype=np.float32)})
+    (problem,) = verify_curation(store, "one", "here", SLIDES)
+    assert problem[0] == "curations/one/clusters" and "--overwrite" in problem[1]
+    write_curation(store, "one", table(), RUN, CLUSTERS)
+    found = [what for _, what in verify_curation(store, "one", "here", {"a%2F1@0.5": "9"})]
+    assert found == [
+        "it was made from a%2F1@0.5, which holds other patches now; curate again with --overwrite",
+        "it was made from b@0.5, which is gone; curate again with --overwrite",
+    ]
+    store.put("curations/one/run.json", [b"{}"])
+    assert "has no 'fingerprint'" in next(iter(verify_curation(store, "one", "here", SLIDES)))[1]

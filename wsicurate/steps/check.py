@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsicurate.errors import CorruptStoreError
 from wsicurate.steps.crew import Crew, usable_cores
 from wsicurate.steps.opening import SlidePixels
 from wsicurate.steps.progress import Progress, ProgressCallback, no_progress
@@ -25,8 +27,8 @@ from wsicurate.store.layout import (
 )
 from wsicurate.store.leases import Leases
 from wsicurate.store.manifest import verify_curation
-from wsicurate.store.records import StoreRecord
-from wsicurate.store.store import read_store_record
+from wsicurate.store.records import SlideRecord, StoreRecord
+from wsicurate.store.store import read_slide_record, read_store_record
 from wsicurate.store.verify import Problem, Verified, verify_slide
 
 #: What may lie in a store's root.
@@ -157,6 +159,15 @@ def local_has(store: LocalBytes, key: str) -> bool:
     return True
 
 
+def _readable(store: LocalBytes) -> Iterator[tuple[str, SlideRecord]]:
+    """The finished slides whose attributes can be read; the others are reported where they are checked."""
+    for key in store.children(SLIDES):
+        with contextlib.suppress(CorruptStoreError):
+            record = None if key == ROOT else read_slide_record(store, key)
+            if record is not None:
+                yield key, record
+
+
 def _loose_ends(store: LocalBytes) -> Iterator[Problem]:
     """What lies outside of the slides and should not."""
     for name in store.children():
@@ -174,9 +185,10 @@ def _loose_ends(store: LocalBytes) -> Iterator[Problem]:
     for key in store.children(WORK):
         if not leases.holder(work_path(key)):
             yield Problem(work_path(key), "an interrupted run left it; run the same command again")
+    hashes = {key: record.content_hash for key, record in _readable(store)} if store.children(CURATIONS) else {}
     for name in store.children(CURATIONS):
         if not leases.holder(curation_work_path(name)):
-            for where, what in verify_curation(store, name, str(store.root)):
+            for where, what in verify_curation(store, name, str(store.root), hashes):
                 yield Problem(where, what)
     for path, owner in store.partials():
         if owner is None or owner.is_dead():

@@ -149,7 +149,8 @@ def retrieve(
     seeds = inputs.seeds.vectors(config.encoder)
     if config.retrieve == "sample":
         found = retrieve_by_sample(seeds, vectors, config.retrieve_k, eligible=left)
-        rows = found[found >= 0]
+        nearest_first = found.T  # every seed's nearest before any seed's second
+        rows = nearest_first[nearest_first >= 0]
         if config.retrieve_cap is not None:
             rows = rows[: config.retrieve_cap]
     else:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsicurate._version import __version__
 from wsicurate.curation.components import NEIGHBOURS, similar_components
 from wsicurate.curation.copies import Copies, Pairs, whole_groups
 from wsicurate.curation.leakage import similar_to
@@ -18,6 +19,7 @@ from wsicurate.curation.neighbours import Neighbours, nearest_neighbours
 from wsicurate.steps.copies import CopiesConfig, find_copies
 from wsicurate.steps.curate_inputs import Inputs
 from wsicurate.steps.ledger import Ledger
+from wsicurate.steps.pool import digest_of, vectors_hashes
 from wsicurate.steps.reembedding import reembedder
 from wsicurate.steps.stages import Stages
 from wsicurate.store.store import Store
@@ -58,7 +60,7 @@ def clear_copies(
     facts: dict[str, Any] = {"rule": inputs.config.copies}
     pool = ~ledger.is_("low_quality")
     if inputs.config.copies == "confirmed":
-        facts |= _confirmed(inputs, ledger, vectors, listed, stages, notes, executor, say)
+        facts |= _confirmed(inputs, ledger, pool, listed, stages, notes, executor, say)
     elif inputs.config.copies == "dinov2":
         facts |= _dinov2(inputs, ledger, pool, vectors, listed, notes, say)
     if inputs.config.leakage_threshold is not None:
@@ -84,7 +86,7 @@ def _similar(
     for path, store in zip(inputs.config.evaluation, inputs.evaluation, strict=True):
         found = similar_to(store.vectors(inputs.config.encoder), vectors, threshold)
         reason = f"cosine above {threshold:g} to a patch of {store.path.name}"
-        dropped[Path(path).name] = ledger.decide(found.similar, "leakage", reason)
+        dropped[str(path)] = ledger.decide(found.similar, "leakage", reason)
     return {"threshold": threshold, "dropped": dropped}
 
 
@@ -149,7 +151,7 @@ def _apply(inputs: Inputs, ledger: Ledger, copies: Copies, listed: NDArray[np.bo
         group = ledger.decide(
             whole_groups(found, copies.copy_of), "leakage", f"in the group of a copy of {store.path.name}"
         )
-        dropped_by_store[Path(path).name] = {"copies": direct, "their groups": group}
+        dropped_by_store[str(path)] = {"copies": direct, "their groups": group}
     of_lists = ledger.decide(
         whole_groups(listed, copies.copy_of) & ~listed, "leakage", "in the group of a listed patient's patch"
     )
@@ -191,7 +193,7 @@ def _evidence(pairs: Pairs) -> Mapping[tuple[int, int], str]:
 def _confirmed(
     inputs: Inputs,
     ledger: Ledger,
-    vectors: NDArray[np.float16],
+    pool: NDArray[np.bool_],
     listed: NDArray[np.bool_],
     stages: Stages,
     notes: list[str],
@@ -205,15 +207,17 @@ def _confirmed(
         threshold=config.copy_threshold, rate=config.copy_rate, seed=config.seed, workers=config.workers
     )
     if config.copy_threshold is None:
-        embed, why = reembedder(inputs.encoder, None if config.weights is None else Path(config.weights))
+        embed, why = reembedder(inputs.encoder, None if config.weights is None else Path(config.weights), config.arch)
         if embed is None:
             settings = dataclasses.replace(settings, threshold=settings.preset_threshold)
             notes.append(
                 f"the candidates' threshold is uncalibrated ({settings.preset_threshold:g}): {why}. Pixels decide all "
-                "the same; --copy-threshold sets another, --weights names the encoder's file"
+                "the same; --copy-threshold sets another; --weights and --arch name the encoder's file"
             )
     else:
         embed = None
+
+    order = best_first(inputs)
 
     def compute() -> tuple[Mapping[str, NDArray[Any]], Mapping[str, Any]]:
         copies = find_copies(
@@ -222,6 +226,8 @@ def _confirmed(
             settings,
             embed=embed,
             evaluations=inputs.evaluation,
+            among=pool,
+            order=order,
             slides=config.slides,
             executor=executor,
             progress=_every_so_often(say),
@@ -229,13 +235,21 @@ def _confirmed(
         return {"copy_of": copies.copy_of, "leaked": copies.leaked} | _packed(copies), copies.record
 
     depends = {
+        "version": __version__,
+        "encoder": config.encoder,
         "vectors": inputs.vectors,
         "patches": inputs.pool.content_hashes(),
-        "threshold": settings.threshold,
-        "rate": settings.rate,
-        "seed": settings.seed,
+        "patients": digest_of(inputs.pool.patient),
+        "among": digest_of(pool),
+        "order": digest_of(order),
+        "settings": {**dataclasses.asdict(settings), "workers": None},
+        "calibrated": embed is not None,
         "evaluation": [
-            {key: slide.record.content_hash for key, slide in store.slides.items()} for store in inputs.evaluation
+            [
+                vectors_hashes(store, config.encoder),
+                {key: each.record.content_hash for key, each in store.slides.items()},
+            ]
+            for store in inputs.evaluation
         ],
     }
     arrays, record = stages.run("copies", depends, compute)

@@ -26,7 +26,8 @@ from wsicurate.curation.serial import serial_pairs
 from wsicurate.errors import ConfigError, CurationError, EncoderError
 from wsicurate.steps.crew import Crew, usable_cores
 from wsicurate.steps.opening import open_store
-from wsicurate.store.store import Store
+from wsicurate.store.records import fingerprint_of
+from wsicurate.store.store import SlidePatches, Store
 
 #: Pairs of 256-px patches in one task; fewer of larger ones, so that a task's pixels stay below some 300 MB.
 _TASK_PAIRS = 128
@@ -95,6 +96,8 @@ class _ConfirmTask:
     slides: Sequence[Path]
     pairs: NDArray[np.int64]
     criteria: Criteria
+    first_state: str
+    second_state: str
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,8 @@ def find_copies(
     *,
     embed: Embed | None = None,
     evaluations: Sequence[Store] = (),
+    among: NDArray[np.bool_] | None = None,
+    order: NDArray[np.int64] | None = None,
     slides: Sequence[str | Path] = (),
     executor: Executor | None = None,
     progress: PairProgress | None = None,
@@ -124,6 +129,8 @@ def find_copies(
         embed: embeds patches as the store's were; needed for the calibration, unless a threshold is given.
         evaluations: open stores of evaluation data, embedded by the same encoder. Patches that are copies of their
             patches are ``leaked``, with their whole groups.
+        among: bool, (n,): the patches that can be copies, or stay for one; all by default.
+        order: int64, (n,): all patches, the one that stays first; `best_first` by default.
         slides: folders to look for the slides in; needed by ``codec=none`` alone.
         executor: where the registration runs instead of a pool of processes.
         progress: called as pairs are decided.
@@ -148,10 +155,18 @@ def find_copies(
     calibration, threshold = _threshold(store, vectors, patients, embed, config)
     neighbours = nearest_neighbours(vectors, config.neighbours, seed=config.seed)
     pairs, similarity = _limited(neighbours, threshold, config.candidates, own=True)
+    if among is not None:
+        wanted = among[pairs[:, 0]] & among[pairs[:, 1]]
+        pairs, similarity = pairs[wanted], similarity[wanted]
     run = _Run(config, tuple(Path(folder) for folder in slides), executor, progress)
     try:
         own = _with_serial(_decided(run, store, store, pairs, similarity), store, patients, config.seed)
-        copy_of = grouped(len(store), own.a[own.having("copy")], own.b[own.having("copy")], best_first(store))
+        copy_of = grouped(
+            len(store),
+            own.a[own.having("copy")],
+            own.b[own.having("copy")],
+            order if order is not None else best_first(store),
+        )
         leaked = np.zeros(len(store), dtype=bool)
         found = []
         for evaluation in evaluations:
@@ -159,6 +174,9 @@ def find_copies(
                 evaluation.vectors(encoder), config.neighbours, seed=config.seed, queries=vectors
             )
             foreign_pairs, foreign_similarity = _limited(others, threshold, config.candidates, own=False)
+            if among is not None:
+                wanted = among[foreign_pairs[:, 0]]
+                foreign_pairs, foreign_similarity = foreign_pairs[wanted], foreign_similarity[wanted]
             found.append(_decided(run, store, evaluation, foreign_pairs, foreign_similarity))
             leaked[found[-1].a[found[-1].having("copy")]] = True
         leaked = whole_groups(leaked, copy_of)
@@ -250,25 +268,41 @@ def _threshold(
 
 def _mosaics(store: Store, rng: np.random.Generator, count: int) -> NDArray[np.uint8]:
     """Patches with their right, lower and lower right neighbours of the lattice, put together: (m, 2s, 2s, 3)."""
-    found: list[tuple[int, ...]] = []
+    found = [np.empty((0, 4), dtype=np.int64)]
     start = 0
     for slide in store.slides.values():
-        pitch = float(slide.record.reading.get("pitch", 0) or 0)
-        if pitch > 0:
-            cells = np.round(slide.xy / pitch).astype(np.int64)
-            row_of = {cell: start + row for row, cell in enumerate(map(tuple, cells.tolist()))}
-            for (x, y), row in row_of.items():
-                around = [row_of.get((x + 1, y)), row_of.get((x, y + 1)), row_of.get((x + 1, y + 1))]
-                if None not in around:
-                    found.append((row, *(int(value) for value in around if value is not None)))
+        pitch = _pitch(slide)
+        if pitch > 0 and len(slide):
+            found.append(start + _quartets(np.round(slide.xy / pitch).astype(np.int64)))
         start += len(slide)
+    quartets = np.concatenate(found)
     edge = store.record.patch_px
-    chosen = sorted(found[index] for index in rng.permutation(len(found))[:count].tolist())
+    chosen = quartets[np.sort(rng.permutation(len(quartets))[:count])]
     mosaics = np.empty((len(chosen), 2 * edge, 2 * edge, 3), dtype=np.uint8)
     for place, rows in enumerate(chosen):
-        quarters = store[list(rows)]
+        quarters = store[rows]
         mosaics[place] = np.vstack([np.hstack([quarters[0], quarters[1]]), np.hstack([quarters[2], quarters[3]])])
     return mosaics
+
+
+def _quartets(cells: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows of each cell, its right, lower and lower right neighbour, (q, 4), of the cells (n, 2) that have all."""
+    width = int(cells[:, 0].max()) + 3
+    keys = cells[:, 1] * width + cells[:, 0]
+    order = np.argsort(keys, kind="stable")
+    parts = [np.arange(len(cells))]
+    complete = np.ones(len(cells), dtype=bool)
+    for step in (1, width, width + 1):
+        place = np.minimum(np.searchsorted(keys[order], keys + step), len(keys) - 1)
+        complete &= keys[order][place] == keys + step
+        parts.append(order[place])
+    return np.stack(parts, axis=1)[complete]
+
+
+def _pitch(slide: SlidePatches) -> float:
+    """Level-0 pixels per patch of a slide whose patches lie on a lattice; 0 where they do not, or nobody knows."""
+    reading = slide.record.reading
+    return 0.0 if reading.get("lattice") else float(reading.get("pitch", 0) or 0)
 
 
 def _limited(
@@ -306,6 +340,7 @@ class _Run:
             np.full(len(pairs), VERDICTS.index("unchecked"), np.uint8),
         )
         waiting = _tasks(pairs, first.record.patch_px)
+        states = _state(first), _state(second)
         done = 0
         more = True
         while more or self.crew.load:
@@ -314,7 +349,7 @@ class _Run:
                 if places is None:
                     more = False
                     break
-                task = _ConfirmTask(first.path, second.path, self.slides, pairs[places], criteria)
+                task = _ConfirmTask(first.path, second.path, self.slides, pairs[places], criteria, *states)
                 self.crew.submit(confirm_pairs, task, places)
             for report in self.crew.finished(1.0):
                 if report.error is not None:
@@ -338,12 +373,13 @@ def _tasks(pairs: NDArray[np.int64], patch_px: int) -> Iterator[NDArray[np.int64
         yield order[begin : begin + size]
 
 
-_opened: dict[tuple[Path, tuple[Path, ...]], Store] = {}
+_opened: dict[tuple[Path, tuple[Path, ...], str], Store] = {}
 
 
 def confirm_pairs(task: _ConfirmTask) -> _Evidence:
     """Register the pairs of a task, in a worker."""
-    first, second = _store(task.first, task.slides), _store(task.second, task.slides)
+    first = _store(task.first, task.slides, task.first_state)
+    second = _store(task.second, task.slides, task.second_state)
     count = len(task.pairs)
     found = _Evidence(np.zeros(count, np.float32), np.zeros(count, np.float32), np.zeros(count, np.uint8))
     patches: list[dict[int, PreparedPatch]] = []
@@ -362,13 +398,25 @@ def confirm_pairs(task: _ConfirmTask) -> _Evidence:
     return found
 
 
-def _store(path: Path, slides: Sequence[Path]) -> Store:
-    """The store, open; it stays open between the tasks of a process."""
-    key = (path, tuple(slides))
+def _state(store: Store) -> str:
+    """What a store holds: rows mean the same patches where this is equal."""
+    return fingerprint_of({key: slide.record.content_hash for key, slide in store.slides.items()})
+
+
+def _store(path: Path, slides: Sequence[Path], state: str) -> Store:
+    """The store, open; it stays open between the tasks of a process.
+
+    Raises:
+        CurationError: if it does not hold what it held when the rows were numbered.
+    """
+    key = (path, tuple(slides), state)
     if key not in _opened:
         if len(_opened) > 3:
             _opened.clear()
-        _opened[key] = open_store(path, slides=slides)
+        store = open_store(path, slides=slides)
+        if _state(store) != state:
+            raise CurationError(f"{path} changed while its copies were looked for; run the same command again")
+        _opened[key] = store
     return _opened[key]
 
 
@@ -409,7 +457,7 @@ def _with_serial(pairs: Pairs, store: Store, patients: NDArray[np.int64], seed: 
     slides = list(store.slides.values())
     counts = [len(slide) for slide in slides]
     owner = np.repeat(np.arange(len(slides)), counts)
-    pitches = np.array([float(slide.record.reading.get("pitch", 0) or 0) for slide in slides])
+    pitches = np.array([_pitch(slide) for slide in slides])
     usable = pairs.having("refused") & (patients[pairs.a] == patients[pairs.b]) & (owner[pairs.a] != owner[pairs.b])
     usable &= (pitches[owner[pairs.a]] > 0) & (pitches[owner[pairs.b]] > 0)
     verdict = pairs.verdict.copy()

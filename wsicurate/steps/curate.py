@@ -7,9 +7,10 @@ copies (of evaluation data and of each other), redundancy, retrieval from seeds,
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,21 +21,21 @@ from wsicurate.config import CurateConfig
 from wsicurate.curation.devices import resolve_device
 from wsicurate.curation.hierarchy import Hierarchy, build_hierarchy, derive_counts
 from wsicurate.curation.redundancy import thin, thinning_curve
-from wsicurate.errors import CurationError, LeaseLostError, ManifestError
+from wsicurate.errors import CurationError, LeaseLostError, ManifestError, WsicurateError
 from wsicurate.steps.clearing import clear_lists, clear_quality, retrieve
 from wsicurate.steps.clearing_copies import clear_copies
 from wsicurate.steps.curate_inputs import Inputs, gather_inputs
-from wsicurate.steps.drawing import Draw, draw
+from wsicurate.steps.drawing import Draw, budget_of, draw
 from wsicurate.steps.ledger import Ledger
-from wsicurate.steps.pool import describe, vectors_on_disk
+from wsicurate.steps.pool import describe, digest_of, vectors_on_disk
 from wsicurate.steps.progress import Progress, ProgressCallback, no_progress
 from wsicurate.steps.proving import prove
 from wsicurate.steps.recipes import scaled_counts
 from wsicurate.steps.runs import versions
 from wsicurate.steps.stages import Stages
 from wsicurate.store.layout import curation_work_path
-from wsicurate.store.leases import Holder, Leases
-from wsicurate.store.manifest import DECISIONS, curation_path, read_curation, write_curation
+from wsicurate.store.leases import Holder, Leases, is_current
+from wsicurate.store.manifest import DECISIONS, curation_path, read_curation, verify_curation, write_curation
 from wsicurate.store.records import differences
 
 #: Curves of kept share are drawn at these cosine distances.
@@ -124,10 +125,16 @@ def curate(
         raise LeaseLostError(
             f"the curation {config.name} is being made by {lease}; wait for it, or choose another --name"
         )
+    stages = Stages(inputs.store.bytes, work)
     try:
-        run = _Curation(inputs, Stages(inputs.store.bytes, work), executor, progress)
-        document = run.work()
-        run.stages.clear()
+        run = _Curation(inputs, stages, executor, progress)
+        document = run.work(still_ours=partial(is_current, inputs.store.bytes, lease))
+        stages.clear()
+    except LeaseLostError:
+        raise
+    except WsicurateError:
+        stages.clear()  # the same command would fail again: nothing is to be gone on with
+        raise
     finally:
         leases.close()
     return CurateReport(
@@ -152,8 +159,10 @@ def _there(inputs: Inputs) -> Mapping[str, Any] | None:
     found = read_curation(inputs.store.bytes, config.name, str(inputs.store.path))
     if found is None:
         return None
+    hashes = inputs.pool.content_hashes()
     if found.run["fingerprint"] == inputs.fingerprint:
-        return found.run
+        damage = list(verify_curation(inputs.store.bytes, config.name, str(inputs.store.path), hashes))
+        return None if damage else found.run
     changed = differences(found.run["settings"], inputs.settings) or ["its inputs have changed since"]
     raise ManifestError(
         f"{inputs.store.path} has a curation {config.name!r} that was made otherwise: {'; '.join(changed)}. "
@@ -178,14 +187,15 @@ class _Curation:
         self.ledger = Ledger(len(self.pool))
         self.device = resolve_device(self.config.device)
 
-    def work(self) -> dict[str, Any]:
-        """All stages, then manifest and record."""
+    def work(self, *, still_ours: Callable[[], bool]) -> dict[str, Any]:
+        """All stages, then manifest and record, unless another run took the curation over."""
         store = self.inputs.store
         work = store.path / curation_work_path(self.config.name)
         self._say(f"curating {len(self.pool):,} patches of {len(self.pool.keys):,} slides by {self.config.encoder}")
         vectors = vectors_on_disk(store, self.config.encoder, work / "vectors.npy")
         self.facts["quality"] = clear_quality(self.inputs, self.ledger, self.notes)
         listed = clear_lists(self.inputs, self.ledger, self.facts)
+        self._check_enough()
         self.facts["copies"] = clear_copies(
             self.inputs, self.ledger, vectors, listed, self.stages, self.notes, self.executor, self._say
         )
@@ -196,7 +206,30 @@ class _Curation:
         retrieve(self.inputs, self.ledger, vectors, hierarchy, clusters, self.facts)
         drawn = self._draw(vectors, clusters, similarity)
         proof = prove(self.inputs, self.ledger, drawn, work / "judge.npy", self._say) if self.config.proof else None
+        if not still_ours():
+            raise LeaseLostError(f"the curation {self.config.name} was taken over by another run")
         return self._write(hierarchy, clusters, drawn, proof)
+
+    def _check_enough(self) -> None:
+        """Refuse what cannot be had before the long stages begin; they may leave fewer patches still.
+
+        Raises:
+            CurationError: if too few patches are left for the budget, the kept ones or the clusters.
+        """
+        left = int(np.count_nonzero(self.ledger.left))
+        if not left:
+            raise CurationError(
+                f"no patch is left to choose from: {self.ledger.counts()}; loosen the quality thresholds or the lists"
+            )
+        budget = budget_of(self.config.budget, left)
+        if self.inputs.kept is not None:
+            kept = sum(len(rows) for rows in self.inputs.kept.selected(self.pool.content_hashes()).values())
+            if kept > budget:
+                raise CurationError(
+                    f"{self.config.keep} keeps {kept:,} patches and --budget is {budget:,}; raise it to {kept:,}"
+                )
+        elif (finest := self._counts(left)[0]) > left:
+            raise CurationError(f"--clusters asks for {finest:,} clusters of {left:,} patches; ask for fewer")
 
     def _say(self, sentence: str) -> None:
         self.progress(Progress(slides_done=0, slides_total=len(self.pool.keys), note=sentence))
@@ -210,9 +243,7 @@ class _Curation:
             return hierarchy
         rows = np.flatnonzero(self.ledger.left)
         if not len(rows):
-            raise CurationError(
-                f"no patch is left to choose from: {self.ledger.counts()}; loosen the quality thresholds or the lists"
-            )
+            raise CurationError(f"no patch is left to cluster: {self.ledger.counts()}; loosen the filters")
         counts = self._counts(len(rows))
         self._say(f"clustering {len(rows):,} patches into {' / '.join(f'{count:,}' for count in counts)}")
 
@@ -227,7 +258,7 @@ class _Curation:
             built = build_hierarchy(trained, counts, seed=self.config.seed, device=self.device)
             return built.to_arrays(), {"notes": list(built.notes)}
 
-        inputs = {"vectors": self.inputs.vectors, "rows": _digest(rows), "counts": counts, "seed": self.config.seed}
+        inputs = {"vectors": self.inputs.vectors, "rows": digest_of(rows), "counts": counts, "seed": self.config.seed}
         inputs["device"] = self.device
         arrays, found = self.stages.run("hierarchy", inputs, compute)
         self.notes += found["notes"]
@@ -320,9 +351,3 @@ class _Curation:
 def inputs_slides(inputs: Inputs) -> list[Any]:
     """Slides of the store, in the order of their numbers."""
     return list(inputs.store.slides.values())
-
-
-def _digest(rows: NDArray[np.integer[Any]]) -> str:
-    import hashlib
-
-    return hashlib.blake2b(rows.astype("<i8").tobytes(), digest_size=16).hexdigest()

@@ -14,14 +14,17 @@ from wsicurate.config import CurateConfig
 from wsicurate.errors import CurationError, ManifestError
 from wsicurate.steps.labels import FROM_STORE, Labels, labels_of
 from wsicurate.steps.opening import open_store
-from wsicurate.steps.pool import Pool, embedding_identity, gather_pool, vectors_hashes
+from wsicurate.steps.pool import Pool, embedding_identity, gather_pool, table_digest, vectors_hashes
 from wsicurate.store.embeddings import EmbeddingRecord
 from wsicurate.store.manifest import Curation
 from wsicurate.store.records import fingerprint_of
 from wsicurate.store.store import Store
 
+#: What makes vectors comparable.
+_IDENTITY = ("weights_hash", "preprocessing", "pooling", "dim")
+
 #: Settings that do not change what comes out.
-_NOT_SETTINGS = frozenset({"name", "workers", "overwrite", "weights", "slides"})
+_NOT_SETTINGS = frozenset({"name", "workers", "overwrite", "slides"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,19 +72,19 @@ class Inputs:
 
 
 def _facts(record: EmbeddingRecord) -> dict[str, Any]:
-    names = ("encoder", "weights_hash", "dim", "pooling", "mpp", "licence", "terms")
+    names = (*_IDENTITY, "encoder", "mpp", "licence", "terms")
     return {name: getattr(record, name) for name in names}
 
 
 def gather_inputs(path: Path, config: CurateConfig) -> Inputs:
     """Read and check what a curation depends on; see `curate` for what is raised."""
-    store = open_store(path)
+    store = open_store(path, slides=[Path(folder) for folder in config.slides])
     pool = gather_pool(store)
     encoder = embedding_identity(store, config.encoder)
     judge = _judge(store, config, encoder)
     labels = None if config.labels is None else labels_of(pool, config.labels)
-    evaluation = [_other_store(Path(folder), encoder, "--evaluation") for folder in config.evaluation]
-    seeds = None if config.seeds is None else _other_store(Path(config.seeds), encoder, "--seeds")
+    evaluation = [_other_store(store, Path(folder), encoder, "--evaluation") for folder in config.evaluation]
+    seeds = None if config.seeds is None else _other_store(store, Path(config.seeds), encoder, "--seeds")
     kept = None if config.keep is None else _kept(store, config, encoder)
     settings = _settings(config)
     vectors = vectors_hashes(store, config.encoder)
@@ -90,10 +93,7 @@ def gather_inputs(path: Path, config: CurateConfig) -> Inputs:
         "vectors": vectors,
         "judged by": {} if judge is None else {judge.encoder: vectors_hashes(store, judge.encoder)},
         "patches": pool.content_hashes(),
-        "who": {
-            key: [slide.record.patient, slide.record.site, slide.record.kind, slide.record.label]
-            for key, slide in store.slides.items()
-        },
+        "table": table_digest(pool.table),
         "labels": _file_hash(config.labels) if config.labels not in (None, FROM_STORE) else None,
         "listed": _file_hash(config.exclude_patients),
         "evaluation": [vectors_hashes(each, config.encoder) for each in evaluation],
@@ -151,32 +151,44 @@ def _judge(store: Store, config: CurateConfig, encoder: EmbeddingRecord) -> Embe
     return judge
 
 
-def _other_store(path: Path, encoder: EmbeddingRecord, option: str) -> Store:
+def _other_store(store: Store, path: Path, encoder: EmbeddingRecord, option: str) -> Store:
     """A second store whose vectors can be compared with ours.
 
     Raises:
-        CurationError: if it holds no patch, or was embedded by other weights.
+        CurationError: if it holds no patch, was embedded otherwise, or has another resolution.
     """
     other = open_store(path)
     if not len(other):
         raise CurationError(f"{option} {path} holds no patch; there is nothing to compare with")
     theirs = embedding_identity(other, encoder.encoder)
-    if theirs.weights_hash != encoder.weights_hash:
+    for name in _IDENTITY:
+        if getattr(theirs, name) != getattr(encoder, name):
+            raise CurationError(
+                f"{option} {path} was embedded by {encoder.encoder} with another {name} "
+                f"({getattr(theirs, name)!r} there, {getattr(encoder, name)!r} here); embed both alike"
+            )
+    there, here = ({slide.mpp for slide in each.slides.values()} for each in (other, store))
+    if not there & here:
         raise CurationError(
-            f"{option} {path} was embedded by other weights of {encoder.encoder} ({theirs.weights_hash[:12]} there, "
-            f"{encoder.weights_hash[:12]} here); embed both with the same"
+            f"{option} {path} has patches at {_numbers(there)} µm/px and {store.path} at {_numbers(here)}; tissue at "
+            "another scale is not found again: tile it at the same --mpp"
         )
     return other
+
+
+def _numbers(values: set[float]) -> str:
+    return ", ".join(f"{value:g}" for value in sorted(values))
 
 
 def _kept(store: Store, config: CurateConfig, encoder: EmbeddingRecord) -> Curation:
     kept = store.curation(str(config.keep))
     theirs = kept.run["encoder"]
-    if theirs["weights_hash"] != encoder.weights_hash:
-        raise ManifestError(
-            f"--keep {config.keep} chose by {theirs['encoder']} ({theirs['weights_hash'][:12]}), not by "
-            f"{config.encoder} ({encoder.weights_hash[:12]}); use the encoder that it used"
-        )
+    for name in _IDENTITY:
+        if theirs.get(name) != getattr(encoder, name):
+            raise ManifestError(
+                f"--keep {config.keep} chose by {theirs['encoder']} with another {name} ({theirs.get(name)!r}) than "
+                f"{config.encoder} has now ({getattr(encoder, name)!r}); use the vectors that it used"
+            )
     return kept
 
 

@@ -15,6 +15,9 @@ from wsicurate.slides.tcga import FROZEN_KINDS
 from wsicurate.steps.curate_inputs import Inputs
 from wsicurate.steps.ledger import Ledger
 
+#: A slide with more than this share of the pool is noted.
+DOMINANT_SHARE = 0.8
+
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
@@ -107,8 +110,21 @@ def draw(
         budget=budget,
         clusters=clusters,
         again=[at(config.seed + number).selected for number in others],
-        notes=[*notes, *(_readable(note, inputs) for note in chosen.notes)],
+        notes=[*notes, *_dominant(inputs, eligible), *(_readable(note, inputs) for note in chosen.notes)],
     )
+
+
+def _dominant(inputs: Inputs, eligible: NDArray[np.bool_]) -> list[str]:
+    """A note if one slide of several has nearly all patches: no draw can balance that."""
+    counts = np.bincount(inputs.pool.slide[eligible], minlength=len(inputs.pool.keys))
+    largest = int(counts.argmax())
+    if np.count_nonzero(counts) < 2 or counts[largest] <= DOMINANT_SHARE * counts.sum():
+        return []
+    name = inputs.store.slides[inputs.pool.keys[largest]].record.name
+    return [
+        f"the slide {name} has {counts[largest] / counts.sum():.0%} of the {counts.sum():,} patches to draw from: the "
+        "subset is mostly of it, whatever the balance; tile with --max-patches-per-slide, or lower the budget"
+    ]
 
 
 def baselines(inputs: Inputs, drawn: Draw, seeds: Sequence[int]) -> Mapping[str, Sequence[NDArray[np.bool_]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -131,7 +132,8 @@ def _import(
     record = EmbeddingRecord(
         encoder=encoder,
         dim=int(vectors.shape[1]),
-        weights_hash=UNKNOWN,
+        # Nobody knows the weights: equal names stand for equal weights, and for nothing that was embedded here.
+        weights_hash=hashlib.sha256(f"imported\0{encoder}".encode()).hexdigest(),
         preprocessing={},
         pooling=UNKNOWN,
         mpp=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wsicurate.errors import ManifestError
 from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.embeddings import embedding_names
 from wsicurate.store.layout import ROOT, RUNS, WORK, slide_path
+from wsicurate.store.manifest import curation_names, read_curation
 from wsicurate.store.records import SlideRecord, StoreRecord
 from wsicurate.store.store import read_slides, read_store_record
 
@@ -25,8 +29,10 @@ class StoreInfo:
         slides: attributes of every slide, by key.
         bytes: size of each slide, by key.
         dropped: patches that are not there, by reason.
-        unfinished: keys of slides that were begun and not finished.
+        unfinished: keys of slides, and names of curations (``curate-NAME``), that were begun and not finished.
         last_run: the last run's record, or None.
+        encoders: number of slides that each encoder embedded.
+        curations: number of selected patches of each curation; -1 where its record cannot be read.
     """
 
     path: Path
@@ -36,6 +42,8 @@ class StoreInfo:
     dropped: Mapping[str, int]
     unfinished: Sequence[str]
     last_run: Mapping[str, Any] | None
+    encoders: Mapping[str, int]
+    curations: Mapping[str, int]
 
     @property
     def patches(self) -> int:
@@ -59,6 +67,13 @@ def info(store: str | Path) -> StoreInfo:
     for slide in slides.values():
         dropped.update(slide.counts.get("dropped", {}))
     runs = [name for name in local.children(RUNS) if name != ROOT]
+    encoders = Counter(name for key in slides for name in embedding_names(local, key))
+    curations = {}
+    for name in curation_names(local):
+        with contextlib.suppress(ManifestError):
+            curations[name] = -1
+            found = read_curation(local, name, str(path))
+            curations[name] = -1 if found is None else int(found.run.get("counts", {}).get("selected", 0))
     return StoreInfo(
         path=path,
         record=record,
@@ -67,4 +82,6 @@ def info(store: str | Path) -> StoreInfo:
         dropped=dict(dropped.most_common()),
         unfinished=[key for key in local.children(WORK) if key not in slides],
         last_run=json.loads(local.get(f"{RUNS}/{runs[-1]}")) if runs else None,
+        encoders=dict(sorted(encoders.items())),
+        curations=curations,
     )

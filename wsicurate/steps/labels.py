@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,14 +95,23 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             f"the labels {path} have the columns {sorted(columns)}; name 'label' and one or more of 'slide_id', "
             "'slide', 'row', 'x', 'y', 'patient'"
         )
-    for record in reader:
+    for record in _records(path, reader):
         cells = {str(key).strip(): str(value or "").strip() for key, value in record.items() if key is not None}
         named = {
-            column: cells[column] for column in ("slide_id", "slide", "row", "x", "y", "patient") if cells.get(column)
+            column: cells[column]
+            for column in ("slide_id", "slide", "mpp", "row", "x", "y", "patient")
+            if cells.get(column)
         }
         if not cells.get("label") or not named:
             raise CurationError(f"{path}, line {reader.line_num}: no label, or nothing that it labels; fill the cells")
         yield reader.line_num, {"label": cells["label"], **named}
+
+
+def _records(path: Path, reader: csv.DictReader[str]) -> Iterator[dict[str | Any, str | Any]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise CurationError(f"the labels {path}, line {reader.line_num}: {error}; mend or take the line out") from error
 
 
 class _Index:
@@ -120,13 +130,17 @@ class _Index:
 
     def find(self, record: dict[str, str]) -> NDArray[np.intp]:
         """Patches that have all that a line names."""
-        slides = set(range(len(self._pool.keys)))
-        for column, numbers in self._by.items():
-            if column in record:
-                slides &= set(numbers.get(record[column], ()))
+        named = [set(numbers.get(record[column], ())) for column, numbers in self._by.items() if column in record]
+        slides = set.intersection(*named) if named else set(range(len(self._pool.keys)))
         try:
-            wanted = {column: int(record[column]) for column in ("row", "x", "y") if column in record}
+            numbers = {column: float(record[column]) for column in ("row", "x", "y", "mpp") if column in record}
         except ValueError:
+            return np.empty(0, dtype=np.intp)
+        if "mpp" in numbers:
+            keys = self._pool.keys
+            slides = {slide for slide in slides if keys[slide].rpartition("@")[2] == f"{numbers['mpp']:g}"}
+        wanted = {column: int(value) for column, value in numbers.items() if column != "mpp" and value == int(value)}
+        if len(wanted) < len(numbers) - ("mpp" in numbers):
             return np.empty(0, dtype=np.intp)
         parts = [np.empty(0, dtype=np.intp)]
         for slide in sorted(slides):

@@ -100,7 +100,8 @@ class SlidePixels:
         if not path.exists():
             where = f" nor in {', '.join(map(str, self._folders))}" if self._folders else ""
             raise SlideNotFoundError(
-                f"{record.name} is not at {path}{where}; name the folder it is in now: open_store(..., slides=[FOLDER])"
+                f"{record.name} is not at {path}{where}; name the folder it is in now: --slides FOLDER, or "
+                "open_store(..., slides=[FOLDER])"
             )
         if quick_hash(_files_of(path, record)) != wanted:
             raise SlideChangedError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.errors import CorruptStoreError, CurationError, EmbeddingMissingError
+from wsicurate.errors import CorruptStoreError, CurationError, EmbeddingMissingError, VectorError
 from wsicurate.store.embeddings import EmbeddingRecord
 from wsicurate.store.store import Store
 
@@ -77,7 +78,7 @@ def gather_pool(store: Store) -> Pool:
     slides = list(store.slides.values())
     counts = np.array([len(slide) for slide in slides], dtype=np.int64)
     records = [slide.record for slide in slides]
-    patients, _ = _coded([record.patient or f"\0{key}" for record, key in zip(records, store.slides, strict=True)])
+    patients, _ = _coded([record.patient or f"\0{record.slide_id}" for record in records])
     sites, site_names = _coded([record.site for record in records])
     kinds, kind_names = _coded([record.kind for record in records])
     return Pool(
@@ -148,18 +149,38 @@ def vectors_on_disk(store: Store, encoder: str, path: Path) -> NDArray[np.float1
 
     Raises:
         CorruptStoreError: if vectors are damaged or of other patches.
+        VectorError: if one is zero or not finite; the message names slide and row.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    dim = embedding_identity(store, encoder).dim
-    mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(len(store), dim))
-    start = 0
-    for slide in store.slides.values():
-        mapped[start : start + len(slide)] = slide.embedding(encoder)
-        start += len(slide)
-    mapped.flush()
-    del mapped
+    header = {"descr": "<f2", "fortran_order": False, "shape": (len(store), embedding_identity(store, encoder).dim)}
+    with path.open("wb") as file:  # written, not mapped: a full disk is an error, not a signal
+        np.lib.format.write_array_header_1_0(file, header)
+        for key, slide in store.slides.items():
+            vectors = slide.embedding(encoder)
+            bad = np.flatnonzero(~(np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)))
+            if len(bad):
+                raise VectorError(
+                    f"{key}: the vector of row {int(bad[0])} by {encoder} is zero or not finite ({len(bad)} such in "
+                    f"the slide); run: wsicurate embed {store.path} --encoder {encoder} --overwrite"
+                )
+            file.write(np.ascontiguousarray(vectors, dtype="<f2").tobytes())
     readable: NDArray[np.float16] = np.load(path, mmap_mode="r")
     return readable
+
+
+def digest_of(values: NDArray[Any]) -> str:
+    """BLAKE2b-128 of an array's bytes: 32 hexadecimal digits."""
+    return hashlib.blake2b(np.ascontiguousarray(values).tobytes(), digest_size=16).hexdigest()
+
+
+def table_digest(table: pa.Table) -> str:
+    """BLAKE2b-128 of everything that a table of patches says."""
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table.combine_chunks())
+    return hashlib.blake2b(sink.getvalue(), digest_size=16).hexdigest()
 
 
 def describe(pool: Pool) -> Mapping[str, Any]:

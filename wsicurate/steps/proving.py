@@ -13,6 +13,7 @@ from wsicurate.curation.coverage import typical_distance
 from wsicurate.curation.kmeans import assign, spherical_kmeans
 from wsicurate.curation.measures import LabelMeasures, Measures, label_measures, measure
 from wsicurate.curation.proof import compare
+from wsicurate.errors import CurationError
 from wsicurate.steps.curate_inputs import Inputs
 from wsicurate.steps.drawing import Draw, baselines
 from wsicurate.steps.ledger import Ledger
@@ -46,7 +47,16 @@ def prove(inputs: Inputs, ledger: Ledger, drawn: Draw, path: Path, say: Say) -> 
             "reason": "no second encoder judges: embed the store with another one, such as "
             f"{'filter-bank' if inputs.config.encoder != 'filter-bank' else 'stain-texture'}, and name it by --judge"
         }
+    try:
+        return _proved(inputs, ledger, drawn, path, say)
+    except CurationError as error:  # a pool of one patch, say: the choice stands all the same
+        return {"reason": str(error)}
+
+
+def _proved(inputs: Inputs, ledger: Ledger, drawn: Draw, path: Path, say: Say) -> Mapping[str, Any]:
     config, pool = inputs.config, inputs.pool
+    if inputs.judge is None:
+        raise CurationError("no encoder judges")
     say(f"proof: {config.proof_seeds} seeds beside what chance draws, judged by {inputs.judge.encoder}")
     vectors = vectors_on_disk(inputs.store, inputs.judge.encoder, path)
     eligible = drawn.eligible
@@ -132,7 +142,17 @@ def _named(document: dict[str, Any], names: Any) -> dict[str, Any]:
     for comparison in document["comparisons"]:
         for key in ("measure", "title"):
             comparison[key] = _with_names(comparison[key], names)
+    document["notes"] = [_classes_named(note, names) for note in document["notes"]]
     return document
+
+
+def _classes_named(note: str, names: Any) -> str:
+    """A note with class codes at its end as class names."""
+    head, colon, tail = note.rpartition(": ")
+    codes = tail.split(", ")
+    if not colon or not names or not all(code.isdigit() and int(code) < len(names) for code in codes):
+        return note
+    return f"{head}: {', '.join(names[int(code)] for code in codes)}"
 
 
 def _with_names(text: str, names: Any) -> str:

@@ -31,6 +31,7 @@ class Recipe:
         title: one line.
         source: where the settings were published.
         departures: where they depart from it.
+        needs: options that the user must give besides.
         tile, embed, curate: settings that differ from the defaults.
     """
 
@@ -38,6 +39,7 @@ class Recipe:
     title: str
     source: str
     departures: tuple[str, ...]
+    needs: tuple[str, ...]
     tile: Mapping[str, Any]
     embed: Mapping[str, Any]
     curate: Mapping[str, Any]
@@ -72,6 +74,13 @@ def find_recipe(name: str | Path) -> Recipe:
         raise ConfigError(f"the recipe {path} cannot be read: {error}") from error
 
 
+def check_needs(recipe: Recipe, config: CurateConfig) -> None:
+    """Raise `ConfigError` unless the options that a recipe needs are given."""
+    for name in recipe.needs:
+        if not getattr(config, name):
+            raise ConfigError(f"the recipe {recipe.name} needs --{name.replace('_', '-')}; see wsicurate recipes")
+
+
 def _files() -> dict[str, str]:
     folder = resources.files("wsicurate") / "recipes"
     return {
@@ -86,20 +95,28 @@ def _parsed(name: str, text: str) -> Recipe:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"the recipe {name} is not TOML: {error}") from error
-    words = {"title", "source", "departures"}
+    words = {"title", "source", "departures", "needs"}
     for key, value in document.items():
         if key in words:
             continue
         if key not in _SECTIONS or not isinstance(value, dict):
-            raise ConfigError(f"the recipe {name} has {key!r}; its sections are {', '.join(sorted(_SECTIONS))}")
+            raise ConfigError(
+                f"the recipe {name} has {key} = {value!r}; it may have the sections {', '.join(sorted(_SECTIONS))}"
+            )
         unknown = sorted(set(value) - _SECTIONS[key])
         if unknown:
             raise ConfigError(f"the recipe {name}, section {key}: {key} has no setting {unknown[0]!r}")
+    for section, config in (("tile", TileConfig), ("curate", CurateConfig)):
+        try:
+            config(**document.get(section, {}))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"the recipe {name}, section {section}: {error}") from error
     return Recipe(
         name=name,
         title=str(document.get("title", "")),
         source=str(document.get("source", "")),
         departures=tuple(document.get("departures", ())),
+        needs=tuple(document.get("needs", ())),
         tile=document.get("tile", {}),
         embed=document.get("embed", {}),
         curate=document.get("curate", {}),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,30 +18,32 @@ from wsicurate.store.embeddings import EmbeddingRecord
 _BATCH = 32
 
 
-def reembedder(record: EmbeddingRecord, weights: Path | None = None) -> tuple[Embed | None, str]:
+def reembedder(
+    record: EmbeddingRecord, weights: Path | None = None, arch: str | None = None
+) -> tuple[Embed | None, str]:
     """Something that embeds patches as a store's were embedded.
 
     Args:
         record: of the store's embedding.
         weights: file that the encoder's weights were taken from, if it was one.
+        arch: timm architecture of these weights.
 
     Returns:
         The function, float32 (b, d) of uint8 (b, h, w, 3); or None, and why there is none: the weights are not at hand,
-        or are not those of the store.
+        or it would not give the store's vectors.
     """
     try:
-        preset = wanted_preset(record.encoder)
-        if preset.name in DESCRIPTORS:
-            descriptor = load_descriptor(preset.name)
-            now = str(describe_identity(preset, descriptor)["weights_hash"])
-            return (descriptor, "") if now == record.weights_hash else (None, _other(record, now))
+        if record.encoder in DESCRIPTORS:
+            descriptor = load_descriptor(record.encoder)
+            now = describe_identity(wanted_preset(record.encoder), descriptor)
+            return (descriptor, "") if not (other := _other(record, now)) else (None, other)
         from wsicurate.embedding.inference import Inference, identity
         from wsicurate.embedding.models import load_model
 
-        model = load_model(preset, weights=weights)
-        now = str(identity(model)["weights_hash"])
-        if now != record.weights_hash:
-            return None, _other(record, now)
+        source = record.encoder if weights is None or arch is None else str(weights)
+        model = load_model(wanted_preset(source, arch=arch, name=record.encoder), weights=weights)
+        if other := _other(record, identity(model)):
+            return None, other
         inference = Inference(model, device="auto", precision=str(record.settings.get("precision", "auto")))
     except (ConfigError, EncoderError) as error:
         return None, str(error)
@@ -50,7 +55,9 @@ def reembedder(record: EmbeddingRecord, weights: Path | None = None) -> tuple[Em
     return embed, ""
 
 
-def _other(record: EmbeddingRecord, now: str) -> str:
-    return (
-        f"the weights of {record.encoder} at hand are {now[:12]}, the store was embedded by {record.weights_hash[:12]}"
-    )
+def _other(record: EmbeddingRecord, now: Mapping[str, Any]) -> str:
+    """In what the encoder at hand differs from the one that embedded the store; empty if in nothing."""
+    for name in ("weights_hash", "preprocessing", "pooling", "dim"):
+        if json.dumps(now[name], sort_keys=True) != json.dumps(getattr(record, name), sort_keys=True):
+            return f"{record.encoder} at hand has {name} {now[name]!r}, the store {getattr(record, name)!r}"
+    return ""

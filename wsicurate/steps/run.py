@@ -72,10 +72,16 @@ def run(
         embed_config or EmbedConfig(workers=curate_config.workers),
         encoder=curate_config.encoder,
         weights=curate_config.weights,
+        arch=curate_config.arch,
+        slides=curate_config.slides,
     )
     configs = [chooser]
     if curate_config.judge:
-        configs.append(dataclasses.replace(chooser, encoder=curate_config.judge, weights=None))
+        configs.append(dataclasses.replace(chooser, encoder=curate_config.judge, weights=None, arch=None))
     embedded = [embed(store, config, executor=executor, progress=progress) for config in configs]
+    # What embed made of a path or an id is the name of the vectors in the store.
+    curate_config = dataclasses.replace(
+        curate_config, encoder=embedded[0].encoder, judge=embedded[1].encoder if len(embedded) > 1 else None
+    )
     curated = curate(store, curate_config, executor=executor, progress=progress)
     return RunReport(tiled=tiled, embedded=embedded, curated=curated)

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.errors import ConfigError, CorruptStoreError, ManifestError
-from wsicurate.store.arrays import read_array, to_json, write_array
+from wsicurate.errors import ConfigError, CorruptStoreError, ManifestError, StoreFormatError
+from wsicurate.store.arrays import read_array, read_metadata, to_json, write_array
 from wsicurate.store.bytestore import ByteStore
-from wsicurate.store.layout import CURATIONS, ROOT
+from wsicurate.store.layout import CURATIONS, ROOT, slide_key
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,6 +39,9 @@ DECISIONS = (
 PART_ROWS = 1_000_000
 
 _RUN = "run.json"
+
+#: What a record must have for anyone to use it.
+_FIELDS = ("fingerprint", "settings", "inputs", "manifest")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -123,15 +126,17 @@ class Curation:
                 what = "is not there any more" if key not in slides else "holds other patches now"
                 raise ManifestError(f"{self._where}: {key}, which {self.name} was made from, {what}; curate again")
         table = self.manifest()
-        chosen = table.filter(table["selected"])
-        keys = np.array(
-            [
-                f"{slide}@{mpp:g}"
-                for slide, mpp in zip(chosen["slide_id"].to_pylist(), chosen["mpp"].to_pylist(), strict=True)
-            ]
-        )
-        rows = chosen["row"].to_numpy()
-        return {key: rows[keys == key] for key in np.unique(keys).tolist()}
+        chosen = table.filter(table["selected"]).combine_chunks()
+        slide = chosen["slide_id"].combine_chunks()
+        names, codes = slide.dictionary.to_pylist(), slide.indices.to_numpy()
+        mpps, rows = chosen["mpp"].to_numpy(), chosen["row"].to_numpy()
+        order = np.lexsort((rows, mpps, codes))
+        changes = np.flatnonzero((np.diff(codes[order]) != 0) | (np.diff(mpps[order]) != 0)) + 1
+        return {
+            slide_key(names[codes[part[0]]], float(mpps[part[0]])): rows[part]
+            for part in np.split(order, changes)
+            if len(part)
+        }
 
 
 def curation_names(store: ByteStore) -> tuple[str, ...]:
@@ -151,6 +156,11 @@ def read_curation(store: ByteStore, name: str, where: str) -> Curation | None:
         return None
     except ValueError as error:
         raise ManifestError(f"{where}: {curation_path(name)}/{_RUN} cannot be read: {error}; curate again") from error
+    missing = [field for field in _FIELDS if not isinstance(run, dict) or field not in run]
+    if missing:
+        raise ManifestError(
+            f"{where}: {curation_path(name)}/{_RUN} has no {missing[0]!r}; curate again with --overwrite"
+        )
     return Curation(name, run, store, where)
 
 
@@ -194,8 +204,15 @@ def remove_curation(store: ByteStore, name: str) -> None:
         store.delete(value)
 
 
-def verify_curation(store: ByteStore, name: str, where: str) -> Iterator[tuple[str, str]]:
-    """Read a curation and yield the key and description of everything that is not as it should be."""
+def verify_curation(store: ByteStore, name: str, where: str, slides: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Read a curation and yield the key and description of everything that is not as it should be.
+
+    Args:
+        store: where.
+        name: of the curation.
+        where: the store's path, for messages.
+        slides: content hash of each slide of the store, by key.
+    """
     base = curation_path(name)
     try:
         curation = read_curation(store, name, where)
@@ -203,17 +220,36 @@ def verify_curation(store: ByteStore, name: str, where: str) -> Iterator[tuple[s
             yield base, "it is unfinished; run the same curate command again"
             return
         table = curation.manifest()
-        curation.clusters()
-    except (ManifestError, CorruptStoreError) as error:
+        clusters = curation.clusters()
+    except (ManifestError, CorruptStoreError, StoreFormatError) as error:
         yield base, str(error)
         return
-    expected = {f"{base}/{_RUN}", *(f"{base}/manifest/{part}" for part in curation.run["manifest"]["parts"])}
+    for key, content_hash in curation.run["inputs"].items():
+        if slides.get(key) != content_hash:
+            what = "which is gone" if key not in slides else "which holds other patches now"
+            yield base, f"it was made from {key}, {what}; curate again with --overwrite"
+    counts = (curation.run.get("clusters") or {}).get("counts", [])
+    levels = range(1, len(counts) + 1)
+    expected = {f"centroids_{level}": counts[level - 1] for level in levels}
+    expected |= {f"parents_{level}": counts[level - 1] for level in levels[:-1]}
+    found = {array: len(values) for array, values in clusters.items()}
+    if found != expected:
+        yield f"{base}/clusters", f"arrays of lengths {found}, not {expected}; curate again with --overwrite"
+    kept = {f"{base}/{_RUN}", *(f"{base}/manifest/{part}" for part in curation.run["manifest"]["parts"])}
+    for array in clusters:
+        kept.add(f"{base}/clusters/{array}/zarr.json")
+        kept.update(
+            f"{base}/clusters/{array}/{part}" for part, _ in read_metadata(store, f"{base}/clusters/{array}").parts()
+        )
     for key in store.keys(base):
-        if key not in expected and not key.startswith(f"{base}/clusters/"):
+        if key not in kept:
             yield key, "nothing refers to it; remove it"
     decisions = set(table["decision"].unique().to_pylist())
     if not decisions <= set(DECISIONS):
-        yield f"{base}/manifest", f"unknown decisions {sorted(decisions - set(DECISIONS))}; curate again"
+        yield (
+            f"{base}/manifest",
+            f"unknown decisions {sorted(decisions - set(DECISIONS))}; curate again with --overwrite",
+        )
 
 
 def _parts(table: pa.Table) -> Iterator[pa.Table]:
