@@ -1,15 +1,15 @@
 """How much of a rare kind of tissue a small subset holds: a synthetic cohort of which one kind is 0.5%.
 
-    python benchmarks/rare.py                                    # paints 48 slides, 10 minutes and more on 2 cores
-    python benchmarks/rare.py --folder DIR                       # keeps slides, patches and vectors there, and reuses them
-    python benchmarks/rare.py --folder DIR --copies none         # without the search for copies: faster
+    python benchmarks/rare.py                               # paints 48 slides, 10 minutes and more on 2 cores
+    python benchmarks/rare.py --folder DIR                  # keeps slides, patches and vectors there, to be used again
+    python benchmarks/rare.py --folder DIR --copies none    # without the search for copies: faster
 
 Slides (20x, sixteen patients of four sites, three sizes, some with pen, folds or blur) whose tissue is 0.5% mucin, in
 small pools, are tiled and embedded by both weightless descriptors; `curate` draws 10%, once with either as the one that
 chooses and the other as the judge, and anew at each of five seeds: clusters and draw. The kind of a patch is the
 commonest kind in it. Beside the subset stand the baselines, drawn with the same seed from the same pool: what the
-filters leave. Printed are the recall of the rare kind, its ratio to that of random over slides, seed by seed with a 95% t
-interval of the mean, the recall of every kind, and the proof that `curate` itself makes of the first seed's clusters.
+filters leave. Printed are the recall of every kind; that of the rare one seed by seed, and its ratio to that of random
+over slides with a 95% t interval; and the proof that `curate` itself makes at the first seed.
 """
 
 from __future__ import annotations
