@@ -1,8 +1,8 @@
 """How much of a rare kind of tissue a small subset holds: a synthetic cohort of which one kind is 0.5%.
 
-    python benchmarks/rare.py                               # paints 48 slides, 10 minutes and more on 2 cores
-    python benchmarks/rare.py --folder DIR                  # keeps slides, patches and vectors there, to be used again
-    python benchmarks/rare.py --folder DIR --copies none    # without the search for copies: faster
+    python benchmarks/rare.py                  # paints 48 slides, 10 minutes and more on 2 cores
+    python benchmarks/rare.py --folder DIR     # keeps slides, patches and vectors there, to be used again
+    python benchmarks/rare.py --seed 2         # another cohort
 
 Slides (20x, sixteen patients of four sites, three sizes, some with pen, folds or blur) whose tissue is 0.5% mucin, in
 small pools, are tiled and embedded by both weightless descriptors; `curate` draws 10%, once with either as the one that
@@ -126,9 +126,15 @@ def show(pool: Pool, labels: Path, drawn: Mapping[str, list[NDArray[np.bool_]]],
         of = eligible & (classes.codes == code)
         cells = "".join(f"{recalls(chosen, of).mean():22.3f}" for chosen in drawn.values())
         print(f"{f'{name} ({of.sum():,})':26s}{cells}")
-    rare = eligible & (classes.codes == classes.names.index(RARE))
+    rare = eligible & (classes.codes == (classes.names.index(RARE) if RARE in classes.names else -2))
+    if not rare.any():
+        print(f"no patch is mostly {RARE}; give more --slides")
+        return
     mine, chance = recalls(drawn["subset"], rare), recalls(drawn[OVER_SLIDES], rare)
     # A single draw by chance holds a handful of them; many say what chance gives.
+    if not chance.all():
+        print(f"{rare.sum()} patches of {RARE}: chance draws none of them at some seed; give more --slides")
+        return
     budget, groups = int(drawn["subset"][0].sum()), Groups(site=pool.site, patient=pool.patient, slide=pool.slide)
     many = [
         random_over_slides.draw(budget, groups=groups, eligible=eligible, seed=1_000 + draw).selected
@@ -163,7 +169,7 @@ def main() -> None:
     parser.add_argument("--slides", type=int, default=48)
     parser.add_argument("--seed", type=int, default=1, help="of the cohort")
     parser.add_argument("--budget", type=float, default=0.1)
-    parser.add_argument("--copies", choices=("confirmed", "none"), default="confirmed")
+    parser.add_argument("--copies", choices=("confirmed", "none"), default="none", help="none are planted")
     parser.add_argument("--workers", type=int)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="wsicurate-rare-") as temporary:
