@@ -23,6 +23,8 @@ Recall is counted in the pool. Probes learn from selected patches and are tested
 labelled patches of these, of the pool or not. Groups are cases (osteosarcoma cases, else slides), then sources (the
 three sets; necrosis stands in one alone, so it cannot be asked about there).
 
+Probes that do not discriminate may do so because no subset could: so a draw that knows the labels is measured as well.
+
 The selector chooses with one descriptor, the other judges. `--selector` names a function
 ``(vectors, groups, budget, seed) -> bool (n,)``, with ``groups`` a dict of int32 codes ``site, patient, slide``.
 """
