@@ -23,6 +23,8 @@ Recall is counted in the pool. Probes learn from selected patches and are tested
 labelled patches of these, of the pool or not. Groups are cases (osteosarcoma cases, else slides), then sources (the
 three sets; necrosis stands in one alone, so it cannot be asked about there).
 
+Probes that do not discriminate may do so because no subset could: so a draw that knows the labels is measured as well.
+
 The selector chooses with one descriptor, the other judges. `--selector` names a function
 ``(vectors, groups, budget, seed) -> bool (n,)``, with ``groups`` a dict of int32 codes ``site, patient, slide``.
 """
@@ -276,6 +278,36 @@ def show(proof: Proof) -> None:
         print(line)
 
 
+def show_most(fields: Fields, measure_of: MeasureOf, selections: Selections, budget: float) -> None:
+    """What a draw reaches that knows the labels and takes the same number of each class: the most to hope for."""
+    from wsicurate.curation import selection
+
+    knows = []
+    for draw in DRAWS:
+        pool = draw_pool(fields, draw)
+        drawn = selection.select(
+            fields.labels[:, None],
+            round(budget * np.count_nonzero(pool)),
+            groups=selection.Groups(**fields.groups),
+            eligible=pool & (fields.labels >= 0),
+            seed=draw,
+            share_cap=None,
+        )
+        knows.append(drawn.selected)
+    print(
+        "the same of a draw that knows the labels and takes as many of each class (nobody has it; the most to expect)"
+    )
+    over_slides = {BASELINES[0]: selections[BASELINES[0]]}
+    proof = compare(measure_of, knows, over_slides, seeds=DRAWS)
+    wanted = ("class_balanced_recall", "label_knn", "label_linear")
+    for one in proof.comparisons:
+        if one.measure in wanted and one.difference is not None and one.low is not None and one.high is not None:
+            print(
+                f"  {one.title}: {one.subset_mean:.3f}, {one.baseline} {one.baseline_mean:.3f}, difference "
+                f"{one.difference:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
+            )
+
+
 def show_orders(fields: Fields, selections: Selections) -> None:
     """Class-balanced recall and that of the rarest class, order by order."""
     print("\nclass-balanced recall / recall of the rarest class, means of five draws")
@@ -335,6 +367,7 @@ def main() -> None:
         subset, others = selections["subset"], {k: v for k, v in selections.items() if k != "subset"}
         print(f"\nbudget {options.budget:.0%}, {options.choose} chooses, {options.judge} judges, {held_out} held out")
         show(compare(measure_of, subset, others, seeds=DRAWS))
+        show_most(fields, measure_of, selections, options.budget)
     show_why(fields, options.choose, options.judge)
 
 

@@ -58,6 +58,32 @@ def test_resampling_flattens_what_dense_kinds_get(rng: np.random.Generator) -> N
     assert resampled < 0.8 * plain
 
 
+def test_upper_levels_are_flattened_as_well(rng: np.random.Generator) -> None:
+    # Like the above, but one kind has most of the centroids of the finest level, because it is wide.
+    kind = np.repeat(np.arange(10), [210, *[10] * 9])
+    vectors = (4 * np.eye(64)[kind] + np.where(kind == 0, 1.2, 0.1)[:, None] * rng.normal(size=(300, 64))).astype(
+        np.float32
+    )
+
+    def of_wide(rounds: int) -> float:
+        shares = []
+        for seed in range(5):
+            hierarchy = build_hierarchy(vectors, (100, 20), seed=seed, resample_rounds=0, upper_rounds=rounds)
+            shares.append(float(np.mean(hierarchy.levels[1].centroids[:, :10].argmax(axis=1) == 0)))
+        return float(np.mean(shares))
+
+    assert of_wide(10) < 0.95 * of_wide(0)
+
+
+def test_no_more_is_kept_of_a_cluster_than_half_its_mean_size(vectors: NDArray[np.float32]) -> None:
+    # 3,000 in 100 clusters: 15 at most, so 15 and 1,000 are the same; 3 are not.
+    def of(points: int) -> NDArray[np.float32]:
+        return build_hierarchy(vectors, (100, 9), seed=0, resample_points=points).levels[0].centroids
+
+    np.testing.assert_array_equal(of(1_000), of(15))
+    assert not np.array_equal(of(15), of(3))
+
+
 def test_nearest_rows_by_hand() -> None:
     cluster = np.array([1, 0, 1, 1, 0, 1], dtype=np.int32)
     similarity = np.array([0.5, 0.1, 0.9, 0.5, 0.3, 0.2], dtype=np.float32)
@@ -72,7 +98,7 @@ def test_same_seed_same_bytes_and_progress(vectors: NDArray[np.float32]) -> None
     for name, array in one.to_arrays().items():
         np.testing.assert_array_equal(array, two.to_arrays()[name])
     assert told[0][0] == "level 1 of 2"
-    assert told[-1] == ("level 2 of 2", 3, 3)
+    assert told[-1] == ("level 2 of 2", 11, 11)
     other = build_hierarchy(vectors, (50, 7), seed=3)
     assert not np.array_equal(one.levels[0].centroids, other.levels[0].centroids)
 
