@@ -184,7 +184,7 @@ def _draw(
     """Rows without replacement, with probability as what is left; where nothing is, copies, lowest row first."""
     # The smallest of exponential variables with rates `left` are such a draw (Efraimidis and Spirakis 2006).
     wait = random.standard_exponential(len(left), dtype=np.float32)
-    with np.errstate(divide="ignore", over="ignore"):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         wait = np.where((left > 1e-6) & ~taken, wait / left, np.inf)
     if np.count_nonzero(np.isfinite(wait)) >= number:
         candidates = np.argpartition(wait, number - 1)[:number]
