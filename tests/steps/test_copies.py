@@ -137,7 +137,7 @@ def test_copies_of_the_evaluation_store_leak_with_their_group(
     write_slide(tmp_path / "slides" / "again.svs", replace(slide, quality=50))
     tile(tmp_path / "slides", tmp_path / "e.zarr", TileConfig(workers=1, max_patches_per_slide=12))
     evaluation = embedded(tmp_path / "e.zarr")
-    result = find_copies(store, NAME, replace(ALONE, threshold=0.8), evaluation=evaluation, executor=THREAD)
+    result = find_copies(store, NAME, replace(ALONE, threshold=0.8), evaluations=[evaluation], executor=THREAD)
     xy = next(iter(store.slides.values())).xy
     held = {tuple(corner) for corner in next(iter(evaluation.slides.values())).xy.tolist()}
     direct = np.array([tuple(corner) in held for corner in xy.tolist()])
