@@ -26,7 +26,7 @@ _LEAST_LISTS, _MOST_LISTS = 64, 16_384
 #: Vectors in a list, about.
 _LIST_ROWS = 160
 
-_TRAINING_PER_LIST, _TRAINING_ITERATIONS = 30, 5
+_TRAINING_PER_LIST, _TRAINING_ITERATIONS = 24, 4
 
 #: Nearest lists of a vector that it votes for, and how fast votes fall with the squared distance to their centroids.
 _VOTES, _VOTE_POWER = 8, 4
@@ -66,7 +66,9 @@ class Assigner:
         width = min(_VOTES, min(len(lists) for lists in self._lists_near))
         lists = np.empty((len(vectors), width), dtype=np.int16)
         cosine = np.empty((len(vectors), width), dtype=np.float32)
-        for start, found, scores in in_order(lambda block: self._of_block(*block, width), unit_blocks(vectors, BLOCK_ROWS // 4)):
+        for start, found, scores in in_order(
+            lambda block: self._of_block(*block, width), unit_blocks(vectors, BLOCK_ROWS // 4)
+        ):
             lists[start : start + len(found)], cosine[start : start + len(found)] = found, scores
         return lists, cosine
 
@@ -161,8 +163,7 @@ class Lists:
         def of_list(number: int) -> tuple[int, NDArray[np.intp], NDArray[np.float64]]:
             members = self.order[self.starts[number] : self.starts[number + 1]]
             votes = np.bincount(nearest[members].ravel(), weight[members].ravel(), minlength=lists)
-            votes /= max(1, len(members))
-            score = votes + 1e-6 * (centroids @ centroids[number])
+            score = votes / max(1, len(members)) + 1e-6 * (centroids @ centroids[number])
             score[number] = np.inf
             best = np.argsort(-score, kind="stable")[:width]
             return number, best, score[best]
@@ -177,19 +178,18 @@ class Lists:
 
         Args:
             of: int16, (q,): lists that sampled queries lie in.
-            holding: int16, (q, k): the lists that their true neighbours lie in.
+            holding: int16, (q, k): the lists that their true neighbours lie in; -1 where one does not matter.
             aim: share of these to be reached.
 
         Returns:
             The bar, and how many lists are visited from it on, on average over these queries.
         """
-        reached = np.full(holding.shape, -np.inf)
-        for place, (list_, wanted) in enumerate(zip(of.tolist(), holding, strict=True)):
-            rank = np.argsort(self.visits[list_], kind="stable")
-            where = np.searchsorted(self.visits[list_], wanted, sorter=rank)
-            where = rank[np.minimum(where, len(rank) - 1)]
-            reached[place] = np.where(self.visits[list_, where] == wanted, self.promise[list_, where], -np.inf)
-        ordered = np.sort(reached.ravel())[::-1]
+        reached: list[NDArray[np.float32]] = []
+        for list_, wanted in zip(of.tolist(), holding, strict=True):
+            wanted = wanted[wanted >= 0]
+            where = self.visits[list_] == wanted[:, None]
+            reached.append(np.where(where.any(axis=1), self.promise[list_, where.argmax(axis=1)], -np.inf))
+        ordered = np.sort(np.concatenate(reached))[::-1]
         least = float(ordered[max(0, math.ceil(aim * len(ordered)) - 1)])
         return least, float((self.promise[of] >= least).sum(axis=1).mean())
 

@@ -1,10 +1,8 @@
 """The k most similar vectors of every vector, by cosine: exact for few, an inverted file for many; out of core.
 
-The inverted file is searched list by list rather than query by query: all queries that probe a list are multiplied
-with it at once, which is matrix times matrix where FAISS's own scan is limited by memory (measured in
-``docs/adr/0021-neighbours-list-by-list.md``). How many lists a query probes is not guessed: a sample's true neighbours
-say in which list they lie, and the fewest probes that reach the wanted recall are taken. The recall reached is then
-measured on another sample.
+How much of the inverted file (`wsicurate.curation.lists`) is searched is not guessed: a sample's true neighbours say in
+which lists they lie, and no more lists are searched than reach the wanted recall. The recall reached is then measured
+on another sample. ``docs/adr/0021-neighbours-list-by-list.md`` has the measurements.
 """
 
 from __future__ import annotations
@@ -28,11 +26,14 @@ EXACT_BELOW = 50_000
 #: Recall of the inverted file that is aimed at.
 RECALL = 0.985
 
-#: Queries whose true neighbours are found to choose the number of probes, and as many again to measure the recall.
+#: Queries whose true neighbours are found to choose what is searched, and as many again to measure the recall.
 RECALL_SAMPLE = 1_000
 
 #: Query and base rows that are multiplied at once. Constants: scores of FAISS change with the size of a block.
 _QUERY_BLOCK, _BASE_BLOCK, _RESCORE_BLOCK = 8_192, 65_536, 2_048
+
+#: True neighbours of the sample that the recall stands on, at least.
+_LEAST_JUDGED = 500
 
 #: Candidates that are found beyond k before the exact scores order them.
 _SLACK = 4
@@ -45,8 +46,9 @@ class Neighbours:
     Attributes:
         index: int64, (q, k): rows of the base; -1 where there are fewer than k.
         similarity: float32, (q, k): cosine; -inf where there is none.
-        recall: share of the true neighbours that were found, measured on a sample; None where the search is exact.
-        method: ``exact``, or the inverted file's lists and probes in words.
+        recall: share of the true neighbours, those from ``least`` on, that were found, measured on a sample; None where
+            the search is exact.
+        method: ``exact``, or the inverted file's lists in words.
     """
 
     index: NDArray[np.int64]
@@ -77,6 +79,7 @@ def nearest_neighbours(
     *,
     seed: int = 0,
     queries: Vectors | None = None,
+    least: float = -math.inf,
     exact_below: int = EXACT_BELOW,
     recall: float = RECALL,
     recall_sample: int = RECALL_SAMPLE,
@@ -89,9 +92,11 @@ def nearest_neighbours(
         k: neighbours of each; at most n - 1 are given (n, with ``queries``).
         seed: of the samples.
         queries: (q, d); None asks for the neighbours of the base's own vectors, themselves excluded.
+        least: a similarity below which neighbours are of no use: the recall is aimed at, and measured, over the others.
+            Fewer lists need searching then. What is found below it is given all the same, and may lack some.
         exact_below: bases smaller than this are searched exactly.
         recall: of the inverted file, aimed at.
-        recall_sample: queries that the number of probes is chosen by, and as many again that measure the recall.
+        recall_sample: queries that what is searched is chosen by, and as many again that measure the recall.
         scratch: a folder for the base ordered by list, as large as the base in float16; None keeps it in memory.
 
     Returns:
@@ -122,7 +127,9 @@ def nearest_neighbours(
         candidates = _exact(vectors, asked, everything, min(k + own + _SLACK, len(vectors)))
         index, similarity = _rescored(vectors, asked, everything, candidates, k, own=own)
         return Neighbours(index=index, similarity=similarity, recall=None, method="exact")
-    return _inverted(vectors, asked, k, own=own, seed=seed, aim=recall, sample=recall_sample, scratch=scratch)
+    return _inverted(
+        vectors, asked, k, own=own, seed=seed, least=least, aim=recall, sample=recall_sample, scratch=scratch
+    )
 
 
 def _exact(base: Vectors, asked: Vectors, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:
@@ -175,13 +182,24 @@ def _rescored(
 
 
 def _inverted(
-    base: Vectors, asked: Vectors, k: int, *, own: bool, seed: int, aim: float, sample: int, scratch: Path | None
+    base: Vectors,
+    asked: Vectors,
+    k: int,
+    *,
+    own: bool,
+    seed: int,
+    least: float,
+    aim: float,
+    sample: int,
+    scratch: Path | None,
 ) -> Neighbours:
     drawn = np.random.default_rng(seed).permutation(len(asked))[: 2 * sample].astype(np.int64)
     half = max(1, len(drawn) // 2)
     rows = np.sort(drawn)
     chosen = np.isin(rows, drawn[:half])
     expected = _rescored(base, asked, rows, _exact(base, asked, rows, min(k + own + _SLACK, len(base))), k, own=own)
+    floor = _floor(expected[1], least)
+    wanted = (expected[0] >= 0) & (expected[1] >= floor)
     assigner = Assigner(base, seed=seed)
     nearest, cosine = assigner.nearest(base)
     list_of = nearest[:, 0] if own else assigner.nearest(asked)[0][:, 0]
@@ -189,16 +207,17 @@ def _inverted(
     similarity = np.empty((len(asked), k), dtype=np.float32)
     with Lists(base, nearest, cosine, assigner.centroids, scratch) as lists:
         del nearest, cosine
-        bar, visited = lists.bar(list_of[rows[chosen]], lists.list_of[expected[0][chosen]], aim)
+        holding = np.where(wanted[chosen], lists.list_of[expected[0][chosen]], -1)
+        bar, visited = lists.bar(list_of[rows[chosen]], holding, aim)
         found = _gathered(lists.search(None if own else asked, list_of, min(k + own + _SLACK, len(base)), bar))
-        for some, *best in in_order(lambda task: (task[0], *_rescored(base, asked, *task, k, own=own)), found):
+        for some, best in in_order(lambda task: (task[0], _rescored(base, asked, *task, k, own=own)), found):
             index[some], similarity[some] = best
-    judged = rows[~chosen] if not chosen.all() else rows
-    truth = [part[~chosen] if not chosen.all() else part for part in expected]
+    judging = ~chosen if not chosen.all() else chosen
+    judged = rows[judging]
     return Neighbours(
         index=index,
         similarity=similarity,
-        recall=_recall(index[judged], similarity[judged], truth[0], truth[1]),
+        recall=_recall(index[judged], similarity[judged], expected[0][judging], expected[1][judging], floor),
         method=f"inverted file of {len(assigner.centroids):,} lists, {visited:.0f} searched on average",
     )
 
@@ -219,13 +238,23 @@ def _gathered(
         yield np.concatenate(rows), np.concatenate(candidates)
 
 
+def _floor(similarity: NDArray[np.float32], least: float) -> float:
+    """The similarity from which on neighbours are judged: lower than asked where too few would be left."""
+    if np.isneginf(least):
+        return least
+    ordered = np.sort(similarity.ravel())[::-1]
+    return float(min(least, ordered[min(_LEAST_JUDGED, len(ordered)) - 1]))
+
+
 def _recall(
     index: NDArray[np.int64],
     similarity: NDArray[np.float32],
     expected: NDArray[np.int64],
     expected_similarity: NDArray[np.float32],
+    floor: float,
 ) -> float:
     """Share of true neighbours found; a vector as near as the last true one counts as true."""
     hits = (index[:, :, None] == expected[:, None, :]).any(axis=2)
     ties = similarity >= expected_similarity[:, -1:]
-    return float((hits | ties).mean())
+    found = int(np.count_nonzero((hits | ties) & (similarity >= floor)))
+    return found / max(1, found, int(np.count_nonzero(expected_similarity >= floor)))
