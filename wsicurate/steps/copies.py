@@ -50,7 +50,7 @@ class CopiesConfig:
 
     Attributes:
         neighbours: k: nearest patches of each that may become candidates.
-        candidates: the most candidates of a patch, the most similar first.
+        candidates: the most candidates of a patch, the most similar first; no more than these are searched for.
         max_pairs: the most pairs that are registered; those less similar are ``unchecked`` and stay. None: all.
         threshold: candidates are at least this similar; None calibrates it on the store.
         rate, recall: of the calibration; see `wsicurate.curation.calibration.calibrate`.
@@ -153,7 +153,8 @@ def find_copies(
     vectors = store.vectors(encoder)
     patients = _patients(store)
     calibration, threshold = _threshold(store, vectors, patients, embed, config)
-    neighbours = nearest_neighbours(vectors, config.neighbours, seed=config.seed)
+    k = min(config.neighbours, config.candidates)
+    neighbours = nearest_neighbours(vectors, k, seed=config.seed, least=threshold)
     pairs, similarity = _limited(neighbours, threshold, config.candidates, own=True)
     if among is not None:
         wanted = among[pairs[:, 0]] & among[pairs[:, 1]]
@@ -171,7 +172,7 @@ def find_copies(
         found = []
         for evaluation in evaluations:
             others = nearest_neighbours(
-                evaluation.vectors(encoder), config.neighbours, seed=config.seed, queries=vectors
+                evaluation.vectors(encoder), k, seed=config.seed, queries=vectors, least=threshold
             )
             foreign_pairs, foreign_similarity = _limited(others, threshold, config.candidates, own=False)
             if among is not None:
@@ -187,7 +188,7 @@ def find_copies(
         "encoder": encoder,
         "threshold": threshold,
         "calibration": calibration.as_json() if calibration else {"note": "uncalibrated: the threshold was given"},
-        "neighbours": {"k": config.neighbours, "method": neighbours.method, "recall": neighbours.recall},
+        "neighbours": {"k": k, "method": neighbours.method, "recall": neighbours.recall},
         "pairs": own.counts(),
         "evaluation_pairs": [each.counts() for each in found],
         "turns": run.turns,
