@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate._version import __version__
-from wsicurate.curation.components import NEIGHBOURS, similar_components
+from wsicurate.curation.components import EVALUATION_SIMILARITY, NEIGHBOURS, SELF_SIMILARITY, similar_components
 from wsicurate.curation.copies import Copies, Pairs, whole_groups
 from wsicurate.curation.leakage import similar_to
 from wsicurate.curation.neighbours import Neighbours, nearest_neighbours
@@ -102,7 +102,7 @@ def _dinov2(
     """Connected components by similarity alone, as DINOv2 does it."""
     say("copies by DINOv2's rule: similarity alone")
     rows = np.flatnonzero(pool)
-    own = nearest_neighbours(vectors[rows], NEIGHBOURS, seed=inputs.config.seed)
+    own = nearest_neighbours(vectors[rows], NEIGHBOURS, seed=inputs.config.seed, least=SELF_SIMILARITY)
     evaluation = _among_evaluation(inputs, vectors[rows])
     rank = np.argsort(np.argsort(best_first(inputs)))
     components = similar_components(own, order=np.argsort(rank[rows], kind="stable"), evaluation=evaluation)
@@ -125,7 +125,7 @@ def _among_evaluation(inputs: Inputs, vectors: NDArray[np.float16]) -> Neighbour
     if not inputs.evaluation:
         return None
     theirs = np.concatenate([store.vectors(inputs.config.encoder) for store in inputs.evaluation])
-    return nearest_neighbours(theirs, 1, seed=inputs.config.seed, queries=vectors)
+    return nearest_neighbours(theirs, 1, seed=inputs.config.seed, queries=vectors, least=EVALUATION_SIMILARITY)
 
 
 def _with_groups(marked: NDArray[np.bool_], rows: NDArray[np.int64], component: NDArray[np.int64]) -> NDArray[np.bool_]:
