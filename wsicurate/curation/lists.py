@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from wsicurate.curation.blocks import BLOCK_ROWS, Vectors, unit_blocks, unit_rows
 from wsicurate.curation.kmeans import assign, spherical_kmeans
 from wsicurate.curation.one_thread import one_blas_thread
-from wsicurate.curation.threads import in_order
+from wsicurate.curation.threads import in_order, thread_count
 
 _LEAST_LISTS, _MOST_LISTS = 64, 16_384
 
@@ -168,8 +168,9 @@ class Lists:
             best = np.argsort(-score, kind="stable")[:width]
             return number, best, score[best]
 
+        threads = thread_count()
         with one_blas_thread():
-            for number, best, score in in_order(of_list, range(lists)):
+            for number, best, score in in_order(of_list, range(lists), threads=threads):
                 visits[number], promise[number] = best, score
         return visits, promise
 
@@ -221,8 +222,9 @@ class Lists:
             units = self.rows[begin:end].astype(np.float32) if queries is None else unit_rows(queries, rows)
             return rows, self._compared(units, self.visits[number][self.promise[number] >= bar], k)
 
+        threads = thread_count()
         with one_blas_thread():
-            yield from in_order(found, tasks())
+            yield from in_order(found, tasks(), threads=threads)
 
     def _compared(self, units: NDArray[np.float32], lists: NDArray[np.int16], k: int) -> NDArray[np.int64]:
         """Candidates of some queries, (q, k): the lists' vectors in parts, what beats the k-th so far is sorted."""

@@ -23,19 +23,23 @@ def thread_count() -> int:
     return int(faiss.omp_get_max_threads())
 
 
-def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], *, threads: int | None = None
+) -> Iterator[Result]:
     """``map`` on threads: results in the order of the items, at most two items a thread in flight.
 
     Args:
         function: releases the GIL where it matters; inside it OpenMP has one thread.
         items: taken from the calling thread, lazily.
+        threads: how many; `thread_count` if not given. To be counted before BLAS is told to use one: FAISS brings a BLAS
+            on OpenMP, and would then answer 1.
 
     Yields:
         ``function(item)`` for each item; its exceptions are raised here.
     """
     import faiss
 
-    threads = thread_count()
+    threads = threads or thread_count()
     with ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
         waiting: deque[Future[Result]] = deque()
         try:
