@@ -31,8 +31,8 @@ def in_order(
     Args:
         function: releases the GIL where it matters; inside it OpenMP has one thread.
         items: taken from the calling thread, lazily.
-        threads: how many; `thread_count` if not given. To be counted before BLAS is told to use one: FAISS brings a BLAS
-            on OpenMP, and would then answer 1.
+        threads: how many; `thread_count` if not given. To be counted before BLAS is told to use one: FAISS brings a
+            BLAS on OpenMP, and would then answer 1.
 
     Yields:
         ``function(item)`` for each item; its exceptions are raised here.
