@@ -81,6 +81,13 @@ def test_every_patch_has_a_decision_and_the_budget_is_met(store: Path, tmp_path:
     assert check(store).problems == []
 
 
+def test_copies_that_nobody_looked_for_are_not_said_to_be_none(store: Path) -> None:
+    for copies in ("none", "confirmed"):
+        report = run(store, copies=copies, copy_threshold=0.98, name=copies)
+        found = {each["subset_mean"] for each in report.run["proof"]["comparisons"] if each["measure"] == "copies"}
+        assert found == ({None} if copies == "none" else {0.0})
+
+
 def test_pandas_polars_and_duckdb_open_the_manifest(store: Path) -> None:
     import duckdb
     import polars

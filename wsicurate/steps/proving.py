@@ -48,22 +48,21 @@ def prove(inputs: Inputs, ledger: Ledger, drawn: Draw, path: Path, say: Say) -> 
             f"{'filter-bank' if inputs.config.encoder != 'filter-bank' else 'stain-texture'}, and name it by --judge"
         }
     try:
-        return _proved(inputs, ledger, drawn, path, say)
+        return _proved(inputs, inputs.judge.encoder, ledger, drawn, path, say)
     except CurationError as error:  # a pool of one patch, say: the choice stands all the same
         return {"reason": str(error)}
 
 
-def _proved(inputs: Inputs, ledger: Ledger, drawn: Draw, path: Path, say: Say) -> Mapping[str, Any]:
+def _proved(inputs: Inputs, judge: str, ledger: Ledger, drawn: Draw, path: Path, say: Say) -> Mapping[str, Any]:
     config, pool = inputs.config, inputs.pool
-    if inputs.judge is None:
-        raise CurationError("no encoder judges")
-    say(f"proof: {config.proof_seeds} seeds beside what chance draws, judged by {inputs.judge.encoder}")
-    vectors = vectors_on_disk(inputs.store, inputs.judge.encoder, path)
+    say(f"proof: {config.proof_seeds} seeds beside what chance draws, judged by {judge}")
+    vectors = vectors_on_disk(inputs.store, judge, path)
     eligible = drawn.eligible
     clusters = _judge_clusters(vectors, eligible, config.seed)
     delta = typical_distance(vectors, eligible, seed=config.seed)
     junk = _junk(inputs)
-    copy_of = np.where(eligible, ledger.copy_of, -1)
+    # Where copies were taken out there is none left in the pool; where nobody looked, nobody knows.
+    copy_of = None if config.copies == "none" else np.where(eligible, ledger.copy_of, -1)
 
     def measures_of(selected: NDArray[np.bool_], seed: int) -> list[Measures | LabelMeasures]:
         found: list[Measures | LabelMeasures] = [
@@ -92,7 +91,7 @@ def _proved(inputs: Inputs, ledger: Ledger, drawn: Draw, path: Path, say: Say) -
     names = [] if inputs.labels is None else inputs.labels.names
     facts = _named(proof.to_dict(), names)
     return {
-        "judge": inputs.judge.encoder,
+        "judge": judge,
         "pool": int(np.count_nonzero(eligible)),
         "delta": round(float(delta), 6),
         "judge_clusters": int(clusters.max()) + 1,
