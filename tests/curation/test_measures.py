@@ -9,7 +9,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from wsicurate.curation import measures
-from wsicurate.curation.measures import CATALOGUE, LabelMeasures, label_codes, label_measures, measure
+from wsicurate.curation.measures import CATALOGUE, LabelMeasures, label_measures, measure
 from wsicurate.curation.redundancy import thin
 from wsicurate.errors import CurationError, VectorError
 
@@ -172,13 +172,6 @@ def test_samples_bound_the_work(cohort: dict[str, Any], monkeypatch: pytest.Monk
     assert found.vendi <= 24 and found.radius_100 == 0
     bounded = label_measures(cohort["vectors"], np.ones(N, bool), cohort["kind"], cohort["slide"], sample=60)
     assert bounded.label_knn is not None and 0 <= bounded.label_knn <= 1
-
-
-def test_labels_become_codes() -> None:
-    codes, names = label_codes({"b": "tumour", "a": "stroma", "c": ""}, ["a", "b", "b", "c", "d"])
-    assert codes.tolist() == [0, 1, 1, -1, -1] and names == ("stroma", "tumour")
-    with pytest.raises(CurationError, match="1 of 2 labels are of patches or slides that are not in this store: z"):
-        label_codes({"a": "x", "z": "y"}, ["a", "b"])
 
 
 def test_the_number_of_threads_leaves_no_trace(rng: np.random.Generator) -> None:

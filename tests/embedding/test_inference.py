@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from wsicurate.embedding import inference as module  # noqa: E402
-from wsicurate.embedding.encoders import load_encoder  # noqa: E402
-from wsicurate.embedding.inference import Inference, choose_device, choose_precision, fit  # noqa: E402
-from wsicurate.errors import EncoderError, EncoderMemoryError  # noqa: E402
+from wsicurate.embedding import inference as module
+from wsicurate.embedding.encoders import load_encoder
+from wsicurate.embedding.inference import Inference, choose_device, choose_precision, fit
+from wsicurate.errors import EncoderError, EncoderMemoryError
 
 
 @pytest.fixture

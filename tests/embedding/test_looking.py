@@ -5,15 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
+import torch
 
-torch = pytest.importorskip("torch")
-timm = pytest.importorskip("timm")
-
-from wsicurate.embedding.encoders import load_encoder  # noqa: E402
-from wsicurate.embedding.looking import attention_maps, pca_rgb  # noqa: E402
-from wsicurate.embedding.models import LoadedModel, Pooled  # noqa: E402
-from wsicurate.embedding.presets import Preset  # noqa: E402
-from wsicurate.errors import ConfigError, EncoderError  # noqa: E402
+from wsicurate.embedding.encoders import load_encoder
+from wsicurate.embedding.looking import attention_maps, pca_rgb
+from wsicurate.embedding.models import LoadedModel, Pooled
+from wsicurate.embedding.presets import Preset
+from wsicurate.errors import ConfigError, EncoderError
 
 
 def with_registers(**changes: Any) -> LoadedModel:

@@ -8,19 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
 
 from tests.embedding.small import SMALL, write_small
-
-torch = pytest.importorskip("torch")
-timm = pytest.importorskip("timm")
-
-from safetensors.torch import load_file, save_file  # noqa: E402
-
-from wsicurate.embedding.checkpoints import hash_state, read_state  # noqa: E402
-from wsicurate.embedding.encoders import load_encoder  # noqa: E402
-from wsicurate.embedding.models import load_model  # noqa: E402
-from wsicurate.embedding.presets import find_preset  # noqa: E402
-from wsicurate.errors import ConfigError, EncoderError, EncoderUnavailableError  # noqa: E402
+from wsicurate.embedding.checkpoints import hash_state, read_state
+from wsicurate.embedding.encoders import load_encoder
+from wsicurate.embedding.models import load_model
+from wsicurate.embedding.presets import find_preset
+from wsicurate.errors import ConfigError, EncoderError, EncoderUnavailableError
 
 
 @pytest.fixture

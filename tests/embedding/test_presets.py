@@ -3,6 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 
 from wsicurate.embedding.encoders import DESCRIPTORS, wanted_preset
 from wsicurate.embedding.presets import DEFAULT_ENCODER, all_presets, find_preset, read_presets
@@ -31,7 +33,6 @@ def test_what_comes_with_wsicurate() -> None:
 
 
 def test_every_architecture_is_one_that_timm_builds() -> None:
-    timm = pytest.importorskip("timm")
     from wsicurate.embedding.timm_models import _resolved
 
     for preset in all_presets().values():
@@ -46,7 +47,6 @@ def test_every_architecture_is_one_that_timm_builds() -> None:
     [("uni2-h", 1536), ("virchow2", 2560), ("h-optimus-0", 1536), ("prov-gigapath", 1536), ("kaiko-vitl14", 1024)],
 )
 def test_giants_have_the_published_shape(name: str, dim: int) -> None:
-    timm, torch = pytest.importorskip("timm"), pytest.importorskip("torch")
     from wsicurate.embedding.timm_models import _resolved
 
     preset = all_presets()[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from skimage import feature
 
 from wsicurate.embedding.calibration import CLIP, Calibration
 from wsicurate.embedding.rotation_invariant import (
@@ -39,7 +40,6 @@ def test_patterns_are_those_counted_pixel_by_pixel(rng: np.random.Generator, thr
 
 def test_codes_of_patterns_are_those_of_scikit_image(rng: np.random.Generator) -> None:
     # Its neighbours lie on a circle and ours on a square, so images cannot be compared; what becomes of a pattern can.
-    feature = pytest.importorskip("skimage.feature")
     image = rng.integers(0, 256, (128, 128), dtype=np.uint8)
     patterns = feature.local_binary_pattern(image, 8, 1, "default").astype(np.uint8)
     assert len(np.unique(patterns)) == 256

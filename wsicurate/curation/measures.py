@@ -374,30 +374,6 @@ def label_measures(
     )
 
 
-def label_codes(table: Mapping[str, str], keys: list[str]) -> tuple[NDArray[np.int32], tuple[str, ...]]:
-    """Labels by patch (or slide) name -> a code per patch.
-
-    Args:
-        table: name -> label; an empty label is none.
-        keys: the name of each patch; several patches may bear one (their slide's).
-
-    Returns:
-        int32, (n,), -1 for patches that the table does not name; and the labels in order of code (sorted).
-
-    Raises:
-        CurationError: if the table names what is not there.
-    """
-    unknown = sorted(set(table) - set(keys))
-    if unknown:
-        raise CurationError(
-            f"{len(unknown)} of {len(table)} labels are of patches or slides that are not in this store: "
-            f"{', '.join(unknown[:3])}{', ...' if len(unknown) > 3 else ''}"
-        )
-    names = tuple(sorted({label for label in table.values() if label}))
-    code = {label: at for at, label in enumerate(names)}
-    return np.array([code.get(table.get(key, ""), -1) for key in keys], dtype=np.int32), names
-
-
 def _same_length(vectors: Vectors, n: int) -> None:
     if vectors.ndim != 2 or len(vectors) != n:
         raise VectorError(

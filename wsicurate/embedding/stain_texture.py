@@ -23,9 +23,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.embedding.calibration import load_calibration
+from wsicurate.embedding.projected import ProjectedDescriptor
 from wsicurate.embedding.rotation_invariant import (
-    check_patches,
     grey_counts,
     halve,
     quantiles,
@@ -146,33 +145,11 @@ def stain_texture_features(patch: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StainTexture:
-    """The descriptor: call it with patches. It holds nothing and can be shared between threads.
-
-    The vector of a patch does not depend on the batch that it came in, nor on the number of threads. Any change of its
-    numbers is a new ``version``. Patches of 1,024 px and more are first reduced by a whole number to 512 px or a little
-    more.
-    """
+class StainTexture(ProjectedDescriptor):
+    """`stain_texture_features`, projected."""
 
     name: str = field(default="stain-texture", init=False)
-    version: int = field(default=1, init=False)
-    dim: int = field(default=96, init=False)
 
-    def __call__(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Describe patches.
-
-        Args:
-            patches: uint8, (b, h, w, 3), RGB, sides of at least 32 px.
-
-        Returns:
-            float32, (b, dim), each of length 1, for comparison by cosine; float16 holds them well.
-
-        Raises:
-            ValueError: if ``patches`` is of another shape or type.
-        """
-        check_patches(patches)
-        calibration = load_calibration(self.name, self.version)
-        vectors = np.empty((len(patches), self.dim), dtype=np.float32)
-        for row, patch in enumerate(patches):
-            vectors[row] = calibration.project(stain_texture_features(patch))
-        return vectors
+    def features(self, patch: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """See `stain_texture_features`."""
+        return stain_texture_features(patch)

@@ -81,7 +81,7 @@ def clear_lists(inputs: Inputs, ledger: Ledger, facts: dict[str, Any]) -> NDArra
     """Decide about the patches of listed patients, samples, slides and sites.
 
     Returns:
-        bool, (n,): patches of listed slides, those of low quality included: their copies elsewhere leak as well.
+        bool, (n,): patches of listed slides. Copies of those that pass the quality filter leak as well.
 
     Raises:
         CurationError: if the list is empty or not one line of it matches.

@@ -16,7 +16,7 @@ from wsicurate.curation.components import EVALUATION_SIMILARITY, NEIGHBOURS, SEL
 from wsicurate.curation.copies import Copies, Pairs, whole_groups
 from wsicurate.curation.leakage import similar_to
 from wsicurate.curation.neighbours import Neighbours, nearest_neighbours
-from wsicurate.steps.copies import CopiesConfig, find_copies
+from wsicurate.steps.copies import CopiesConfig, best_first, find_copies
 from wsicurate.steps.curate_inputs import Inputs
 from wsicurate.steps.ledger import Ledger
 from wsicurate.steps.pool import digest_of, vectors_hashes
@@ -42,7 +42,7 @@ def clear_copies(
     """Decide about copies by the rule that was asked for.
 
     A patch that was listed, or is a copy of a patch of an evaluation store, takes its whole group with it. Of any other
-    group the best patch stays: the sharpest of those with most tissue.
+    group the best patch stays: the sharpest.
 
     Args:
         inputs: of the curation.
@@ -66,15 +66,6 @@ def clear_copies(
     if inputs.config.leakage_threshold is not None:
         facts["leakage by similarity"] = _similar(inputs, ledger, vectors, inputs.config.leakage_threshold, say)
     return facts
-
-
-def best_first(inputs: Inputs) -> NDArray[np.int64]:
-    """int64, (n,): all patches, the one to keep first: most tissue (in tenths), then sharpest, then first."""
-    count = len(inputs.pool)
-    tissue, focus = inputs.pool.scores("tissue"), inputs.pool.scores("focus")
-    much = np.zeros(count) if tissue is None else np.round(np.nan_to_num(tissue), 1)
-    sharp = np.zeros(count) if focus is None else np.nan_to_num(focus)
-    return np.lexsort((np.arange(count), -sharp, -much)).astype(np.int64)
 
 
 def _similar(
@@ -104,7 +95,7 @@ def _dinov2(
     rows = np.flatnonzero(pool)
     own = nearest_neighbours(vectors[rows], NEIGHBOURS, seed=inputs.config.seed, least=SELF_SIMILARITY)
     evaluation = _among_evaluation(inputs, vectors[rows])
-    rank = np.argsort(np.argsort(best_first(inputs)))
+    rank = np.argsort(np.argsort(best_first(inputs.store)))
     components = similar_components(own, order=np.argsort(rank[rows], kind="stable"), evaluation=evaluation)
     leaked = np.zeros(len(vectors), dtype=bool)
     leaked[rows] = components.leaked
@@ -217,7 +208,7 @@ def _confirmed(
     else:
         embed = None
 
-    order = best_first(inputs)
+    order = best_first(inputs.store)
 
     def compute() -> tuple[Mapping[str, NDArray[Any]], Mapping[str, Any]]:
         copies = find_copies(

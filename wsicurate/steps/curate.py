@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from wsicurate._version import __version__
 from wsicurate.config import CurateConfig
 from wsicurate.curation.devices import resolve_device
 from wsicurate.curation.hierarchy import Hierarchy, build_hierarchy, derive_counts
@@ -27,7 +28,7 @@ from wsicurate.steps.clearing_copies import clear_copies
 from wsicurate.steps.curate_inputs import Inputs, gather_inputs
 from wsicurate.steps.drawing import Draw, budget_of, draw
 from wsicurate.steps.ledger import Ledger
-from wsicurate.steps.pool import describe, digest_of, vectors_on_disk
+from wsicurate.steps.pool import describe, digest_of, rows_on_disk, vectors_on_disk
 from wsicurate.steps.progress import Progress, ProgressCallback, no_progress
 from wsicurate.steps.proving import prove
 from wsicurate.steps.recipes import scaled_counts
@@ -248,18 +249,18 @@ class _Curation:
         self._say(f"clustering {len(rows):,} patches into {' / '.join(f'{count:,}' for count in counts)}")
 
         def compute() -> tuple[Mapping[str, NDArray[Any]], Mapping[str, Any]]:
-            trained: NDArray[np.float16] = vectors
-            if len(rows) < len(vectors):
-                trained = np.lib.format.open_memmap(
-                    path, mode="w+", dtype=np.float16, shape=(len(rows), vectors.shape[1])
-                )
-                for start in range(0, len(rows), 65_536):
-                    trained[start : start + 65_536] = vectors[rows[start : start + 65_536]]
+            trained = vectors if len(rows) == len(vectors) else rows_on_disk(vectors, rows, path)
             built = build_hierarchy(trained, counts, seed=self.config.seed, device=self.device)
             return built.to_arrays(), {"notes": list(built.notes)}
 
-        inputs = {"vectors": self.inputs.vectors, "rows": digest_of(rows), "counts": counts, "seed": self.config.seed}
-        inputs["device"] = self.device
+        inputs = {
+            "version": __version__,
+            "vectors": self.inputs.vectors,
+            "rows": digest_of(rows),
+            "counts": counts,
+            "seed": self.config.seed,
+            "device": self.device,
+        }
         arrays, found = self.stages.run("hierarchy", inputs, compute)
         self.notes += found["notes"]
         self.facts["clusters"] = {"counts": list(counts), "from": None, "device": self.device}
@@ -333,7 +334,7 @@ class _Curation:
         is_copy = copy_of >= 0
         slide = self.pool.slide[np.where(is_copy, copy_of, 0)]
         row = np.where(is_copy, copy_of, 0) - self.pool.starts[slide]
-        slide_ids = pa.array([each.slide_id for each in inputs_slides(self.inputs)], pa.string())
+        slide_ids = pa.array([each.slide_id for each in self.inputs.store.slides.values()], pa.string())
         table = table.append_column(
             "copy_of_slide", pa.DictionaryArray.from_arrays(pa.array(slide, mask=~is_copy), slide_ids)
         )
@@ -346,8 +347,3 @@ class _Curation:
             "reason", pa.DictionaryArray.from_arrays(pa.array(reasons), pa.array(sentences, pa.string()))
         )
         return table.append_column("selected", pa.array(self.ledger.is_("selected")))
-
-
-def inputs_slides(inputs: Inputs) -> list[Any]:
-    """Slides of the store, in the order of their numbers."""
-    return list(inputs.store.slides.values())

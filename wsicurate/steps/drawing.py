@@ -28,7 +28,6 @@ class Draw:
         over_cap: bool, (n,): would have been drawn, but its slide or patient had its share.
         eligible: bool, (n,): what was drawn from.
         budget: number of patches.
-        clusters: int32, (n, L): what it was balanced over.
         again: draws of other seeds, for the proof: the same pool, clusters and budget.
         notes: what the user should know, such as caps that had to be relaxed.
     """
@@ -37,7 +36,6 @@ class Draw:
     over_cap: NDArray[np.bool_]
     eligible: NDArray[np.bool_]
     budget: int
-    clusters: NDArray[np.int32]
     again: Sequence[NDArray[np.bool_]]
     notes: Sequence[str]
 
@@ -108,7 +106,6 @@ def draw(
         over_cap=chosen.over_cap,
         eligible=eligible,
         budget=budget,
-        clusters=clusters,
         again=[at(config.seed + number).selected for number in others],
         notes=[*notes, *_dominant(inputs, eligible), *(_readable(note, inputs) for note in chosen.notes)],
     )

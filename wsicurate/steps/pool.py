@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Codes = NDArray[np.int32]
+
+#: Rows copied at once.
+_BLOCK_ROWS = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,10 +154,8 @@ def vectors_on_disk(store: Store, encoder: str, path: Path) -> NDArray[np.float1
         CorruptStoreError: if vectors are damaged or of other patches.
         VectorError: if one is zero or not finite; the message names slide and row.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header = {"descr": "<f2", "fortran_order": False, "shape": (len(store), embedding_identity(store, encoder).dim)}
-    with path.open("wb") as file:  # written, not mapped: a full disk is an error, not a signal
-        np.lib.format.write_array_header_1_0(file, header)
+
+    def parts() -> Iterator[NDArray[np.float16]]:
         for key, slide in store.slides.items():
             vectors = slide.embedding(encoder)
             bad = np.flatnonzero(~(np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)))
@@ -163,7 +164,24 @@ def vectors_on_disk(store: Store, encoder: str, path: Path) -> NDArray[np.float1
                     f"{key}: the vector of row {int(bad[0])} by {encoder} is zero or not finite ({len(bad)} such in "
                     f"the slide); run: wsicurate embed {store.path} --encoder {encoder} --overwrite"
                 )
-            file.write(np.ascontiguousarray(vectors, dtype="<f2").tobytes())
+            yield vectors
+
+    return _written(path, (len(store), embedding_identity(store, encoder).dim), parts())
+
+
+def rows_on_disk(vectors: NDArray[np.float16], rows: NDArray[np.int64], path: Path) -> NDArray[np.float16]:
+    """Some rows of vectors as a memory-mapped array of their own: float16, (k, d), read-only, written to ``path``."""
+    blocks = (vectors[rows[start : start + _BLOCK_ROWS]] for start in range(0, len(rows), _BLOCK_ROWS))
+    return _written(path, (len(rows), vectors.shape[1]), blocks)
+
+
+def _written(path: Path, shape: tuple[int, int], parts: Iterable[NDArray[np.float16]]) -> NDArray[np.float16]:
+    """Parts of an array as one ``.npy`` file, then mapped. Written, so that a full disk is an error and no signal."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
+        for part in parts:
+            file.write(np.ascontiguousarray(part, dtype="<f2").tobytes())
     readable: NDArray[np.float16] = np.load(path, mmap_mode="r")
     return readable
 
