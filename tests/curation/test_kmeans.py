@@ -145,7 +145,8 @@ def test_seeds_and_samples(rng: np.random.Generator) -> None:
 
 def test_the_sample_fits_into_memory() -> None:
     assert sample_rows(10**8, 384, 200_000) == 1_600_000
-    assert sample_rows(2_055_742, 384, 20_000) == 1_000_000
+    assert sample_rows(2_055_742, 384, 20_000) == 2**29 // 384
+    assert sample_rows(2_055_742, 384, 2_000) == 200_000
     assert sample_rows(2_055_742, 1536, 20_000) == 2**29 // 1536
     assert sample_rows(1000, 384, 500) == 1000
 
