@@ -3,6 +3,7 @@
 All queries of one list are multiplied with the same few lists at once, which is matrix times matrix, where a scan per
 query is limited by memory. Which lists these are is told by the list's own members: each votes for the lists whose
 centroids lie nearly as close as its own (`Lists.visits`). Vectors find their list by way of coarse groups of lists.
+What is multiplied are 8-bit codes (`codes`): candidates come out, for exact scores to choose from.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.curation.blocks import BLOCK_ROWS, Vectors, unit_blocks, unit_rows
+from wsicurate.curation.codes import Coder, Codes, products
 from wsicurate.curation.kmeans import assign, spherical_kmeans
-from wsicurate.curation.one_thread import one_blas_thread
+from wsicurate.curation.one_thread import one_blas_thread, one_torch_thread
 from wsicurate.curation.threads import in_order, thread_count
 
 _LEAST_LISTS, _MOST_LISTS = 64, 16_384
@@ -35,17 +37,24 @@ _VOTES, _VOTE_POWER = 8, 4
 _NEAR_GROUPS = 16
 
 #: The most lists that the queries of one list are compared with.
-MOST_VISITS = 256
+MOST_VISITS = 512
 
-#: Rows of a product: constants, because the last bits of scores change with the size of a block.
-_QUERY_ROWS, _FIRST_ROWS, _NEXT_ROWS = 2_048, 1_024, 8_192
+#: Queries that are compared at once, and rows that they are compared with: the first set the mark for the next.
+_QUERY_ROWS, _FIRST_ROWS, _NEXT_ROWS = 512, 1_024, 8_192
+
+#: Lists whose promises are reckoned at once.
+_PROMISED_AT_ONCE = 64
+
+#: Below every product of codes.
+_LOWEST = np.iinfo(np.int32).min
 
 
 class Assigner:
-    """Centroids, and the nearest of them for any vectors.
+    """Centroids, and the nearest of them for any vectors, by codes.
 
     Attributes:
         centroids: float32, (lists, d), unit rows.
+        coder: makes codes of vectors.
     """
 
     def __init__(self, base: Vectors, *, seed: int) -> None:
@@ -55,52 +64,55 @@ class Assigner:
             base, count, seed=seed, iterations=_TRAINING_ITERATIONS, train_rows=max(count, count * _TRAINING_PER_LIST)
         )
         self.centroids = trained.centroids
+        self.coder = Coder(base.shape[1], seed=seed)
         groups = max(1, round(math.sqrt(count)))
-        self._groups = spherical_kmeans(self.centroids, groups, seed=seed, iterations=10).centroids
-        group_of = assign(self.centroids, self._groups).cluster
-        near = np.argsort(-(self._groups @ self._groups.T), axis=1, kind="stable")[:, :_NEAR_GROUPS]
+        group_centroids = spherical_kmeans(self.centroids, groups, seed=seed, iterations=10).centroids
+        group_of = assign(self.centroids, group_centroids).cluster
+        near = np.argsort(-(group_centroids @ group_centroids.T), axis=1, kind="stable")[:, :_NEAR_GROUPS]
         self._lists_near = [np.flatnonzero(np.isin(group_of, groups)) for groups in near]
+        self._groups, self._codes = self.coder(group_centroids), self.coder(self.centroids)
 
     def nearest(self, vectors: Vectors) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
         """The lists with the nearest centroids, nearest first, int16 (n, w), and the cosines to them, float32."""
         width = min(_VOTES, min(len(lists) for lists in self._lists_near))
         lists = np.empty((len(vectors), width), dtype=np.int16)
         cosine = np.empty((len(vectors), width), dtype=np.float32)
-        for start, found, scores in in_order(
-            lambda block: self._of_block(*block, width), unit_blocks(vectors, BLOCK_ROWS // 4)
-        ):
-            lists[start : start + len(found)], cosine[start : start + len(found)] = found, scores
+        threads = thread_count()
+        with one_blas_thread(), one_torch_thread():
+            for start, found, scores in in_order(
+                lambda block: self._of_block(*block, width), unit_blocks(vectors, BLOCK_ROWS // 4), threads=threads
+            ):
+                lists[start : start + len(found)], cosine[start : start + len(found)] = found, scores
         return lists, cosine
 
     def _of_block(
         self, start: int, block: NDArray[np.float32], width: int
     ) -> tuple[int, NDArray[np.int16], NDArray[np.float32]]:
-        import faiss
-
-        _, group = faiss.knn(block, self._groups, 1, metric=faiss.METRIC_INNER_PRODUCT)
-        order = np.argsort(group[:, 0], kind="stable")
-        bounds = np.searchsorted(group[order, 0], np.arange(len(self._groups) + 1))
+        codes = self.coder(block)
+        group = products(codes, self._groups).argmax(axis=1)
+        order = np.argsort(group, kind="stable")
+        bounds = np.searchsorted(group[order], np.arange(len(self._groups) + 1))
         lists = np.empty((len(block), width), dtype=np.int16)
         cosine = np.empty((len(block), width), dtype=np.float32)
         for number, near in enumerate(self._lists_near):
             members = order[bounds[number] : bounds[number + 1]]
             if len(members):
-                scores, places = faiss.knn(
-                    block[members], self.centroids[near], width, metric=faiss.METRIC_INNER_PRODUCT
-                )
-                lists[members], cosine[members] = near[places], scores
+                places, scores = _largest(products(codes[members], self._codes[near]), width)
+                by_score = np.argsort(-scores, axis=1, kind="stable")
+                lists[members] = near[np.take_along_axis(places, by_score, axis=1)]
+                cosine[members] = np.take_along_axis(scores, by_score, axis=1) / self.coder.unit
         return start, lists, cosine
 
 
 class Lists:
-    """The base as unit float16 rows, ordered by list; a context manager, which removes what it wrote.
+    """The base as codes, ordered by list; a context manager, which removes what it wrote.
 
     Args:
         base: (n, d).
         nearest: int16, (n, w): the lists nearest to each vector, nearest first: it lies in the first.
         cosine: float32, (n, w): to their centroids.
-        centroids: float32, (lists, d).
-        scratch: a folder for the ordered rows; None keeps them in memory.
+        assigner: what found them.
+        scratch: a folder for the codes, n x d bytes; None keeps them in memory.
 
     Attributes:
         list_of: int16, (n,): the list of each vector.
@@ -116,32 +128,36 @@ class Lists:
         base: Vectors,
         nearest: NDArray[np.int16],
         cosine: NDArray[np.float32],
-        centroids: NDArray[np.float32],
+        assigner: Assigner,
         scratch: Path | None,
     ) -> None:
-        lists = len(centroids)
+        lists = len(assigner.centroids)
         self.list_of = np.ascontiguousarray(nearest[:, 0])
         self.order = np.argsort(self.list_of, kind="stable")
         self.starts = np.searchsorted(self.list_of[self.order], np.arange(lists + 1))
-        self.visits, self.promise = self._promises(nearest, cosine, centroids)
+        self.visits, self.promise = self._promises(nearest, cosine, assigner.centroids)
+        self._coder = assigner.coder
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        shape = (len(base), base.shape[1])
-        self.rows: NDArray[np.float16]
+        self.codes: Codes
         if scratch is None:
-            self.rows = np.empty(shape, dtype=np.float16)
+            self.codes = np.empty(base.shape, dtype=np.int8)
         else:
             self._folder = tempfile.TemporaryDirectory(dir=scratch, prefix="wsicurate-lists-")
-            self.rows = np.memmap(Path(self._folder.name) / "rows", dtype=np.float16, mode="w+", shape=shape)
+            self.codes = np.memmap(Path(self._folder.name) / "codes", dtype=np.int8, mode="w+", shape=base.shape)
         place = np.empty(len(base), dtype=np.int64)
         place[self.order] = np.arange(len(base))
-        for start, block in unit_blocks(base):
-            self.rows[place[start : start + len(block)]] = block
+        threads = thread_count()
+        with one_blas_thread():
+            for start, codes in in_order(
+                lambda block: (block[0], self._coder(block[1])), unit_blocks(base, BLOCK_ROWS // 4), threads=threads
+            ):
+                self.codes[place[start : start + len(codes)]] = codes
 
     def __enter__(self) -> Lists:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        del self.rows
+        del self.codes
         if self._folder is not None:
             self._folder.cleanup()
 
@@ -160,18 +176,20 @@ class Lists:
         visits = np.empty((lists, width), dtype=np.int16)
         promise = np.empty((lists, width), dtype=np.float32)
 
-        def of_list(number: int) -> tuple[int, NDArray[np.intp], NDArray[np.float64]]:
-            members = self.order[self.starts[number] : self.starts[number + 1]]
-            votes = np.bincount(nearest[members].ravel(), weight[members].ravel(), minlength=lists)
-            score = votes / max(1, len(members)) + 1e-6 * (centroids @ centroids[number])
-            score[number] = np.inf
-            best = np.argsort(-score, kind="stable")[:width]
-            return number, best, score[best]
+        def of_some(first: int) -> tuple[int, NDArray[np.int64], NDArray[np.float32]]:
+            score = 1e-6 * (centroids[first : first + _PROMISED_AT_ONCE] @ centroids.T)
+            for place, number in enumerate(range(first, first + len(score))):
+                members = self.order[self.starts[number] : self.starts[number + 1]]
+                np.add.at(score[place], nearest[members].ravel(), weight[members].ravel() / max(1, len(members)))
+                score[place, number] = np.inf
+            best, scores = _largest(score, width)
+            by_score = np.lexsort((best, -scores), axis=1)
+            return first, np.take_along_axis(best, by_score, axis=1), np.take_along_axis(scores, by_score, axis=1)
 
         threads = thread_count()
         with one_blas_thread():
-            for number, best, score in in_order(of_list, range(lists), threads=threads):
-                visits[number], promise[number] = best, score
+            for first, best, score in in_order(of_some, range(0, lists, _PROMISED_AT_ONCE), threads=threads):
+                visits[first : first + len(best)], promise[first : first + len(best)] = best, score
         return visits, promise
 
     def bar(self, of: NDArray[np.int16], holding: NDArray[np.int16], aim: float) -> tuple[float, float]:
@@ -219,26 +237,26 @@ class Lists:
         def found(task: tuple[int, int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
             number, begin, end = task
             rows = order[begin:end]
-            units = self.rows[begin:end].astype(np.float32) if queries is None else unit_rows(queries, rows)
-            return rows, self._compared(units, self.visits[number][self.promise[number] >= bar], k)
+            codes = self.codes[begin:end] if queries is None else self._coder(unit_rows(queries, rows))
+            return rows, self._compared(codes, self.visits[number][self.promise[number] >= bar], k)
 
         threads = thread_count()
-        with one_blas_thread():
+        with one_blas_thread(), one_torch_thread():
             yield from in_order(found, tasks(), threads=threads)
 
-    def _compared(self, units: NDArray[np.float32], lists: NDArray[np.int16], k: int) -> NDArray[np.int64]:
+    def _compared(self, codes: Codes, lists: NDArray[np.int16], k: int) -> NDArray[np.int64]:
         """Candidates of some queries, (q, k): the lists' vectors in parts, what beats the k-th so far is sorted."""
-        scores = np.full((len(units), k), -np.inf, dtype=np.float32)
-        found = np.full((len(units), k), -1, dtype=np.int64)
+        scores = np.full((len(codes), k), _LOWEST, dtype=np.int32)
+        found = np.full((len(codes), k), -1, dtype=np.int64)
         for first, part in self._parts(lists):
             columns = np.concatenate([np.arange(self.starts[name], self.starts[name + 1]) for name in part.tolist()])
-            members = np.concatenate([self.rows[self.starts[name] : self.starts[name + 1]] for name in part.tolist()])
-            products = units @ members.astype(np.float32).T
-            if first and products.shape[1] > k:
-                best = np.argpartition(products, -k, axis=1)[:, -k:]
-                scores[:], found[:] = np.take_along_axis(products, best, axis=1), self.order[columns[best]]
+            members = np.concatenate([self.codes[self.starts[name] : self.starts[name + 1]] for name in part.tolist()])
+            scored = products(codes, members)
+            if first and scored.shape[1] > k:
+                best, scores[:] = _largest(scored, k)
+                found[:] = self.order[columns[best]]
             else:
-                _merge(scores, found, products, self.order[columns])
+                _merge(scores, found, scored, self.order[columns])
         return found
 
     def _parts(self, lists: NDArray[np.int16]) -> Iterator[tuple[bool, NDArray[np.int16]]]:
@@ -251,23 +269,29 @@ class Lists:
             begin, held, rows = end, int(sizes[end - 1]), _NEXT_ROWS
 
 
+def _largest(scores: NDArray[Any], k: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """The k largest of each row, in no order: their places, (n, k), and what they are."""
+    places = np.argpartition(scores, -k, axis=1)[:, -k:]
+    return places, np.take_along_axis(scores, places, axis=1)
+
+
 def _merge(
-    scores: NDArray[np.float32], found: NDArray[np.int64], products: NDArray[np.float32], names: NDArray[np.int64]
+    scores: NDArray[np.int32], found: NDArray[np.int64], scored: NDArray[np.int32], names: NDArray[np.int64]
 ) -> None:
-    """Keep the best of what some queries had and of what more lists hold for them."""
+    """Keep the best of what some queries had and of what more lists hold for them; in place."""
     k = scores.shape[1]
-    beats = np.flatnonzero(products >= scores.min(axis=1)[:, None])
-    if not len(beats):
+    marks = scores.min(axis=1)
+    better = np.flatnonzero(scored.max(axis=1, initial=_LOWEST) > marks)
+    if not len(better):
         return
-    query, member = np.divmod(beats, products.shape[1])
-    counts = np.bincount(query, minlength=len(scores))
-    hit = np.flatnonzero(counts)
-    place = np.arange(len(query)) - np.repeat(np.cumsum(counts[hit]) - counts[hit], counts[hit])
-    row = np.searchsorted(hit, query)
-    shape = (len(hit), int(counts.max()))
-    new_scores, new_found = np.full(shape, -np.inf, dtype=np.float32), np.full(shape, -1, dtype=np.int64)
-    new_scores[row, place], new_found[row, place] = products[query, member], names[member]
-    both = np.concatenate([scores[hit], new_scores], axis=1)
-    which = np.concatenate([found[hit], new_found], axis=1)
-    best = np.argpartition(both, -k, axis=1)[:, -k:]
-    scores[hit], found[hit] = np.take_along_axis(both, best, axis=1), np.take_along_axis(which, best, axis=1)
+    scored = scored[better]
+    row, member = np.divmod(np.flatnonzero(scored > marks[better, None]), scored.shape[1])
+    counts = np.bincount(row, minlength=len(better))
+    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    shape = (len(better), int(counts.max()))
+    new_scores, new_found = np.full(shape, _LOWEST, dtype=np.int32), np.full(shape, -1, dtype=np.int64)
+    new_scores[row, place], new_found[row, place] = scored[row, member], names[member]
+    both = np.concatenate([scores[better], new_scores], axis=1)
+    which = np.concatenate([found[better], new_found], axis=1)
+    best, scores[better] = _largest(both, k)
+    found[better] = np.take_along_axis(which, best, axis=1)
