@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
@@ -100,30 +101,29 @@ def test_a_broken_tile_that_would_be_a_patch_is_dropped(paint: Paint, tmp_path: 
     assert [x, y] not in patches.xy.tolist()
 
 
-def test_another_readers_segments_are_cut_again(paint: Paint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from concurrent.futures import Executor, Future
+class Here(Executor):
+    """Runs tasks in this process, and fails to commit if it is told to."""
 
+    def __init__(self, fails: bool) -> None:
+        self.fails = fails
+        self.done: list[str] = []
+
+    def submit(self, task: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        if self.fails and task.__name__ == "commit":
+            future.set_exception(MemoryError("told to fail"))
+            return future
+        self.done.append(task.__name__)
+        try:
+            future.set_result(task(*arguments, **keywords))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def test_another_readers_segments_are_cut_again(paint: Paint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from wsicurate.slides import opening
     from wsicurate.steps import tile_tasks
-
-    class Here(Executor):
-        """Runs tasks in this process, and fails to commit."""
-
-        def __init__(self, fails: bool) -> None:
-            self.fails = fails
-            self.done: list[str] = []
-
-        def submit(self, task: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Future[Any]:
-            future: Future[Any] = Future()
-            if self.fails and task.__name__ == "commit":
-                future.set_exception(MemoryError("told to fail"))
-                return future
-            self.done.append(task.__name__)
-            try:
-                future.set_result(task(*arguments, **keywords))
-            except Exception as error:
-                future.set_exception(error)
-            return future
 
     path, _ = paint(tissue=0.7)
     store = tmp_path / "a.zarr"
@@ -139,6 +139,25 @@ def test_another_readers_segments_are_cut_again(paint: Paint, tmp_path: Path, mo
     assert reads_of(store)["readers"] == ["tiff"]
     assert next(iter(open_store(store).slides.values())).record.reader == "tiff"
     assert not list(store.rglob("*.segment"))
+
+
+def test_segments_that_a_power_cut_damaged_are_cut_again_at_once(paint: Paint, tmp_path: Path) -> None:
+    path, _ = paint(tissue=0.7)
+    clean, store = tmp_path / "clean.zarr", tmp_path / "a.zarr"
+    tile(path, clean, TileConfig(workers=1))
+    tile(path, store, TileConfig(workers=1), executor=Here(fails=True))
+    segment = max(store.rglob("*.segment"), key=lambda found: found.stat().st_size)
+    with segment.open("r+b") as file:
+        file.seek(-2_000, 2)
+        file.write(bytes(2_000))  # its length is right, its last patch is not
+    notes: list[str] = []
+    again = Here(fails=False)
+    result = tile(path, store, TileConfig(workers=1), executor=again, progress=lambda seen: notes.append(seen.note))
+    assert [outcome.status for outcome in result.outcomes] == ["tiled"]
+    assert again.done.count("commit") == 2
+    assert any("being tiled again" in note for note in notes)
+    (before,), (after,) = open_store(clean).slides.values(), open_store(store).slides.values()
+    assert before.record.content_hash == after.record.content_hash
 
 
 def test_what_is_not_brightfield_is_skipped_with_that_reason(tmp_path: Path) -> None:

@@ -188,6 +188,7 @@ class Job:
     keys: list[str] = field(default_factory=list)
     missing: int = 0
     is_noted: bool = False
+    is_second_try: bool = False
     costs: list[SegmentCost] = field(default_factory=list)
     tiles_needed: int | None = None
     began: float = field(default_factory=time.monotonic)
@@ -525,7 +526,12 @@ class SlideRun:
             self._waiting.append(Job(job.source, job.key))
             return
         if isinstance(error, CorruptStoreError):
-            remove_work(self.bytes, job.key)  # damaged segments: the next run cuts them again
+            remove_work(self.bytes, job.key)
+            if not job.is_second_try:  # segments of a run that a power cut ended
+                self._tell(note=f"{job.source.name}: {error}; it is {self.doing} again")
+                self._forget(job)
+                self._waiting.append(Job(job.source, job.key, is_second_try=True))
+                return
         if isinstance(error, PatchImportError):
             self._finish(job, "failed", "not_importable", str(error))
             return

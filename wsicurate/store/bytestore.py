@@ -40,8 +40,14 @@ class ByteStore(Protocol):
         """Length of a value in bytes. Raises KeyError if there is none."""
         ...
 
-    def put(self, key: str, parts: Iterable[Bytes]) -> None:
+    def put(self, key: str, parts: Iterable[Bytes], *, outlasts_power: bool = True) -> None:
         """Write a value made of ``parts``, replacing the old one in one stroke.
+
+        Args:
+            key: its key.
+            parts: its bytes, one after the other.
+            outlasts_power: wait until it lies on the disk. What can be made again need not: it outlasts the process,
+                and whoever reads it after a power cut must be able to tell that it is damaged.
 
         Raises:
             StoreWriteError: if it cannot be written; the old value is untouched.
@@ -86,7 +92,7 @@ class MemoryBytes:
         """See `ByteStore.size`."""
         return len(self._values[key])
 
-    def put(self, key: str, parts: Iterable[Bytes]) -> None:
+    def put(self, key: str, parts: Iterable[Bytes], *, outlasts_power: bool = True) -> None:
         """See `ByteStore.put`."""
         value = b"".join(parts)
         with self._lock:
@@ -153,17 +159,18 @@ class LocalBytes:
         except (FileNotFoundError, NotADirectoryError):
             raise KeyError(key) from None
 
-    def put(self, key: str, parts: Iterable[Bytes]) -> None:
+    def put(self, key: str, parts: Iterable[Bytes], *, outlasts_power: bool = True) -> None:
         """See `ByteStore.put`."""
         path = self.path(key)
         with _explained(path):
-            partial = self._write_partial(path, parts)
+            partial = self._write_partial(path, parts, flush=outlasts_power)
             try:
                 partial.replace(path)
             except OSError:
                 partial.unlink(missing_ok=True)
                 raise
-            _sync_folder(path.parent)
+            if outlasts_power:
+                _sync_folder(path.parent)
 
     def put_if_absent(self, key: str, value: Bytes) -> bool:
         """See `ByteStore.put_if_absent`."""
@@ -171,7 +178,7 @@ class LocalBytes:
         if path.exists():
             return False
         with _explained(path):
-            partial = self._write_partial(path, [value])
+            partial = self._write_partial(path, [value], flush=True)
             try:
                 _link(partial, path, value)
             except FileExistsError:
@@ -226,7 +233,7 @@ class LocalBytes:
             if name.startswith(_PARTIAL)
         ]
 
-    def _write_partial(self, path: Path, parts: Iterable[Bytes]) -> Path:
+    def _write_partial(self, path: Path, parts: Iterable[Bytes], *, flush: bool) -> Path:
         owner = this_process()
         name = f"{_PARTIAL}{owner.machine}-{owner.pid}-{owner.started}-{next(_serial)}"
         partial = path.parent / name
@@ -242,8 +249,9 @@ class LocalBytes:
             with file:
                 for part in parts:
                     file.write(part)
-                file.flush()
-                os.fsync(file.fileno())
+                if flush:
+                    file.flush()
+                    os.fsync(file.fileno())
         except BaseException:
             partial.unlink(missing_ok=True)
             raise

@@ -58,7 +58,9 @@ def write_segment(store: ByteStore, key: str, segment: Segment, patches: list[by
         segment.dropped.astype("<i4").tobytes(),
     ]
     front = struct.pack("<I", len(text)) + text + b"".join(arrays)
-    store.put(key, [_PREFIX.pack(_MAGIC, len(front), google_crc32c.value(front)), front, *patches])
+    parts = [_PREFIX.pack(_MAGIC, len(front), google_crc32c.value(front)), front, *patches]
+    # Gone before most systems would have put it on the disk: every patch has a checksum, and a slide is cut again.
+    store.put(key, parts, outlasts_power=False)
 
 
 @dataclass(frozen=True)

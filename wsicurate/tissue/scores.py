@@ -6,9 +6,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from wsicurate.pixels.resample import resample_area
+
 #: Names of the scores of `patch_scores`, in its order. A change of what they mean raises the version.
 SCORES = ("focus", "pen", "dark", "blank")
-SCORES_VERSION = 2
+SCORES_VERSION = 3
 
 #: Least excess in ink, grey levels: of green over red in green and turquoise, of blue over red in blue, of red over the
 #: others in red. Measured on the pen marks of HistoQC and histolab against stains that come near: haematoxylin of four
@@ -60,10 +62,7 @@ class Scorer:
         """Take in one patch, uint8, (h, w, 3), RGB."""
         laplacian = cv2.Laplacian(cv2.extractChannel(patch, 1), cv2.CV_16S)
         self._focus.append(float(cv2.norm(laplacian, cv2.NORM_L2SQR)) / laplacian.size)
-        height, width = max(1, patch.shape[0] // _BLOCK_PX), max(1, patch.shape[1] // _BLOCK_PX)
-        self._blocks.append(
-            np.asarray(cv2.resize(patch, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
-        )
+        self._blocks.append(_blocks(patch))
 
     def scores(self) -> NDArray[np.float32]:
         """The scores of all patches so far, float32, (n, 4), in the order of `SCORES`."""
@@ -72,6 +71,16 @@ class Scorer:
         ]
         shares = np.concatenate([np.empty((0, 3)), *parts])
         return np.column_stack([np.log1p(np.array(self._focus)), shares]).astype(np.float32)
+
+
+def _blocks(patch: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Means of blocks, uint8, (h / 8, w / 8, 3): by halves, each rounded, where the patch is whole blocks."""
+    height, width = max(1, patch.shape[0] // _BLOCK_PX), max(1, patch.shape[1] // _BLOCK_PX)
+    if patch.shape[:2] == (height * _BLOCK_PX, width * _BLOCK_PX):
+        # OpenCV halves so fast that doing it three times takes 24 µs where averaging by 8 takes 60.
+        for factor in (4, 2):
+            patch = resample_area(patch, height * factor, width * factor)
+    return resample_area(patch, height, width)
 
 
 def _shares(blocks: NDArray[np.uint8]) -> NDArray[np.float64]:
