@@ -229,7 +229,7 @@ def _turned(shared: Path) -> None:
     chosen = np.sort(rng.permutation(len(sources))[:TURNED])
     with tempfile.TemporaryDirectory() as folder:
         for place, number in enumerate(chosen.tolist()):
-            for kind, image in (("a", sources[number]), ("b", _turned_and_cropped(sources[number], rng))):
+            for kind, image in (("a", sources[number]), ("b", turned_and_cropped(sources[number], rng))):
                 path = Path(folder) / "patches" / f"{place:03d}{kind}.png"
                 path.parent.mkdir(exist_ok=True)
                 cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
@@ -263,7 +263,8 @@ def _turned(shared: Path) -> None:
     )
 
 
-def _turned_and_cropped(original: Image, rng: np.random.Generator) -> Image:
+def turned_and_cropped(original: Image, rng: np.random.Generator) -> Image:
+    """A patch as public sets augment it: turned by up to 25 degrees, cropped to what is whole, mirrored or not."""
     edge, angle = len(original), float(rng.uniform(-25, 25))
     matrix = cv2.getRotationMatrix2D((edge / 2 - 0.5, edge / 2 - 0.5), angle, 1)
     whole = cv2.warpAffine(original, matrix, (edge, edge), flags=cv2.INTER_CUBIC)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from wsicurate.curation.calibration import PRESET_THRESHOLD, Calibration, Embed, calibrate, largest_to_others
 from wsicurate.curation.copies import VERDICTS, Copies, Pairs, Verdict, grouped, whole_groups
 from wsicurate.curation.neighbours import Neighbours, nearest_neighbours
+from wsicurate.curation.one_thread import one_blas_thread
 from wsicurate.curation.registration import Criteria, PreparedPatch, confirm
 from wsicurate.curation.serial import serial_pairs
 from wsicurate.errors import ConfigError, CurationError, EncoderError
@@ -390,12 +391,15 @@ def confirm_pairs(task: _ConfirmTask) -> _Evidence:
             continue
         rows = np.unique(task.pairs if task.first == task.second else task.pairs[:, side])
         patches.append({int(row): PreparedPatch(patch) for row, patch in zip(rows, store[rows], strict=True)})
-    for place, (a, b) in enumerate(task.pairs.tolist()):
-        registration = confirm(patches[0][a], patches[1][b], task.criteria)
-        verdict: Verdict = "copy" if registration.is_copy else "blank" if registration.method == "blank" else "refused"
-        found.correlation[place] = registration.correlation
-        found.overlap[place] = registration.overlap
-        found.verdict[place] = VERDICTS.index(verdict)
+    with one_blas_thread():  # there are as many workers as cores; a second thread would only spin
+        for place, (a, b) in enumerate(task.pairs.tolist()):
+            registration = confirm(patches[0][a], patches[1][b], task.criteria)
+            verdict: Verdict = (
+                "copy" if registration.is_copy else "blank" if registration.method == "blank" else "refused"
+            )
+            found.correlation[place] = registration.correlation
+            found.overlap[place] = registration.overlap
+            found.verdict[place] = VERDICTS.index(verdict)
     return found
 
 
