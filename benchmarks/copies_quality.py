@@ -33,6 +33,22 @@ TURNED = 150
 
 CONFIG = CopiesConfig(threshold=0.5, turns="never")
 
+#: Files of the oral set that show one field, shifted or turned (of every second file, as `_files` takes them): proposed
+#: by this search from a cosine of 0.2 on, and all looked at. The first is one picture in both classes.
+OVERLAPPING = """
+Normal_100x_69 OSCC_100x_350 / Normal_400x_178 OSCC_400x_126 / Normal_100x_70 OSCC_100x_350
+Normal_100x_11 Normal_100x_13 / Normal_100x_22 Normal_100x_24 / Normal_100x_69 Normal_100x_70
+Normal_100x_76 Normal_100x_87 / Normal_100x_80 Normal_100x_83 / Normal_400x_1 Normal_400x_2
+Normal_400x_110 Normal_400x_126 / Normal_400x_113 Normal_400x_116 / Normal_400x_12 Normal_400x_13
+Normal_400x_189 Normal_400x_190 / Normal_400x_77 Normal_400x_79
+OSCC_100x_163 OSCC_100x_166 / OSCC_100x_194 OSCC_100x_199 / OSCC_100x_217 OSCC_100x_219
+OSCC_100x_235 OSCC_100x_237 / OSCC_100x_241 OSCC_100x_243 / OSCC_100x_411 OSCC_100x_419
+OSCC_100x_411 OSCC_100x_422 / OSCC_100x_413 OSCC_100x_415 / OSCC_100x_419 OSCC_100x_422
+OSCC_100x_85 OSCC_100x_87 / OSCC_400x_117 OSCC_400x_119 / OSCC_400x_179 OSCC_400x_180
+OSCC_400x_19 OSCC_400x_20 / OSCC_400x_259 OSCC_400x_260 / OSCC_400x_411 OSCC_400x_413
+"""
+_OVERLAPPING = {frozenset(pair.split()) for line in OVERLAPPING.split("\n") for pair in line.split("/")}
+
 
 def quality(shared: Path) -> None:
     for part in (_formats, _distinct, _planted, _half_lattice, _augmented, _turned):
@@ -97,7 +113,7 @@ def _distinct(shared: Path) -> None:
 
 def _planted(shared: Path) -> None:
     true = got = wrong = 0
-    for seed in (51, 52):
+    for seed in (51, 52, 53, 54):
         with tempfile.TemporaryDirectory() as folder:
             slide = SyntheticSlide(width=5_120, height=5_120, mpp=0.5, seed=seed, tissue=0.7, copies=40)
             truth: GroundTruth = write_slide(Path(folder) / "slides" / "a.svs", slide)
@@ -146,8 +162,8 @@ def _half_lattice(shared: Path) -> None:
     )
 
 
-def _files(shared: Path) -> list[Image]:
-    """The patches of the sets, byte-identical and overlapping ones but one removed."""
+def _files(shared: Path) -> list[tuple[str, Image]]:
+    """Every second file of the sets, by name; of identical ones the first."""
     paths = [
         p
         for folder in ("oral/Normal", "oral/OSCC", "colorectal", "osteosarcoma")
@@ -159,73 +175,70 @@ def _files(shared: Path) -> list[Image]:
         image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
         if image.tobytes() not in seen:
             seen.add(image.tobytes())
-            images.append(np.asarray(image, dtype=np.uint8))
+            images.append((path.stem, np.asarray(image, dtype=np.uint8)))
     return images
 
 
-def _sources(shared: Path) -> list[Image]:
-    """Squares of 336 px to cut 224-px patches from: fields enlarged where they are no larger than a patch."""
+def _sources(shared: Path) -> list[tuple[str, Image]]:
+    """Squares of 336 px to cut 224-px patches from, by file: fields enlarged where they are no larger than a patch."""
     sources = []
-    for image in _files(shared):
+    for name, image in _files(shared):
         if image.shape[0] >= 1_024:
-            sources += [
-                np.ascontiguousarray(image[y : y + 336, x : x + 336]) for y, x in ((0, 0), (0, 600), (600, 300))
-            ]
+            corners = ((0, 0), (0, 600), (600, 300))
+            squares = [np.ascontiguousarray(image[y : y + 336, x : x + 336]) for y, x in corners]
         else:
-            sources.append(np.asarray(cv2.resize(image, (336, 336), interpolation=cv2.INTER_CUBIC), dtype=np.uint8))
-    return [source for source in sources if PreparedPatch(source[:224, :224].copy()).mask.mean() > 0.05]
+            squares = [np.asarray(cv2.resize(image, (336, 336), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)]
+        sources += [(name, square) for square in squares]
+    return [source for source in sources if PreparedPatch(source[1][:224, :224].copy()).mask.mean() > 0.05]
 
 
-def _score(name: str, originals: list[Image], copies: list[Image], criteria: Criteria) -> None:
+def _overlap(first: str, second: str) -> bool:
+    """Whether two files show one field: then a pair of them is neither right nor wrong."""
+    return frozenset((first, second)) in _OVERLAPPING
+
+
+def _score(name: str, files: list[str], originals: list[Image], copies: list[Image], criteria: Criteria) -> None:
     embed = StainTexture()
     patches = originals + copies
     vectors = np.concatenate([embed(patch[None]) for patch in patches])
     prepared = [PreparedPatch(patch) for patch in patches]
     pairs, _ = nearest_neighbours(vectors, 16).pairs(0.3)
     count = len(originals)
-    proposed = right = alike = 0
-    wrong = []
+    proposed = right = alike = wrong = 0
     for a, b in pairs.tolist():
         true = a % count == b % count
         proposed += true
         if confirm(prepared[a], prepared[b], criteria).is_copy:
-            right += true
-            if not true:
-                # Files of public sets overlap: where the untouched originals agree to the pixel, it is no mistake.
-                real = confirm(PreparedPatch(patches[a % count]), PreparedPatch(patches[b % count])).correlation > 0.8
-                alike += real
-                wrong += [] if real else [(a, b)]
-    precision, recall = right / max(1, right + len(wrong)), right / count
+            overlap = not true and _overlap(files[a % count], files[b % count])
+            right, alike, wrong = right + true, alike + overlap, wrong + (not true and not overlap)
+    precision, recall = right / max(1, right + wrong), right / count
     f1 = 2 * precision * recall / max(1e-9, precision + recall)
     print(
         f"{name}: precision {precision:.3f}, recall {recall:.3f}, F1 {f1:.3f} of "
         f"{count} pairs ({proposed} proposed among {len(pairs)}; {alike} pairs of files that truly overlap, "
-        f"with them precision {right / max(1, right + len(wrong) + alike):.3f})"
+        f"were they wrong, precision {right / max(1, right + wrong + alike):.3f})"
     )
 
 
 def _augmented(shared: Path) -> None:
     rng = np.random.default_rng(0)
-    sources = _sources(shared)
+    files, sources = zip(*_sources(shared), strict=True)
     originals = [np.ascontiguousarray(source[:224, :224]) for source in sources]
     copies = []
     for source in sources:
         dy, dx = rng.integers(0, 113, size=2)
         copies.append(changed(np.ascontiguousarray(source[dy : dy + 224, dx : dx + 224]), "together", rng))
-    _score("augmented copies (shift to half, turn, JPEG, stain, rescan)", originals, copies, Criteria())
+    _score("augmented copies (shift to half, turn, JPEG, stain, rescan)", list(files), originals, copies, Criteria())
 
 
 def _turned(shared: Path) -> None:
     """Files turned and cropped, as public sets augment them, imported and searched as a user would.
 
     Sources: `TURNED` files of the sets at 224 px, fields of 1,024 px as three squares; half of the copies mirrored.
-    A pair of two files that truly overlap (their untouched originals register) is neither right nor wrong.
     """
     rng = np.random.default_rng(5)
-    sources = [
-        np.ascontiguousarray(cv2.resize(source, (224, 224), interpolation=cv2.INTER_AREA))
-        for source in _sources(shared)
-    ]
+    files, squares = zip(*_sources(shared), strict=True)
+    sources = [np.ascontiguousarray(cv2.resize(square, (224, 224), interpolation=cv2.INTER_AREA)) for square in squares]
     chosen = np.sort(rng.permutation(len(sources))[:TURNED])
     with tempfile.TemporaryDirectory() as folder:
         for place, number in enumerate(chosen.tolist()):
@@ -249,7 +262,7 @@ def _turned(shared: Path) -> None:
             first, second = int(names[a][:3]), int(names[b][:3])
             if first == second:
                 right += 1
-            elif confirm(sources[chosen[first]], sources[chosen[second]]).correlation > 0.8:
+            elif _overlap(files[chosen[first]], files[chosen[second]]):
                 alike += 1
             else:
                 wrong += 1

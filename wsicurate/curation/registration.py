@@ -42,7 +42,7 @@ class Criteria:
     min_evidence_turned: float = 0.4
     min_overlap: float = LEAST_OVERLAP
     min_structured: float = 0.04
-    min_agreement: float = 0.75
+    min_agreement: float = 0.9
     turns: bool = False
 
     def __post_init__(self) -> None:
