@@ -105,17 +105,22 @@ class Prepared:
 
     @functools.cached_property
     def corners(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Sum and sum of squares over the part of the coarse map that each shift of another one covers."""
-        return _corner_sums(self.coarse), _corner_sums(self.coarse * self.coarse)
+        """Of the part of the coarse map that each shift of another one covers, what a correlation needs.
+
+        The sum over the root of the area, and the inverse root of the sum of squares about the mean.
+        """
+        edge = self.coarse.shape[0]
+        _, area, _ = _shifts(edge)
+        scaled = np.asarray(_corner_sums(self.coarse) / np.sqrt(area), dtype=np.float32)
+        variance = _corner_sums(self.coarse * self.coarse) - scaled * scaled
+        inverse = 1 / np.sqrt(np.maximum(variance, area * np.float32(_NOISE**2)))
+        return scaled, np.asarray(inverse, dtype=np.float32)
 
     @property
     def turned_corners(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The same, (8, ...), of the turned map when it is the one that is shifted."""
-        total, squares = self.corners
-        return (
-            turned_stack(total[::-1, ::-1]).astype(np.float32),
-            turned_stack(squares[::-1, ::-1]).astype(np.float32),
-        )
+        scaled, inverse = self.corners
+        return turned_stack(scaled[::-1, ::-1]), turned_stack(inverse[::-1, ::-1])
 
 
 def register_shift(first: Prepared, second: Prepared) -> Shift:
@@ -149,11 +154,10 @@ def _coarse_peaks(first: Prepared, second: Prepared) -> list[tuple[int, int, int
     reach, area, wrapped = _shifts(edge)
     cross = scipy.fft.irfft2(first.spectrum * second.turned_spectra, (2 * edge, 2 * edge), overwrite_x=True)
     cross = cross[:, wrapped[:, None], wrapped]
-    (sum_a, square_a), (sum_b, square_b) = first.corners, second.turned_corners
-    floor = area * np.float32(_NOISE**2)
-    variance_a = np.maximum(square_a - sum_a * sum_a / area, floor)
-    variance_b = np.maximum(square_b - sum_b * sum_b / area, floor)
-    score = (cross - sum_a * sum_b / area) * (np.sqrt(area) / edge) / np.sqrt(variance_a * variance_b)
+    (scaled_a, inverse_a), (scaled_b, inverse_b) = first.corners, second.turned_corners
+    score = cross - scaled_a * scaled_b
+    score *= inverse_a * (np.sqrt(area) / edge)
+    score *= inverse_b
     score[:, area < LEAST_OVERLAP * edge * edge] = -1
     peaks = []
     for _ in range(_PEAKS):

@@ -5,6 +5,7 @@ Symmetry ``s``, 0 to 7: mirrored left to right first from 4 on, then ``s % 4`` q
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -42,4 +43,11 @@ def turning(symmetry: int, edge: int) -> NDArray[np.float64]:
 
 def turned_stack(square: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     """All eight turns of a square map, (8, s, s)."""
-    return np.stack([turned(square, symmetry) for symmetry in range(SYMMETRIES)])
+    return square.ravel()[_sources(len(square))]
+
+
+@lru_cache(maxsize=4)
+def _sources(edge: int) -> NDArray[np.intp]:
+    """Which pixel each pixel of the eight turns is, (8, edge, edge): a gather is faster than stacking eight views."""
+    pixels = np.arange(edge * edge).reshape(edge, edge)
+    return np.stack([turned(pixels, symmetry) for symmetry in range(SYMMETRIES)])

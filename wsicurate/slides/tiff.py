@@ -165,11 +165,11 @@ class TiffSlide(SlideBase):
 
     def read_jpeg(self, level: int, x: int, y: int, width: int, height: int) -> tuple[NDArray[np.uint8], bytes] | None:
         """See `Slide.read_jpeg`."""
-        self._check_bounds(level, x, y, width, height)
         page = self._pages[level]
         size = (page.tile_width, page.tile_height)
         if (width, height) != size or x % width or y % height or not isinstance(page.decode, JpegTiles):
             return None
+        self._check_bounds(level, x, y, width, height)
         index = y // height * page.across + x // width
         if page.lengths[index] == 0:
             return None

@@ -30,7 +30,6 @@ _PACKAGES = (
     "timm",
     "torch",
     "imagecodecs",
-    "numcodecs",
     "zarr",
 )
 

@@ -98,21 +98,24 @@ class ZstdCodec:
 
     def encode(self, values: Values) -> bytes:
         """See `ChunkCodec.encode`."""
-        from numcodecs.zstd import Zstd
+        import zstandard
 
         little_endian = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
-        return append_checksum(bytes(Zstd(self.level).encode(little_endian.tobytes())))
+        return append_checksum(zstandard.ZstdCompressor(level=self.level).compress(little_endian.tobytes()))
 
     def decode(self, data: bytes, shape: Sequence[int], dtype: np.dtype[Any]) -> Values:
         """See `ChunkCodec.decode`."""
-        from numcodecs.zstd import Zstd
+        import zstandard
 
-        payload = verify_checksum(data)
+        payload, size = verify_checksum(data), math.prod(shape) * dtype.itemsize
         try:
-            raw = bytes(Zstd().decode(payload))
-        except RuntimeError as error:
+            held = zstandard.frame_content_size(payload)
+            if held not in (-1, size):  # before anything is allocated; -1: the frame does not say
+                raise CorruptStoreError(f"a chunk holds {held} bytes, not {tuple(shape)} of {dtype}")
+            raw = zstandard.ZstdDecompressor().decompress(payload, max_output_size=size) if size else b""
+        except zstandard.ZstdError as error:
             raise CorruptStoreError(f"a chunk does not decode as Zstandard: {error}") from error
-        if len(raw) != math.prod(shape) * dtype.itemsize:
+        if len(raw) != size:
             raise CorruptStoreError(f"a chunk holds {len(raw)} bytes, not {tuple(shape)} of {dtype}")
         return np.frombuffer(raw, dtype=dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from wsicurate.store.segments import StoredSegment, read_segment
 
 #: Reason of windows that the sample of ``--max-patches-per-slide`` left out.
 NOT_SAMPLED = "not_sampled"
+
+#: Encoded patches that are read from a segment at once.
+_READ_AT_ONCE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +88,15 @@ class _Gathered:
     dropped: NDArray[np.int32]
     reasons: list[str]
     messages: dict[str, str]
+
+    def runs(self) -> Iterator[tuple[int, int, int]]:
+        """Patches that follow each other in the plan and in a segment: owner, first place, the one after the last."""
+        apart = (np.diff(self.owner) != 0) | (np.diff(self.place) != 1)
+        bounds = [0, *(np.flatnonzero(apart) + 1).tolist(), len(self.owner)]
+        for begin, end in itertools.pairwise(bounds):
+            for start in range(begin, end, _READ_AT_ONCE):
+                first = int(self.place[start])
+                yield int(self.owner[start]), first, first + min(_READ_AT_ONCE, end - start)
 
 
 def commit_slide(
@@ -208,11 +221,11 @@ def _write_images(
     )
 
     def patches() -> Iterator[bytes]:
-        for owner, place in zip(gathered.owner, gathered.place, strict=True):
-            patch = gathered.segments[owner].patch(store, int(place))
-            verify_checksum(patch)
-            digest.update(patch)
-            yield patch
+        for owner, first, stop in gathered.runs():
+            for patch in gathered.segments[owner].patches(store, first, stop):
+                verify_checksum(patch)
+                digest.update(patch)
+                yield patch
 
     write_items(store, path, patches(), metadata)
 

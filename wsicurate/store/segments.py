@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +81,15 @@ class StoredSegment:
     def patch(self, store: ByteStore, index: int) -> bytes:
         """The encoded patch ``index`` of this segment."""
         return store.get(self.key, int(self.offsets[index]), int(self.segment.lengths[index]))
+
+    def patches(self, store: ByteStore, first: int, stop: int) -> Iterator[bytes]:
+        """The encoded patches from ``first`` to before ``stop``, read at once."""
+        lengths = self.segment.lengths[first:stop].tolist()
+        data = store.get(self.key, int(self.offsets[first]), sum(lengths))
+        begin = 0
+        for length in lengths:
+            yield data[begin : begin + length]
+            begin += length
 
 
 def read_segment(store: ByteStore, key: str) -> StoredSegment:

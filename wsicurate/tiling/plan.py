@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -91,9 +92,7 @@ def tissue_fraction(
     Returns:
         float32, (rows, columns), 0 to 1.
     """
-    height, width = mask.shape
-    integral = np.zeros((height + 1, width + 1))
-    integral[1:, 1:] = mask.cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
+    integral = np.asarray(cv2.integral(mask.view(np.uint8), sdepth=cv2.CV_64F), dtype=np.float64)
     x = _edges(lattice.columns, lattice.pitch) / mask_downsample[0]
     y = _edges(lattice.rows, lattice.pitch) / mask_downsample[1]
     corners = _interpolate(_interpolate(integral, y).T, x).T
