@@ -3,8 +3,8 @@
     python benchmarks/tile.py [--tiatoolbox PYTHON] [--cucim PYTHON] [--make-environments] [--folder DIR] [--rounds 3]
 
 makes four synthetic slides (40x JPEG of 256-px tiles, 20x JPEG of 240-px tiles and of 256-px tiles, which are stored as
-they lie in the file, 40x JPEG 2000), tiles a folder with each of them twice with one and with two workers (the whole
-process, from the command to its end, scores on), and runs OpenSlide, cuCIM on CPU and TIAToolbox on the same windows.
+they lie in the file, 40x JPEG 2000), tiles a folder with each of them four times with one and with two workers (the
+whole process, from the command to its end, scores on), and runs OpenSlide, cuCIM on CPU and TIAToolbox on the same windows.
 OpenSlide and cuCIM resize by area, encode with the same encoder and write through zarr-python; TIAToolbox's extractor
 writes nothing. Start-up of the peers is not timed. The *limit* is a bare loop that decodes each needed tile once,
 averages areas and encodes, and writes nothing. Of several rounds the best counts, for everybody. Rates are given per
@@ -44,6 +44,9 @@ from wsicurate.slides.synthetic import SyntheticSlide, write_slide
 from wsicurate.store.store import SlidePatches
 
 PATCH_PX = 256
+
+#: Slides in a folder, all the same.
+SLIDES = 4
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -255,9 +258,10 @@ def make_environment(folder: Path, packages: list[str]) -> str:
 
 def bench(job: Bench, folder: Path, peers: dict[str, str], rounds: int) -> None:
     slides, store, windows = folder / "slides", folder / "ours.zarr", folder / "windows.npz"
-    slide = slides / "first.svs"
+    slide = slides / "0.svs"
     write_slide(slide, job.slide)
-    (slides / "second.svs").hardlink_to(slide)  # a folder, as users have it: one slide is planned while another is cut
+    for number in range(1, SLIDES):  # a folder, as users have it: one slide is planned while another is cut
+        (slides / f"{number}.svs").hardlink_to(slide)
     tile(slides, store, workers=1)
     everything = open_store(store)
     stored = next(iter(everything.slides.values()))
@@ -277,7 +281,7 @@ def bench(job: Bench, folder: Path, peers: dict[str, str], rounds: int) -> None:
     record = json.loads(max((store / "runs").glob("2*.json")).read_text())
     reads = record["slides"][0]["details"]["reads"]
     ours, two = workers.best["1"], workers.best["2"]
-    print(f"\n{job.name}: {count:,} patches of two slides of {job.slide.width:,} x {job.slide.height:,} pixels")
+    print(f"\n{job.name}: {count:,} patches of {SLIDES} slides of {job.slide.width:,} x {job.slide.height:,} pixels")
     print(f"  {'':40s} {'patches per second':>20s} {'ours is':>17s} {'aim':>7s}")
     print(f"  {'':40s} {'clock':>10s}{'processor':>10s} {'clock':>8s} {'proc.':>8s}")
 
