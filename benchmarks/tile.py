@@ -4,10 +4,10 @@
 
 makes four synthetic slides (40x JPEG of 256-px tiles, 20x JPEG of 240-px tiles and of 256-px tiles, which are stored as
 they lie in the file, 40x JPEG 2000), tiles a folder with each of them four times with one and with two workers (the
-whole process, from the command to its end, scores on), and runs OpenSlide, cuCIM on CPU and TIAToolbox on the same windows.
-OpenSlide and cuCIM resize by area, encode with the same encoder and write through zarr-python; TIAToolbox's extractor
-writes nothing. Start-up of the peers is not timed. The *limit* is a bare loop that decodes each needed tile once,
-averages areas and encodes, and writes nothing. Of several rounds the best counts, for everybody. Rates are given per
+whole process, from the command to its end, scores on), and runs OpenSlide, cuCIM on CPU and TIAToolbox on the same
+windows. OpenSlide and cuCIM resize by area, encode with the same encoder and write through zarr-python; TIAToolbox's
+extractor writes nothing. Start-up of the peers is not timed. The *limit* is a bare loop that decodes each needed tile
+once, averages areas and encodes, and writes nothing. Of several rounds the best counts, for everybody. Rates are given per
 second of wall clock and per second of processor time, which other work on the machine disturbs less. TIAToolbox and
 cuCIM live in environments of their own; those that are not given are left out,
 saying so.
