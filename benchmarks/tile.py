@@ -7,10 +7,9 @@ they lie in the file, 40x JPEG 2000), tiles a folder with each of them four time
 whole process, from the command to its end, scores on), and runs OpenSlide, cuCIM on CPU and TIAToolbox on the same
 windows. OpenSlide and cuCIM resize by area, encode with the same encoder and write through zarr-python; TIAToolbox's
 extractor writes nothing. Start-up of the peers is not timed. The *limit* is a bare loop that decodes each needed tile
-once, averages areas and encodes, and writes nothing. Of several rounds the best counts, for everybody. Rates are given per
-second of wall clock and per second of processor time, which other work on the machine disturbs less. TIAToolbox and
-cuCIM live in environments of their own; those that are not given are left out,
-saying so.
+once, averages areas and encodes, and writes nothing. Of several rounds the best counts, for everybody. Rates are given
+per second of wall clock and per second of processor time, which other work on the machine disturbs less. TIAToolbox and
+cuCIM live in environments of their own; those that are not given are left out, saying so.
 """
 
 from __future__ import annotations
