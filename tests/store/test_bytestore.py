@@ -122,6 +122,18 @@ LocalBytes(Path({str(tmp_path)!r})).put("folder/value", parts())
     assert not (tmp_path / "folder").exists()
 
 
+def test_folders_that_a_killed_process_emptied_go_too(tmp_path: Path) -> None:
+    store = LocalBytes(tmp_path / "a")
+    store.put("kept/value", [b"1"])
+    for folder in ("work/slide", "slides/x/images/c/0"):
+        (tmp_path / "a" / folder).mkdir(parents=True)
+    store.remove_orphans()
+    assert sorted(path.name for path in (tmp_path / "a").rglob("*")) == ["kept", "value"]
+    store.delete("kept/value")
+    store.remove_orphans()
+    assert (tmp_path / "a").exists()
+
+
 def test_refusals_are_explained(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StoreWriteError, match="a file stands"):

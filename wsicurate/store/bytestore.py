@@ -218,11 +218,17 @@ class LocalBytes:
         return sorted(name for name in names if not name.startswith(_PARTIAL))
 
     def remove_orphans(self, prefix: str = "") -> None:
-        """Remove partial files of processes that died, and the empty folders that they leave."""
+        """Remove partial files of processes that died, and empty folders.
+
+        A process that is killed between removing the last file of a folder and the folder itself leaves one. A folder
+        that another process made just now and has yet to write into may go as well: it makes it again.
+        """
         for path, owner in self.partials(prefix):
             if owner is not None and owner.is_dead():
                 path.unlink(missing_ok=True)
-                self._remove_empty(path.parent)
+        for folder, _, names in os.walk(self.path(prefix), topdown=False):
+            if not names:
+                self._remove_empty(Path(folder))
 
     def partials(self, prefix: str = "") -> list[tuple[Path, Owner | None]]:
         """Half-written files below a prefix, each with the process that wrote it if its name can be understood."""
