@@ -328,7 +328,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         peers = {"OpenSlide": sys.executable}
-        extra = ["zarr>=3.1", "simplejpeg", "google-crc32c", "numcodecs", "opencv-python-headless"]
+        extra = ["zarr>=3.1", "simplejpeg", "google-crc32c", "opencv-python-headless"]
         for peer, given, packages in (
             ("cuCIM", options.cucim, ["cucim-cu12", *extra]),
             ("TIAToolbox", options.tiatoolbox, ["tiatoolbox"]),

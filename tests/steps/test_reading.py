@@ -155,7 +155,9 @@ def test_segments_that_a_power_cut_damaged_are_cut_again_at_once(paint: Paint, t
     result = tile(path, store, TileConfig(workers=1), executor=again, progress=lambda seen: notes.append(seen.note))
     assert [outcome.status for outcome in result.outcomes] == ["tiled"]
     assert again.done.count("commit") == 2
-    assert any("being tiled again" in note for note in notes)
+    (note,) = [note for note in notes if "being tiled again" in note]
+    assert path.name in note
+    assert segment.name in note
     (before,), (after,) = open_store(clean).slides.values(), open_store(store).slides.values()
     assert before.record.content_hash == after.record.content_hash
 

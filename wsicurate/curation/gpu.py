@@ -1,7 +1,7 @@
 """k-means on an accelerator, with torch: assignment and training by blocks of matrix products.
 
-The only module of this room that imports torch. It runs on torch's CPU as well, which is how it is tested. Sums are
-kept as whole numbers (2^-32 is 1), so that they do not depend on the order in which an accelerator's threads add.
+It runs on torch's CPU as well, which is how it is tested. Sums are kept as whole numbers (2^-32 is 1), so that they do
+not depend on the order in which an accelerator's threads add.
 """
 
 from __future__ import annotations

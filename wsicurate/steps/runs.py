@@ -31,6 +31,7 @@ _PACKAGES = (
     "torch",
     "imagecodecs",
     "zarr",
+    "zstandard",
 )
 
 

@@ -223,11 +223,12 @@ class LocalBytes:
         A process that is killed between removing the last file of a folder and the folder itself leaves one. A folder
         that another process made just now and has yet to write into may go as well: it makes it again.
         """
-        for path, owner in self.partials(prefix):
-            if owner is not None and owner.is_dead():
-                path.unlink(missing_ok=True)
         for folder, _, names in os.walk(self.path(prefix), topdown=False):
-            if not names:
+            for name in names:
+                owner = _owner_in(name) if name.startswith(_PARTIAL) else None
+                if owner is not None and owner.is_dead():
+                    (Path(folder) / name).unlink(missing_ok=True)
+            if all(name.startswith(_PARTIAL) for name in names):
                 self._remove_empty(Path(folder))
 
     def partials(self, prefix: str = "") -> list[tuple[Path, Owner | None]]:

@@ -222,8 +222,12 @@ def _write_images(
 
     def patches() -> Iterator[bytes]:
         for owner, first, stop in gathered.runs():
-            for patch in gathered.segments[owner].patches(store, first, stop):
-                verify_checksum(patch)
+            segment = gathered.segments[owner]
+            for patch in segment.patches(store, first, stop):
+                try:
+                    verify_checksum(patch)
+                except CorruptStoreError as error:
+                    raise CorruptStoreError(f"the segment {segment.key} is damaged: {error}") from error
                 digest.update(patch)
                 yield patch
 

@@ -80,7 +80,7 @@ class StoredSegment:
 
     def patch(self, store: ByteStore, index: int) -> bytes:
         """The encoded patch ``index`` of this segment."""
-        return store.get(self.key, int(self.offsets[index]), int(self.segment.lengths[index]))
+        return next(self.patches(store, index, index + 1))
 
     def patches(self, store: ByteStore, first: int, stop: int) -> Iterator[bytes]:
         """The encoded patches from ``first`` to before ``stop``, read at once."""
