@@ -36,7 +36,7 @@ _QUERY_BLOCK, _BASE_BLOCK, _RESCORE_BLOCK = 8_192, 65_536, 2_048
 _LEAST_JUDGED = 500
 
 #: Candidates that are found beyond k before the exact scores order them: by float32 products, and by codes, which need
-#: these where neighbours crowd (8 of 24 dimensions: recall .83 with 4, .93 with 12, .97 with 24).
+#: these where neighbours crowd (8 of 24 dimensions: recall .83 with 4, .93 with 12, .96 with 24).
 _SLACK, _CODE_SLACK = 4, 24
 
 
