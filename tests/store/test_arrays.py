@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsicurate.errors import CorruptStoreError, StoreFormatError
+from wsicurate.errors import CorruptStoreError, StoreFormatError, StoreWriteError
 from wsicurate.store.arrays import ArrayMetadata, ItemArray, read_array, read_metadata, write_array, write_items
-from wsicurate.store.bytestore import LocalBytes, MemoryBytes
+from wsicurate.store.bytestore import Bytes, LocalBytes, MemoryBytes
 from wsicurate.store.codecs import ChunkCodec, JpegCodec, ZstdCodec
 from wsicurate.store.shards import index_bytes, read_chunk, read_index, shard_parts
 from wsicurate.store.zarr_codec import JpegCodec as ZarrJpegCodec
@@ -122,6 +123,30 @@ def test_no_flipped_bit_goes_unnoticed(codec: ChunkCodec, rng: np.random.Generat
         with pytest.raises(CorruptStoreError, match="images"):
             for item in range(3):
                 _ = array[item]
+
+
+class FullAfterTwo(MemoryBytes):
+    """A store that takes two shards."""
+
+    def put(self, key: str, parts: Iterable[Bytes], *, outlasts_power: bool = True) -> None:
+        if "/c/" in key and int(key.split("/")[2]) >= 2:
+            raise StoreWriteError(f"{key} cannot be written: the disk is full")
+        super().put(key, parts, outlasts_power=outlasts_power)
+
+
+def test_a_disk_that_fills_stops_the_writing_and_leaves_no_array() -> None:
+    store, codec, made = FullAfterTwo(), ZstdCodec(), 0
+
+    def items() -> Iterator[bytes]:
+        nonlocal made
+        for image in patches(40, 8):
+            made += 1
+            yield codec.encode(image)
+
+    with pytest.raises(StoreWriteError, match=r"images/c/2/0/0/0 cannot be written: the disk is full"):
+        write_items(store, "images", items(), sharded(40, 8, codec, shard=2))
+    assert list(store.keys()) == ["images/c/0/0/0/0", "images/c/1/0/0/0"]
+    assert made <= 10  # the shard that failed, two that were being written, and the next
 
 
 def test_missing_parts_are_named(tmp_path: Path) -> None:

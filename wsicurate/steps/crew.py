@@ -22,6 +22,10 @@ from wsicurate.errors import WorkerCrashedError
 #: Tasks handed to the executor at once, per worker: one runs, one waits.
 IN_FLIGHT_PER_WORKER = 2
 
+#: Where libraries look for their number of threads. Workers are as many as cores already: a pool in each of them would
+#: have the cores take turns (N workers on N cores, N threads each).
+_THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+
 
 def usable_cores() -> int:
     """Cores that this process may use."""
@@ -168,8 +172,13 @@ class Crew:
 
 
 def _begin_work() -> None:
-    """First thing in a worker: leave Ctrl-C to the parent, and watch over the parent's life."""
+    """First thing in a worker: leave Ctrl-C to the parent, one thread to each library, and watch the parent's life.
+
+    Libraries look when they are imported, which is when the first task arrives. Who sets a number is obeyed.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in _THREAD_COUNTS:
+        os.environ.setdefault(name, "1")
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), name="wsicurate parent watch", daemon=True).start()

@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -467,7 +468,7 @@ class SlideRun:
         job.keys = [key for key, *_ in tasks]
         self._remove_stale_segments(job)
         cut: list[NDArray[np.intp]] = []
-        for key, patches, function, task in tasks:
+        for key, patches, function, task in sorted(tasks, key=itemgetter(1), reverse=True):  # a short one ends last
             if is_finished(self.bytes, key):
                 continue
             if isinstance(task, SegmentTask):

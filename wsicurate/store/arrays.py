@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +19,9 @@ from wsicurate.store.shards import read_chunk, read_index, shard_parts
 
 #: Patches per shard.
 SHARD_ITEMS = 1024
+
+#: Shards that are being written at once.
+_SHARDS_IN_FLIGHT = 2
 
 _INDEX_CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
 
@@ -239,7 +244,10 @@ class ItemArray:
 
 
 def write_items(store: ByteStore, path: str, items: Iterable[bytes], metadata: ArrayMetadata) -> None:
-    """Write a sharded array of single items from their encoded chunks, shard by shard, then its metadata.
+    """Write a sharded array of single items from their encoded chunks, then its metadata.
+
+    Shards are written by threads, so that the next is being made while one waits for the disk; at most
+    `_SHARDS_IN_FLIGHT` of them are in memory, and the one that is being made.
 
     Args:
         store: where.
@@ -251,7 +259,13 @@ def write_items(store: ByteStore, path: str, items: Iterable[bytes], metadata: A
         raise ValueError("write_items needs sharded metadata")
     slots = metadata.shard[0]
     stream = iter(items)
-    for key, part in metadata.parts():
-        count = part[0].stop - part[0].start
-        store.put(f"{path}/{key}", shard_parts(itertools.islice(stream, count), slots))
+    flying: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(_SHARDS_IN_FLIGHT) as threads:
+        for key, part in metadata.parts():
+            chunks = list(itertools.islice(stream, part[0].stop - part[0].start))
+            if len(flying) == _SHARDS_IN_FLIGHT:
+                flying.popleft().result()
+            flying.append(threads.submit(store.put, f"{path}/{key}", shard_parts(chunks, slots)))
+        while flying:
+            flying.popleft().result()
     store.put(f"{path}/zarr.json", [metadata.to_json()])

@@ -151,15 +151,21 @@ def tiles_needed(lattice: Lattice, cells: NDArray[np.int32], downsample: float, 
         downsample: of the level that is read.
         tile_px: width and height of its tiles.
     """
-    ends = []
+    firsts, spans = [], []
     for axis, edge in enumerate(tile_px):
-        first = np.rint(np.rint(cells[:, axis] * lattice.pitch) / downsample).astype(np.int64)
-        last = np.rint(np.rint((cells[:, axis] + 1) * lattice.pitch) / downsample).astype(np.int64) - 1
-        ends.append((first // edge, last // edge))
-    touched: set[tuple[int, int]] = set()
-    for left, right, top, bottom in zip(*(part.tolist() for pair in ends for part in pair), strict=True):
-        touched.update((x, y) for y in range(top, bottom + 1) for x in range(left, right + 1))
-    return len(touched)
+        first = np.rint(np.rint(cells[:, axis] * lattice.pitch) / downsample).astype(np.int64) // edge
+        last = (np.rint(np.rint((cells[:, axis] + 1) * lattice.pitch) / downsample).astype(np.int64) - 1) // edge
+        firsts.append(first)
+        spans.append(last - first)
+    if not len(cells):
+        return 0
+    (left, top), (across, down) = firsts, spans
+    touched = np.zeros((int((top + down).max()) + 1, int((left + across).max()) + 1), dtype=bool)
+    for dy in range(int(down.max()) + 1):
+        for dx in range(int(across.max()) + 1):
+            there = (dy <= down) & (dx <= across)
+            touched[top[there] + dy, left[there] + dx] = True
+    return int(np.count_nonzero(touched))
 
 
 def _edges(count: int, pitch: float) -> NDArray[np.float64]:
