@@ -25,11 +25,10 @@ def work(argument: Any) -> Any:
         case "sleep":
             time.sleep(60)
         case "count threads":
-            import cv2
             import numpy  # noqa: F401  (its BLAS is counted)
             from threadpoolctl import threadpool_info
 
-            return [cv2.getNumThreads(), *(pool["num_threads"] for pool in threadpool_info())]
+            return [pool["num_threads"] for pool in threadpool_info()]
         case _:
             time.sleep(0.01)
     return argument
@@ -69,14 +68,13 @@ def test_errors_arrive_as_they_were_raised(crew: Crew) -> None:
 
 def test_libraries_have_one_thread_in_a_worker(crew: Crew) -> None:
     [report] = run(crew, ["count threads"]).values()
-    assert len(report.result) > 1
     assert set(report.result) == {1}
 
 
 def test_whoever_sets_a_number_of_threads_is_obeyed(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENCV_FOR_THREADS_NUM", "3")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
     [report] = run(crew, ["count threads"]).values()
-    assert report.result[0] == 3
+    assert 2 in report.result
 
 
 def test_only_the_task_that_kills_its_process_is_lost(crew: Crew) -> None:
