@@ -76,13 +76,13 @@ def clean(tissue: NDArray[np.bool_], mpp: float) -> NDArray[np.bool_]:
 
 def _small(regions: NDArray[np.bool_], least_px: float, *, spare_corner: bool = False) -> NDArray[np.bool_]:
     """The connected regions of fewer pixels than ``least_px``, without the one in the corner if that is spared."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(regions.astype(np.uint8), connectivity=8)
-    labels = np.asarray(labels)
-    small = np.asarray(stats)[:, cv2.CC_STAT_AREA] < least_px
+    _, found = cv2.connectedComponents(regions.astype(np.uint8), connectivity=8)
+    labels = np.asarray(found)
+    small = np.bincount(labels.ravel()) < least_px  # OpenCV's own statistics take six times as long as its labels
     small[0] = False  # label 0 is what lies outside of all regions
     if spare_corner:
         small[labels[0, 0]] = False
-    return np.asarray(small[labels], dtype=bool)
+    return small[labels] if small.any() else np.zeros(labels.shape, dtype=bool)
 
 
 #: The masks that ``--mask`` knows. A mask that changes its results gets a new version: stores record it.
