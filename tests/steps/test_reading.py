@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -15,6 +16,7 @@ import simplejpeg
 from wsicurate.config import TileConfig
 from wsicurate.slides.openslide import OpenSlideSlide
 from wsicurate.slides.synthetic import GroundTruth
+from wsicurate.steps import tile_tasks
 from wsicurate.steps.opening import open_store
 from wsicurate.steps.tile import tile
 from wsicurate.tiling.geometry import Lattice, plan_reading
@@ -52,6 +54,26 @@ def test_tiles_needed_counts_each_tile_once(rng: np.random.Generator) -> None:
         for y in range(window.y, window.y + window.height):
             touched |= {(x // 100, y // 70) for x in range(window.x, window.x + window.width)}
     assert tiles_needed(lattice, cells, plan.downsample, (100, 70)) == len(touched)
+    assert tiles_needed(lattice, cells[:0], plan.downsample, (100, 70)) == 0
+
+
+@pytest.mark.parametrize("stated_px", [0, 1, 256])
+def test_tiles_that_nobody_counts_are_not_reckoned_from_what_the_file_says(
+    stated_px: int, paint: Paint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(path: Path, **_: Any) -> OpenSlideSlide:
+        slide = OpenSlideSlide(path)
+        slide.levels = tuple(dataclasses.replace(level, tile_px=(stated_px, stated_px)) for level in slide.levels)
+        return slide
+
+    monkeypatch.setattr(tile_tasks, "open_slide", opened)
+    path, _ = paint(mpp=0.5, tile_px=256, tissue=0.7)
+    store = tmp_path / "a.zarr"
+    report = tile(path, store, TileConfig(workers=1), executor=Here(fails=False))
+    assert report.exit_status == 0 and report.patches
+    reads = reads_of(store)
+    assert reads["readers"] == ["openslide"]
+    assert reads["tiles_decoded"] is reads["tiles_needed"] is None
 
 
 def test_patches_that_are_tiles_are_stored_as_they_lie_in_the_file(paint: Paint, tmp_path: Path) -> None:
@@ -123,7 +145,6 @@ class Here(Executor):
 
 def test_another_readers_segments_are_cut_again(paint: Paint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from wsicurate.slides import opening
-    from wsicurate.steps import tile_tasks
 
     path, _ = paint(tissue=0.7)
     store = tmp_path / "a.zarr"

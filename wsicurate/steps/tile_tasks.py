@@ -71,7 +71,8 @@ class Survey:
         plan, read_plan, lattice: what to read; None where committed.
         overview, overview_downsample, mask, mask_downsample: pictures; None where committed.
         bytes_per_patch: estimated in a dry run, else 0.
-        tile_px: width and height of the compressed tiles of the level that is read, or None where that is not known.
+        tile_px: width and height of the compressed tiles of the level that is read; None where the reader does not
+            count tiles: then nobody has checked what the file says of them.
     """
 
     record: SlideRecord
@@ -242,7 +243,7 @@ def _plan(slide: Slide, resolution: Resolution, record: SlideRecord, before: Fil
         overview_downsample=small_downsample,
         mask=mask,
         mask_downsample=overview.downsample,
-        tile_px=level.tile_px,
+        tile_px=None if slide.counts.tiles_decoded is None else level.tile_px,
     )
 
 

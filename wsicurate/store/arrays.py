@@ -266,6 +266,6 @@ def write_items(store: ByteStore, path: str, items: Iterable[bytes], metadata: A
             if len(flying) == _SHARDS_IN_FLIGHT:
                 flying.popleft().result()
             flying.append(threads.submit(store.put, f"{path}/{key}", shard_parts(chunks, slots)))
-        while flying:
-            flying.popleft().result()
+        for shard in flying:
+            shard.result()
     store.put(f"{path}/zarr.json", [metadata.to_json()])

@@ -149,16 +149,16 @@ def tiles_needed(lattice: Lattice, cells: NDArray[np.int32], downsample: float, 
         lattice: the slide's lattice.
         cells: int32, (n, 2), column and row.
         downsample: of the level that is read.
-        tile_px: width and height of its tiles.
+        tile_px: width and height of its tiles; memory of one byte for each of them is taken.
     """
+    if not len(cells):
+        return 0
     firsts, spans = [], []
     for axis, edge in enumerate(tile_px):
         first = np.rint(np.rint(cells[:, axis] * lattice.pitch) / downsample).astype(np.int64) // edge
         last = (np.rint(np.rint((cells[:, axis] + 1) * lattice.pitch) / downsample).astype(np.int64) - 1) // edge
         firsts.append(first)
         spans.append(last - first)
-    if not len(cells):
-        return 0
     (left, top), (across, down) = firsts, spans
     touched = np.zeros((int((top + down).max()) + 1, int((left + across).max()) + 1), dtype=bool)
     for dy in range(int(down.max()) + 1):
