@@ -34,6 +34,22 @@ def check_mpp(option: str, mpp: float) -> None:
     )
 
 
+def require_workers(workers: int | None) -> None:
+    """Raise `ConfigError` unless ``workers`` is None or a number of processes."""
+    _require(
+        workers is None or _is_count(workers, 1),
+        f"--workers is {workers!r}; give a whole number of processes, at least 1",
+    )
+
+
+def check_timeout(seconds: float | None) -> None:
+    """Raise `ConfigError` unless ``seconds`` is None or a positive number."""
+    _require(
+        seconds is None or (_is_number(seconds) and math.isfinite(seconds) and seconds > 0),
+        f"--slide-timeout is {seconds!r}; give seconds above 0",
+    )
+
+
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ConfigError(message)
@@ -73,7 +89,9 @@ class TileConfig:
         allow_upsampling: tile slides coarser than the target as well, interpolating.
         mask: name of the tissue mask.
         seed: of the sample.
-        overwrite: redo slides that are already in the store.
+        slide_timeout: seconds of work, of all workers together, after which a slide is given up; None: never.
+        overwrite: redo slides that the store holds otherwise than this run would make them, or damaged. Each stays
+            readable until its successor is complete.
         dry_run: plan, say what would be done, write nothing.
     """
 
@@ -90,10 +108,12 @@ class TileConfig:
     allow_upsampling: bool = False
     mask: str = "otsu"
     seed: int = 0
+    slide_timeout: float | None = 1800.0
     overwrite: bool = False
     dry_run: bool = False
 
     def __post_init__(self) -> None:
+        check_timeout(self.slide_timeout)
         check_mpp("--mpp", self.mpp)
         _require(
             _is_count(self.patch_px, 8) and self.patch_px <= 4096,
@@ -111,10 +131,7 @@ class TileConfig:
             _is_count(self.quality, 1) and self.quality <= 100,
             f"--quality is {self.quality!r}; give a JPEG quality from 1 to 100",
         )
-        _require(
-            self.workers is None or _is_count(self.workers, 1),
-            f"--workers is {self.workers!r}; give a whole number of processes, at least 1",
-        )
+        require_workers(self.workers)
         if self.default_mpp is not None:
             check_mpp("--default-mpp", self.default_mpp)
         _require(
@@ -355,7 +372,8 @@ class ImportConfig:
         slides: folders with the slides that coordinates belong to.
         encoder_name: encoder that made the vectors that come with the patches.
         workers: processes; None means one per usable core.
-        overwrite: redo what is already in the store.
+        slide_timeout: as for `TileConfig`.
+        overwrite: as for `TileConfig`.
         dry_run: say what would be done, write nothing.
     """
 
@@ -369,10 +387,12 @@ class ImportConfig:
     slides: Sequence[Path | str] = ()
     encoder_name: str | None = None
     workers: int | None = None
+    slide_timeout: float | None = 1800.0
     overwrite: bool = False
     dry_run: bool = False
 
     def __post_init__(self) -> None:
+        check_timeout(self.slide_timeout)
         if self.mpp is not None:
             check_mpp("--mpp", self.mpp)
         _require(
@@ -387,10 +407,7 @@ class ImportConfig:
             _is_count(self.quality, 1) and self.quality <= 100,
             f"--quality is {self.quality!r}; give a JPEG quality from 1 to 100",
         )
-        _require(
-            self.workers is None or _is_count(self.workers, 1),
-            f"--workers is {self.workers!r}; give a whole number of processes, at least 1",
-        )
+        require_workers(self.workers)
         _require(
             self.encoder_name is None or bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,99}", self.encoder_name)),
             f"--encoder-name is {self.encoder_name!r}; give a name of letters, digits, '-', '.' and '_'",

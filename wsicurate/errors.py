@@ -16,12 +16,15 @@ base and the built-in that fits, so that ``except FileNotFoundError`` works as o
     │   ├── UnreadableRegionError (OSError)         it opens, but these pixels cannot be decoded
     │   │   └── UnscannedRegionError                these pixels were never scanned
     │   ├── SlideChangedError (RuntimeError)        not the file that it was when the work began
+    │   ├── NoPatchesError                          none of its patches can be read, and the store has some
+    │   ├── SlideTimeoutError (TimeoutError)        it took longer than --slide-timeout
     │   └── WorkerCrashedError (RuntimeError)       reading it killed the process that read it
     ├── StoreError
     │   ├── StoreNotFoundError (FileNotFoundError)
     │   ├── StoreFormatError (ValueError)           not a store, or of a format that is not understood
     │   ├── StoreSettingsError (ValueError)         made with other settings
     │   ├── StoreWriteError (OSError)               full disk, read-only folder
+    │   │   └── LinkedPathError                     a link leads out of the store
     │   ├── CorruptStoreError (ValueError)          bytes that do not hold what they should
     │   ├── LeaseLostError (RuntimeError)           another run took the slide over
     │   ├── EmbeddingMissingError (LookupError)     nobody embedded these patches with that encoder
@@ -114,6 +117,18 @@ class SlideChangedError(SlideError, RuntimeError):
     reason = "changed"
 
 
+class NoPatchesError(SlideError):
+    """None of a slide's planned patches could be read, and it would replace patches that the store has of it."""
+
+    reason = "no_patches"
+
+
+class SlideTimeoutError(SlideError, TimeoutError):
+    """The work on a slide took longer than the time that it may take."""
+
+    reason = "timeout"
+
+
 class WorkerCrashedError(SlideError, RuntimeError):
     """The worker process died while it worked on this slide alone."""
 
@@ -138,6 +153,10 @@ class StoreSettingsError(StoreError, ValueError):
 
 class StoreWriteError(StoreError, OSError):
     """The store cannot be written: full disk, file-size limit, read-only folder."""
+
+
+class LinkedPathError(StoreWriteError):
+    """A folder below the store's root is a link; writing or deleting through it could change what is not the store."""
 
 
 class CorruptStoreError(StoreError, ValueError):

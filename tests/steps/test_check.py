@@ -16,6 +16,7 @@ from wsicurate.steps.check import check
 from wsicurate.steps.tile import tile
 from wsicurate.store.arrays import write_array
 from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.embeddings import EmbeddingRecord, write_embedding
 from wsicurate.store.leases import Leases
 
 CONFIG = TileConfig(patch_px=128, workers=1)
@@ -47,6 +48,25 @@ def edit(path: Path, change: Callable[[dict], object]) -> None:
     document = json.loads(path.read_text())
     change(document["attributes"]["wsicurate"])
     path.write_text(json.dumps(document))
+
+
+def attributes(slide: Path) -> dict:
+    return json.loads((slide / "zarr.json").read_text())["attributes"]["wsicurate"]
+
+
+def content_hash(slide: Path) -> str:
+    return str(attributes(slide)["content_hash"])
+
+
+def count(slide: Path) -> int:
+    return int(attributes(slide)["counts"]["stored"])
+
+
+def embedding(content_hash: str) -> EmbeddingRecord:
+    return EmbeddingRecord(
+        encoder="vit", dim=8, weights_hash="0", preprocessing={}, pooling="mean", mpp=None, licence="CC0-1.0", terms="",
+        content_hash=content_hash, settings={}, fingerprint="f",
+    )  # fmt: skip
 
 
 def swap_patches(slide: Path) -> None:
@@ -94,10 +114,25 @@ BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         "not in raster order",
     ),
     "embeddings of other patches": (
-        lambda s: write_array(
-            LocalBytes(s), "embeddings/vit", np.zeros((3, 8), np.float16), dimension_names=("patch", "feature")
-        ),
+        lambda s: write_embedding(LocalBytes(s.parent.parent), s.name, embedding("0" * 32), np.ones((3, 8))),
+        "its vectors are of other patches",
+    ),
+    "too few vectors": (
+        lambda s: write_embedding(LocalBytes(s.parent.parent), s.name, embedding(content_hash(s)), np.ones((3, 8))),
         "3 vectors for",
+    ),
+    "an array that calls itself an embedding": (
+        lambda s: write_array(
+            LocalBytes(s), "embeddings/vit", np.ones((3, 8), np.float16), dimension_names=("patch", "feature")
+        ),
+        "no 'wsicurate' attributes",
+    ),
+    "another encoder's embedding": (
+        lambda s: (
+            write_embedding(LocalBytes(s.parent.parent), s.name, embedding(content_hash(s)), np.ones((count(s), 8))),
+            (s / "embeddings" / "vit").rename(s / "embeddings" / "uni"),
+        ),
+        "its attributes call it 'vit'",
     ),
 }
 
@@ -123,10 +158,7 @@ def test_every_breakage_is_found_and_placed(store: Path, name: str) -> None:
 
 def test_embeddings_that_fit_are_fine(store: Path) -> None:
     slide = slide_of(store)
-    count = json.loads((slide / "zarr.json").read_text())["attributes"]["wsicurate"]["counts"]["stored"]
-    write_array(
-        LocalBytes(slide), "embeddings/vit", np.ones((count, 8), np.float16), dimension_names=("patch", "feature")
-    )
+    write_embedding(LocalBytes(store), slide.name, embedding(content_hash(slide)), np.ones((count(slide), 8)))
     assert check(store, workers=1).problems == []
 
 
@@ -141,11 +173,12 @@ def test_loose_ends_of_the_store_are_found(store: Path) -> None:
     (store / ".partial-0123-1-1-0").touch()
     found = {problem.where: problem.what for problem in check(store, workers=1).problems}
     assert found["stray"] == "it is not part of a store; remove it"
-    assert "it is not a run's record" in found["runs/bad.json"]
+    assert "is not a run's record" in found["runs/bad.json"]
     assert "it is missing" in found["runs/zarr.json"]
     assert "it is unfinished and nobody works on it" in found[f"slides/{slide.name}"]
     assert "an interrupted run left it" in found[".wsicurate/x@0.5"]
-    assert len(found) == 5  # the half-written file of another machine may still be being written
+    assert "half-written" in found[".partial-0123-1-1-0"]
+    assert len(found) == 6
 
 
 def test_what_a_live_run_works_on_is_not_a_problem(store: Path) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsicurate.config import require_workers
 from wsicurate.errors import CorruptStoreError
-from wsicurate.steps.crew import Crew, usable_cores
-from wsicurate.steps.opening import SlidePixels
+from wsicurate.steps.crew import Crew
+from wsicurate.steps.opening import MovedSlides, SlidePixels, find_moved
 from wsicurate.steps.progress import Progress, ProgressCallback, no_progress
+from wsicurate.steps.runs import read_run
 from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.layout import (
     CURATIONS,
@@ -21,18 +21,24 @@ from wsicurate.store.layout import (
     SLIDES,
     WORK,
     curation_work_path,
-    mark_path,
     slide_path,
     work_path,
 )
 from wsicurate.store.leases import Leases
 from wsicurate.store.manifest import verify_curation
-from wsicurate.store.records import SlideRecord, StoreRecord
-from wsicurate.store.store import read_slide_record, read_store_record
+from wsicurate.store.records import StoreRecord
+from wsicurate.store.store import is_committed, is_group, read_slides, read_store_record, root_of_slides
 from wsicurate.store.verify import Problem, Verified, verify_slide
 
 #: What may lie in a store's root.
 _ROOT_NAMES = {ROOT, SLIDES, RUNS, WORK, CURATIONS}
+
+_STRAY = "it is not part of a store; remove it"
+_UNFINISHED = "it is unfinished and nobody works on it; run the same command again, or remove it"
+_LINK = "it is a link, and a store holds none; put what it leads to in its place, or remove it"
+_PARTIAL = (
+    "a run that was killed left it half-written; the next run removes it; if that ran on another machine, remove it"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +47,12 @@ class CheckReport:
 
     Attributes:
         store: the store's path.
-        problems: everything that is not as it should be; empty when all is well.
+        problems: everything that is not as it should be; empty if nothing is wrong.
         in_progress: keys of slides that a live run works on; they are not checked.
         slides, patches: how many were checked.
         bytes: of the slides checked.
+        leftovers: work folders that killed runs left and no reader looks at; the next run takes them away.
+        notes: what could not be checked.
     """
 
     store: Path
@@ -53,10 +61,12 @@ class CheckReport:
     slides: int
     patches: int
     bytes: int
+    leftovers: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     @property
     def exit_status(self) -> int:
-        """0 if all is well, else 1."""
+        """0 if nothing is wrong, else 1."""
         return 1 if self.problems else 0
 
 
@@ -65,7 +75,7 @@ class _SlideTask:
     store: Path
     key: str
     record: StoreRecord
-    slides: Sequence[Path]
+    moved: MovedSlides
 
 
 def check(
@@ -86,111 +96,137 @@ def check(
         progress: called after each slide.
 
     Returns:
-        All problems, each with its place and its mend.
+        All problems, each with its place and what to do about it.
 
     Raises:
+        ConfigError: if ``workers`` is no number of processes.
         StoreNotFoundError: if there is nothing.
         StoreFormatError: if it is no store, or of another format.
+        CorruptStoreError: if the store's own attributes are damaged, and no slide says what they were.
     """
+    require_workers(workers)
     path = Path(store).absolute()
     local = LocalBytes(path)
-    record = read_store_record(local, str(path))
-    problems = list(_loose_ends(local))
-    finished, in_progress = [], []
+    problems: list[Problem] = []
+    record = _root(local, str(path), problems)
+    partials = {found for found, _ in local.partials()}
+    links = {link: Problem(link, _LINK) for link in local.links()}
     leases = Leases(local)
+    finished, in_progress = [], []
+    leftovers: list[str] = []
     for key in local.children(SLIDES):
-        if key == ROOT:
+        if key == ROOT or slide_path(key) in links:
             continue
-        if local_has(local, mark_path(key)):
+        if is_committed(local, key):
             finished.append(key)
         elif leases.holder(work_path(key)):
             in_progress.append(key)
         else:
-            problems.append(
-                Problem(slide_path(key), "it is unfinished and nobody works on it; run the same tile command again")
-            )
-    folders = [Path(folder) for folder in slides]
+            problems.append(Problem(slide_path(key), _UNFINISHED if _looks_like_a_slide(local, key) else _STRAY))
+    problems += _loose_ends(local, leases, leftovers)
+    moved = find_moved([Path(folder) for folder in slides])
     patches = size = done = 0
-    crew = Crew(workers or usable_cores(), executor)
+    crew = Crew(workers, executor)
     waiting = list(reversed(finished))
     complete = False
     try:
         while waiting or crew.load:
             while waiting and crew.has_room:
                 key = waiting.pop()
-                crew.submit(_check_slide, _SlideTask(path, key, record, folders), key)
+                crew.submit(_check_slide, _SlideTask(path, key, record, moved), key)
             for report in crew.finished(1.0):
                 done += 1
                 if report.error is not None:
                     problems.append(Problem(slide_path(report.tag), f"checking it failed: {report.error!r}"))
                 else:
                     verified: Verified = report.result
-                    problems += verified.problems
+                    if verified.problems and leases.holder(work_path(report.tag)):
+                        in_progress.append(report.tag)  # it is being redone, or embedded
+                    else:
+                        problems += verified.problems
                     patches += verified.patches
                     size += verified.bytes
                 progress(Progress(slides_done=done, slides_total=len(finished), patches_done=patches))
         complete = True
     finally:
         crew.close(kill=not complete)
+    # A run that lives, here or elsewhere, has given its half-written values their names by now.
+    problems += [
+        Problem(found.relative_to(path).as_posix(), _PARTIAL) for found, _ in local.partials() if found in partials
+    ]
+    problems = [problem for problem in problems if problem.where not in links] + list(links.values())
+    notes = (
+        []
+        if record.is_sealed
+        else [f"wsicurate {record.version} wrote no checksums: edits of its records are not found"]
+    )
     return CheckReport(
         store=path,
         problems=sorted(problems, key=lambda problem: problem.where),
-        in_progress=in_progress,
+        in_progress=sorted(in_progress),
         slides=len(finished),
         patches=patches,
         bytes=size,
+        leftovers=leftovers,
+        notes=notes,
     )
 
 
 def _check_slide(task: _SlideTask) -> Verified:
-    pixels = SlidePixels(task.slides)
+    pixels = SlidePixels(moved=task.moved)
     try:
         return verify_slide(LocalBytes(task.store), task.key, task.record, pixels)
     finally:
         pixels.close()
 
 
-def local_has(store: LocalBytes, key: str) -> bool:
-    """Whether there is a value at ``key``."""
+def _root(store: LocalBytes, name: str, problems: list[Problem]) -> StoreRecord:
+    """The store's attributes; where they are damaged, as its slides tell them, with a problem."""
     try:
-        store.size(key)
-    except KeyError:
-        return False
-    return True
+        return read_store_record(store, name)
+    except CorruptStoreError as error:
+        record = root_of_slides(store)
+        if record is None:
+            raise
+        problems.append(Problem(ROOT, str(error)))
+        return record
 
 
-def _readable(store: LocalBytes) -> Iterator[tuple[str, SlideRecord]]:
-    """The finished slides whose attributes can be read; the others are reported where they are checked."""
-    for key in store.children(SLIDES):
-        with contextlib.suppress(CorruptStoreError):
-            record = None if key == ROOT else read_slide_record(store, key)
-            if record is not None:
-                yield key, record
+def _looks_like_a_slide(store: LocalBytes, key: str) -> bool:
+    """Whether a folder without a mark is that of a slide that was being written."""
+    return "@" in key and not {"images", "xy", "embeddings"}.isdisjoint(store.children(slide_path(key)))
 
 
-def _loose_ends(store: LocalBytes) -> Iterator[Problem]:
+def _loose_ends(store: LocalBytes, leases: Leases, leftovers: list[str]) -> Iterator[Problem]:
     """What lies outside of the slides and should not."""
     for name in store.children():
         if name not in _ROOT_NAMES:
-            yield Problem(name, "it is not part of a store; remove it")
+            yield Problem(name, _STRAY)
     for group in (SLIDES, RUNS):
-        if not local_has(store, f"{group}/zarr.json"):
-            yield Problem(f"{group}/zarr.json", "it is missing; run the same tile command again")
+        if not is_group(store, group):
+            yield Problem(
+                f"{group}/{ROOT}", "it is missing or damaged; the next run that writes to the store restores it"
+            )
     for name in store.children(RUNS):
         try:
-            json.loads(store.get(f"{RUNS}/{name}"))
-        except (KeyError, ValueError) as error:
-            yield Problem(f"{RUNS}/{name}", f"it is not a run's record ({error!r}); remove it")
-    leases = Leases(store)
+            if name != ROOT:
+                read_run(store, name)
+        except (KeyError, CorruptStoreError, OSError) as error:
+            yield Problem(f"{RUNS}/{name}", f"{error}; remove it")
     for key in store.children(WORK):
-        if not leases.holder(work_path(key)):
-            yield Problem(work_path(key), "an interrupted run left it; run the same command again")
-    hashes = {key: record.content_hash for key, record in _readable(store)} if store.children(CURATIONS) else {}
-    for name in store.children(CURATIONS):
+        folder = work_path(key)
+        if leases.holder(folder):
+            continue
+        values = store.children(folder)
+        if not values:
+            yield Problem(folder, _STRAY)
+        elif is_committed(store, key) or all(value.startswith("lease-") for value in values):
+            leftovers.append(folder)
+        else:
+            yield Problem(folder, "an interrupted run left it; run the same command again, or remove it")
+    names = store.children(CURATIONS)
+    hashes = {key: record.content_hash for key, record in read_slides(store)[0].items()} if names else {}
+    for name in names:
         if not leases.holder(curation_work_path(name)):
             for where, what in verify_curation(store, name, str(store.root), hashes):
                 yield Problem(where, what)
-    for path, owner in store.partials():
-        if owner is None or owner.is_dead():
-            where = path.relative_to(store.root).as_posix()
-            yield Problem(where, "an interrupted run left it; run the same command again, or remove it")

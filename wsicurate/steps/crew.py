@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.context
@@ -9,18 +10,22 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from types import ModuleType
+from dataclasses import dataclass, field, replace
+from types import FrameType, ModuleType
 from typing import Any
 
-from wsicurate.errors import WorkerCrashedError
+from wsicurate.errors import SlideTimeoutError, WorkerCrashedError
 
 #: Tasks handed to the executor at once, per worker: one runs, one waits.
 IN_FLIGHT_PER_WORKER = 2
+
+#: How much longer than its limit a task may run before its process is ended: decoders do not look at signals.
+_GRACE_S = 10.0
 
 #: Where libraries look for their number of threads. Workers are as many as cores already: a pool in each of them would
 #: have the cores take turns (N workers on N cores, N threads each).
@@ -37,20 +42,28 @@ def usable_cores() -> int:
 
 @dataclass(frozen=True)
 class Task:
-    """A piece of work: a plain function of one picklable argument, and what the caller knows it by."""
+    """A piece of work: a plain function of one picklable argument, what the caller knows it by, its time limit."""
 
     function: Callable[[Any], Any]
     argument: Any
     tag: Any
+    limit_s: float | None = None
+    submitted: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether it could have reached its limit by now."""
+        return self.limit_s is not None and time.monotonic() - self.submitted >= self.limit_s
 
 
 @dataclass(frozen=True)
 class Done:
-    """A finished task: its result, or the exception that it raised."""
+    """A finished task: its result, or the exception that it raised; and the seconds that a worker spent on it."""
 
     tag: Any
     result: Any = None
     error: BaseException | None = None
+    seconds: float = 0.0
 
 
 class Crew:
@@ -60,13 +73,17 @@ class Crew:
     kills for memory), the pool is built anew and the tasks that were in flight are run again one at a time; the one
     that brings its process down alone is reported as `WorkerCrashedError`, all others finish.
 
+    A task with a limit that takes longer is interrupted, and its process is ended if it does not listen:
+    `SlideTimeoutError`. Workers of another executor are not interrupted.
+
     Args:
-        workers: number of processes.
+        workers: number of processes; None means the executor's workers where it says how many it has, else one per
+            usable core.
         executor: any other `concurrent.futures.Executor` to use instead; it is neither rebuilt nor shut down.
     """
 
-    def __init__(self, workers: int, executor: Executor | None = None) -> None:
-        self.workers = workers
+    def __init__(self, workers: int | None, executor: Executor | None = None) -> None:
+        self.workers = workers or getattr(executor, "_max_workers", None) or usable_cores()
         self._given = executor
         self._pool: ProcessPoolExecutor | None = None
         self._context = _WorkerContext()
@@ -85,9 +102,9 @@ class Crew:
         """Whether another task would start soon."""
         return self.load < self.workers * IN_FLIGHT_PER_WORKER
 
-    def submit(self, function: Callable[[Any], Any], argument: Any, tag: Any) -> None:
+    def submit(self, function: Callable[[Any], Any], argument: Any, tag: Any, *, limit_s: float | None = None) -> None:
         """Queue ``function(argument)``; `finished` reports it under ``tag``."""
-        self._queue.append(Task(function, argument, tag))
+        self._queue.append(Task(function, argument, tag, limit_s))
         self._pump()
 
     def finished(self, timeout_s: float) -> Iterator[Done]:
@@ -104,7 +121,7 @@ class Crew:
             if isinstance(error, BrokenExecutor) and self._given is None:
                 crashed.append(task)
             else:
-                reports.append(Done(task.tag, None if error else future.result(), error))
+                reports.append(self._report(task, future))
         if crashed:
             reports += self._after_crash(crashed)
         elif self._alone is not None and not self._flying:
@@ -117,18 +134,26 @@ class Crew:
         crashed += self._flying.values()
         self._flying.clear()
         self._discard_pool()
-        if self._alone is None:
+        overdue = [task for task in crashed if task.is_overdue]
+        if self._alone is None and len(overdue) != 1:
             self._suspects.extend(crashed)
             return []
+        if self._alone is None:  # ended because it did not listen
+            self._suspects.extend(task for task in crashed if task is not overdue[0])
+            crashed = overdue
         self._alone = None
-        error = WorkerCrashedError("the process that worked on it died: its reader crashed or the memory ran out")
+        error: Exception = WorkerCrashedError(
+            "the process that worked on it died: its reader crashed or the memory ran out"
+        )
+        if overdue:
+            error = timeout_error(overdue[0].limit_s)
         return [Done(task.tag, None, error) for task in crashed]
 
     def _pump(self) -> None:
         """Hand tasks to the executor: suspects one at a time, then the queue up to the limit."""
         if self._suspects:
             if not self._flying:
-                self._alone = self._suspects.popleft()
+                self._alone = replace(self._suspects.popleft(), submitted=time.monotonic())
                 self._start(self._alone)
             return
         if self._alone is not None:
@@ -138,15 +163,24 @@ class Crew:
 
     def _start(self, task: Task) -> None:
         try:
-            future = self._executor().submit(task.function, task.argument)
+            if self._given is not None:
+                future = self._given.submit(task.function, task.argument)
+            else:
+                future = self._own_pool().submit(_timed, (task.function, task.argument, task.limit_s))
         except BrokenExecutor:  # broke since the last wait: its futures say so next time
             future = Future()
             future.set_exception(BrokenExecutor("the pool broke"))
         self._flying[future] = task
 
-    def _executor(self) -> Executor:
+    def _report(self, task: Task, future: Future[Any]) -> Done:
+        if error := future.exception():
+            return Done(task.tag, None, error)
         if self._given is not None:
-            return self._given
+            return Done(task.tag, future.result())
+        result, seconds = future.result()
+        return Done(task.tag, result, None, seconds)
+
+    def _own_pool(self) -> ProcessPoolExecutor:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(self.workers, mp_context=self._context, initializer=_begin_work)
         return self._pool
@@ -171,11 +205,57 @@ class Crew:
             self._pool = None
 
 
+def _timed(call: tuple[Callable[[Any], Any], Any, float | None]) -> tuple[Any, float]:
+    """Run a task and say how many seconds it took; runs in the worker."""
+    function, argument, limit_s = call
+    began = time.perf_counter()
+    with _interrupted_after(limit_s if _is_worker else None):
+        result = function(argument)
+    return result, time.perf_counter() - began
+
+
+@contextmanager
+def _interrupted_after(limit_s: float | None) -> Iterator[None]:
+    """Raise `SlideTimeoutError` where the code is after some seconds, and end the process if that does not help."""
+    if limit_s is None:
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise timeout_error(limit_s)
+
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - nobody reads the traceback of a process that must end
+        faulthandler.dump_traceback_later(limit_s + _GRACE_S, exit=True, file=nowhere)
+        try:
+            if hasattr(signal, "SIGALRM"):
+                signal.signal(signal.SIGALRM, interrupt)
+                signal.setitimer(signal.ITIMER_REAL, limit_s)
+            yield
+        finally:
+            if hasattr(signal, "SIGALRM"):
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            faulthandler.cancel_dump_traceback_later()
+
+
+def timeout_error(limit_s: float | None) -> SlideTimeoutError:
+    """What is said of a slide that took too long."""
+    return SlideTimeoutError(
+        f"it was given up after {limit_s:,.0f} s of work; if such slides are wanted, give them more time with "
+        "--slide-timeout. What was finished of it is not done again"
+    )
+
+
+#: Whether this process is a worker of a crew's own pool.
+_is_worker = False
+
+
 def _begin_work() -> None:
     """First thing in a worker: leave Ctrl-C to the parent, one thread to each library, and watch the parent's life.
 
     Libraries look when they are imported, which is when the first task arrives. Who sets a number is obeyed.
     """
+    global _is_worker
+    _is_worker = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in _THREAD_COUNTS:
         os.environ.setdefault(name, "1")

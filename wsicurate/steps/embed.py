@@ -24,8 +24,11 @@ from wsicurate.errors import (
     EncoderError,
     EncoderMemoryError,
     LeaseLostError,
+    LinkedPathError,
     NothingToDoError,
     SlideError,
+    StoreError,
+    StoreFormatError,
     StoreSettingsError,
     StoreWriteError,
     WsicurateError,
@@ -44,9 +47,10 @@ from wsicurate.steps.runs import write_run
 from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.embeddings import EmbeddingRecord, read_embedding_record, write_embedding
 from wsicurate.store.layout import work_path
-from wsicurate.store.leases import Holder, Lease, Leases, is_current
-from wsicurate.store.records import StoreRecord, differences, fingerprint_of
-from wsicurate.store.store import SlidePatches, read_slide_record, read_slides, read_store_record
+from wsicurate.store.leases import Holder, Lease, Leases
+from wsicurate.store.records import SlideRecord, StoreRecord, differences, fingerprint_of
+from wsicurate.store.store import SlidePatches, read_slide_record, read_slides, restore_root
+from wsicurate.store.tidying import tidy
 
 #: How often slides that another run works on are looked at again, seconds.
 _POLL_S = 1.0
@@ -134,9 +138,9 @@ def embed(
     config = config or EmbedConfig()
     path = Path(store).absolute()
     bytes_ = LocalBytes(path)
-    record = read_store_record(bytes_, str(path))
-    keys = [key for key, _ in read_slides(bytes_)]
-    if not keys:
+    record = restore_root(bytes_, str(path))
+    records, damaged = read_slides(bytes_, record)
+    if not records and not damaged:
         raise NothingToDoError(f"the store {path} holds no slide; tile some: wsicurate tile SLIDES -o {path}")
     preset = wanted_preset(
         config.encoder,
@@ -149,7 +153,7 @@ def embed(
     source = PixelsPerThread([Path(folder) for folder in config.slides])
     engine, notes, input_px = _engine(preset, path, config, executor)
     try:
-        run = _Run(path, record, keys, config, engine, source, progress)
+        run = _Run(path, record, records, damaged, config, engine, source, progress)
         warnings = _misfits(preset, [slide.mpp for slide in run.slides.values()], record.patch_px, input_px)
         run.say(notes, warnings)
         try:
@@ -257,7 +261,8 @@ class _Run:
         self,
         path: Path,
         record: StoreRecord,
-        keys: Sequence[str],
+        records: Mapping[str, SlideRecord],
+        damaged: Mapping[str, str],
         config: EmbedConfig,
         engine: Engine,
         source: PixelsPerThread,
@@ -272,7 +277,8 @@ class _Run:
         self._source = source
         self._progress = progress
         self._leases = Leases(self.bytes)
-        self.slides = {key: slide for key in keys if (slide := self._open(key)) is not None}
+        self.slides = {key: SlidePatches(self.bytes, key, slide, record, source) for key, slide in records.items()}
+        self._damaged = damaged
         self._block_rows = engine.block_rows(config.batch_size or self._earlier_batch_size())
         self._waiting = deque(_Job(key, slide) for key, slide in self.slides.items())
         self._current: _Job | None = None
@@ -311,6 +317,9 @@ class _Run:
     def work(self) -> list[SlideOutcome]:
         """Do it all."""
         self._prepare()
+        for key, what in self._damaged.items():
+            self._outcomes[key] = SlideOutcome(slide_id=key, name=key, status="failed", reason="corrupt", message=what)
+            self._tell(outcome=self._outcomes[key])
         finished = False
         began = time.monotonic()
         try:
@@ -325,6 +334,8 @@ class _Run:
             self.forward_share = network_share(self._engine, began) if self._patches_done else None
             self._engine.close(kill=not finished)
             self._leases.close()
+            with contextlib.suppress(StoreWriteError, OSError):  # what stays is nobody's harm; `check` names it
+                tidy(self.bytes)
         return self.outcomes()
 
     def _open(self, key: str) -> SlidePatches | None:
@@ -357,7 +368,8 @@ class _Run:
                 f"{len(found)} slides of {self._name} were embedded by {self.encoder!r} otherwise, such as {first}: "
                 f"{'; '.join(found[first])}. Use the same settings, another --name, or --overwrite to redo them"
             )
-        self.bytes.remove_orphans()
+        with contextlib.suppress(StoreWriteError):  # a store that is complete can be read-only
+            tidy(self.bytes)
 
     @staticmethod
     def _is_stale(there: EmbeddingRecord, slide: SlidePatches) -> bool:
@@ -393,8 +405,13 @@ class _Run:
     def _begin(self, job: _Job) -> None:
         """Take a slide on, unless it is done or somebody else has it."""
         job.began = time.monotonic()
+        try:
+            self._take_on(job)
+        except (LinkedPathError, LeaseLostError, CorruptStoreError) as error:
+            self._take_error(job, error)
+
+    def _take_on(self, job: _Job) -> None:
         if self._is_done(job):
-            self._tidy_up(job)
             self._finish(job, "unchanged", patches=len(job.slide))
             return
         lease = self._leases.acquire(work_path(job.key))
@@ -423,16 +440,14 @@ class _Run:
             self._commit(job)
 
     def _is_done(self, job: _Job) -> bool:
+        """Whether the vectors are there, as this run would make them, and can be read back."""
         there = self._there(job.key)
-        return there is not None and not self._is_stale(there, job.slide) and not self._differences(there)
-
-    def _tidy_up(self, job: _Job) -> None:
-        """Remove the lease of a run that was killed between an embedding's mark and the end of its work."""
-        folder = work_path(job.key)
-        if self.bytes.children(folder):
-            lease = self._leases.acquire(folder)
-            if isinstance(lease, Lease):
-                self._leases.release(lease)
+        if there is None or self._is_stale(there, job.slide) or self._differences(there):
+            return False
+        try:
+            return len(job.slide.embedding(self.encoder)) == len(job.slide)
+        except (StoreError, OSError):
+            return False
 
     def _look_again(self) -> None:
         """Nothing is left but slides that other runs hold: take over from the dead, else wait a little."""
@@ -457,7 +472,7 @@ class _Run:
             return
         block: Block = done.result
         fault = _fault(block.vectors, is_varied=block.is_varied)
-        if fault and not self._is_proven:
+        if fault and not self._is_proven and not _means_something(block.vectors):
             raise EncoderError(
                 f"{self.encoder} {fault} for the first patches of {job.slide.record.name}; nothing was kept"
             )
@@ -489,13 +504,19 @@ class _Run:
             settings=settings,
             fingerprint=fingerprint_of(parts, {"content_hash": content_hash}, settings),
         )
-        if job.lease is None or not is_current(self.bytes, job.lease):
-            self._take_error(job, LeaseLostError(f"{job.slide.record.name} was taken over by another run"))
+        if job.lease is None:
+            raise ValueError(f"{job.key} was embedded without a lease")
+        try:
+            write_embedding(self.bytes.fenced(job.lease.fence), job.key, record, vectors)
+        except (LeaseLostError, LinkedPathError) as error:
+            self._take_error(job, error)
             return
-        write_embedding(self.bytes, job.key, record, vectors)
         self._finish(job, "embedded", patches=len(vectors), megabytes=vectors.nbytes / 1e6)
 
     def _take_error(self, job: _Job, error: BaseException) -> None:
+        if isinstance(error, LinkedPathError):
+            self._finish(job, "failed", "linked", str(error))
+            return
         if isinstance(error, StoreWriteError) or not isinstance(error, Exception):
             raise error
         if isinstance(error, EncoderMemoryError) and job.block_rows > 1:
@@ -511,7 +532,7 @@ class _Run:
         if isinstance(error, SlideError):
             self._finish(job, "failed", error.reason, str(error))
             return
-        reason = "corrupt" if isinstance(error, CorruptStoreError) else "error"
+        reason = "corrupt" if isinstance(error, CorruptStoreError | StoreFormatError) else "error"
         words = str(error) if isinstance(error, WsicurateError) else f"{type(error).__name__}: {error}"
         details = {} if isinstance(error, WsicurateError) else {"traceback": "".join(traceback.format_exception(error))}
         self._finish(job, "failed", reason, words, details=details)
@@ -571,7 +592,7 @@ class _Run:
         self._progress(
             Progress(
                 slides_done=len(self._outcomes),
-                slides_total=len(self.slides),
+                slides_total=len(self.slides) + len(self._damaged),
                 patches_done=self._patches_done,
                 patches_known=self._patches_known,
                 outcome=outcome,
@@ -591,6 +612,14 @@ def _fault(vectors: NDArray[np.floating[Any]], *, is_varied: bool) -> str:
     if is_varied and len(stored) > 1 and (stored == stored[0]).all():
         return "returns the same vector for patches that differ"
     return ""
+
+
+def _means_something(vectors: NDArray[np.floating[Any]]) -> bool:
+    """Whether any of the vectors is finite and not zero, and not all are the same."""
+    with np.errstate(over="ignore"):
+        stored = vectors.astype(np.float16)
+    good = np.isfinite(stored).all(axis=1) & stored.any(axis=1)
+    return bool(good.any()) and (len(stored) == 1 or bool((stored != stored[0]).any()))
 
 
 def _present(vectors: NDArray[np.float16] | None) -> NDArray[np.float16]:

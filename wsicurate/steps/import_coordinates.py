@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from wsicurate.slides.identity import FileStamp, check_unchanged, quick_hash, st
 from wsicurate.slides.overview import read_overview
 from wsicurate.slides.resolution import resolve
 from wsicurate.steps.tile_tasks import as_committed, opened, shrink
-from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.records import SlideRecord, StoreRecord, fingerprint_of
 from wsicurate.store.segments import Segment, write_segment
 from wsicurate.tiling.geometry import TOLERANCE, ReadPlan
@@ -114,7 +113,7 @@ class PlacedSegmentTask:
         rows: int, (k,): indices into the slide's plan.
         xy: int32, (k, 2): their corners.
         store_record: codec.
-        store: the store's folder.
+        store: where it is written, fenced by the lease on the slide.
         segment: where the segment goes.
     """
 
@@ -124,7 +123,7 @@ class PlacedSegmentTask:
     rows: NDArray[np.intp]
     xy: NDArray[np.int32]
     store_record: StoreRecord
-    store: Path
+    store: ByteStore
     segment: str
 
 
@@ -298,4 +297,4 @@ def read_placed(task: PlacedSegmentTask) -> None:
         dropped_reasons=tuple(dropped.values()),
         messages=messages,
     )
-    write_segment(LocalBytes(task.store), task.segment, segment, patches)
+    write_segment(task.store, task.segment, segment, patches)

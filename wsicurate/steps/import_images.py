@@ -7,7 +7,6 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,11 @@ from wsicurate.pixels.jpeg import decode_jpeg
 from wsicurate.pixels.resample import resample_area
 from wsicurate.slides.tcga import Barcode
 from wsicurate.steps.tile_tasks import as_committed
-from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.codecs import append_checksum, verify_checksum
 from wsicurate.store.commit import SlideContent, commit_slide
-from wsicurate.store.leases import Lease, is_current
 from wsicurate.store.records import SlideRecord, StoreRecord, fingerprint_of
-from wsicurate.store.segments import Segment, read_segment, write_segment
+from wsicurate.store.segments import Segment, read_own_segment, write_segment
 from wsicurate.tissue.patches import PATCH_TISSUE_VERSION, patch_tissue
 from wsicurate.tissue.scores import SCORES, SCORES_VERSION, patch_scores
 
@@ -119,7 +117,7 @@ class ImageSegmentTask:
         first: row of the first.
         mpp: µm per pixel.
         store_record: patch size and codec.
-        store: the store's folder.
+        store: where it is written, fenced by the lease on the slide.
         segment: where the segment goes.
     """
 
@@ -129,7 +127,7 @@ class ImageSegmentTask:
     first: int
     mpp: float
     store_record: StoreRecord
-    store: Path
+    store: ByteStore
     segment: str
 
 
@@ -143,8 +141,7 @@ class ImageCommitTask:
         record: attributes.
         segments: keys.
         store_record: patch size and codec.
-        store: the store's folder.
-        lease: must still stand when the mark is written.
+        store: where, fenced by the lease on the slide.
     """
 
     source: ImageSource
@@ -152,8 +149,7 @@ class ImageCommitTask:
     record: SlideRecord
     segments: Sequence[str]
     store_record: StoreRecord
-    store: Path
-    lease: Lease
+    store: ByteStore
 
 
 class UnusableImageError(Exception):
@@ -298,7 +294,7 @@ def read_images(task: ImageSegmentTask) -> None:
         dropped_reasons=tuple(reasons),
         messages=messages,
     )
-    write_segment(LocalBytes(task.store), task.segment, segment, patches)
+    write_segment(task.store, task.segment, segment, patches)
 
 
 def _unchanged(path: Path, digest: bytes) -> bytes:
@@ -373,10 +369,9 @@ def commit_images(task: ImageCommitTask) -> SlideRecord:
     Raises:
         StoreError: as `commit_slide` does.
     """
-    store = LocalBytes(task.store)
     source, size = task.source, task.store_record.patch_px
     width, height = int(task.record.reading["width"]), int(task.record.reading["height"])
-    mosaic, downsample = _mosaic(store, task, width, height)
+    mosaic, downsample = _mosaic(task, width, height)
     cells = (math.ceil(height / size), math.ceil(width / size))
     mask = np.zeros(cells, dtype=bool)
     mask[source.xy[:, 1] // size, source.xy[:, 0] // size] = True
@@ -393,27 +388,23 @@ def commit_images(task: ImageCommitTask) -> SlideRecord:
         labels=source.labels,
         names=source.names,
     )
-    return commit_slide(
-        store, task.key, task.record, content, task.store_record, still_ours=partial(is_current, store, task.lease)
-    )
+    return commit_slide(task.store, task.key, task.record, content, task.store_record)
 
 
-def _mosaic(
-    store: LocalBytes, task: ImageCommitTask, width: int, height: int
-) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+def _mosaic(task: ImageCommitTask, width: int, height: int) -> tuple[NDArray[np.uint8], tuple[float, float]]:
     """A small picture of all patches where they lie, white elsewhere."""
     size, codec = task.store_record.patch_px, task.store_record.chunk_codec()
     scale = max(1.0, max(width, height) / MOSAIC_PX)
     shape = max(1, round(height / scale)), max(1, round(width / scale))
     picture = np.full((*shape, 3), 255, dtype=np.uint8)
     for key in task.segments:
-        stored = read_segment(store, key)
+        stored = read_own_segment(task.store, key)
         for position, row in enumerate(stored.segment.rows.tolist()):
             x, y = task.source.xy[row].tolist()
             top, bottom = (round(edge * shape[0] / height) for edge in (y, y + size))
             left, right = (round(edge * shape[1] / width) for edge in (x, x + size))
             if bottom > top and right > left:
-                patch = _small(stored.patch(store, position), size, bottom - top, right - left, codec)
+                patch = _small(stored.patch(task.store, position), size, bottom - top, right - left, codec)
                 picture[top:bottom, left:right] = patch
     return picture, (width / shape[1], height / shape[0])
 

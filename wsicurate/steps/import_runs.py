@@ -151,7 +151,7 @@ class ImageRun(SlideRun):
                 first=first,
                 mpp=source.mpp,
                 store_record=self.record,
-                store=self._path,
+                store=self._held(job),
                 segment=key,
             )
             yield key, len(names), read_images, task
@@ -165,8 +165,7 @@ class ImageRun(SlideRun):
             record=job.survey.record,
             segments=job.keys,
             store_record=self.record,
-            store=self._path,
-            lease=job.lease,
+            store=self._held(job),
         )
 
 
@@ -211,7 +210,7 @@ class PlacedRun(ImageRun):
                 rows=rows,
                 xy=result.plan[rows],
                 store_record=self.record,
-                store=self._path,
+                store=self._held(job),
                 segment=key,
             )
             yield key, len(rows), read_placed, task
@@ -238,6 +237,5 @@ class PlacedRun(ImageRun):
             record=result.record,
             content=content,
             store_record=self.record,
-            store=self._path,
-            lease=job.lease,
+            store=self._held(job),
         )

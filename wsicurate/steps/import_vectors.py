@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections import defaultdict
@@ -13,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.config import ImportConfig
-from wsicurate.errors import PatchImportError, StoreNotFoundError
+from wsicurate.errors import CorruptStoreError, PatchImportError, StoreError, StoreNotFoundError
 from wsicurate.export.vectors import Vectors, find_vector_files, read_vectors
 from wsicurate.steps.progress import Progress, ProgressCallback, SlideOutcome
 from wsicurate.store.embeddings import (
     EmbeddingRecord,
     hash_vectors,
     read_embedding_record,
-    remove_embedding,
     write_embedding,
 )
 from wsicurate.store.layout import work_path
@@ -51,7 +51,7 @@ def import_vectors(
     if config.encoder_name is None:
         raise PatchImportError(f"{patches} holds vectors; --encoder-name says which encoder made them")
     try:
-        store = Store(store_path)
+        store = Store(store_path, skip_damaged=True)
     except StoreNotFoundError as error:
         raise StoreNotFoundError(
             f"there is no store at {store_path}, and vectors are of patches that are in one: import the patches first"
@@ -158,9 +158,14 @@ def _import(
             details={"encoder": encoder, "dim": record.dim},
         )
 
-    there = read_embedding_record(store.bytes, slide.key, encoder)
+    there = None
+    with contextlib.suppress(CorruptStoreError):  # what cannot be read is imported again
+        there = read_embedding_record(store.bytes, slide.key, encoder)
     if there is not None and there.fingerprint == record.fingerprint and not config.overwrite:
-        return outcome("unchanged")
+        with contextlib.suppress(StoreError):
+            slide.embedding(encoder)
+            return outcome("unchanged")
+        there = None
     if there is not None and not config.overwrite:
         raise PatchImportError(
             f"{slide.key} has other vectors by {encoder!r} than {file}; give another --encoder-name, or --overwrite"
@@ -171,8 +176,7 @@ def _import(
     if isinstance(lease, Holder):
         raise PatchImportError(f"{slide.key} is being worked on by {lease}; run again when that is done")
     try:
-        remove_embedding(store.bytes, slide.key, encoder)
-        write_embedding(store.bytes, slide.key, record, vectors)
+        write_embedding(store.bytes.fenced(lease.fence), slide.key, record, vectors)
     finally:
         leases.release(lease)
     return outcome("imported")

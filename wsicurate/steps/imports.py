@@ -189,7 +189,7 @@ def _dropped(path: Path, outcomes: Sequence[SlideOutcome]) -> Iterator[DroppedPa
     wanted = {outcome.slide_id: outcome for outcome in outcomes if outcome.dropped}
     if not wanted:
         return
-    for slide in Store(path).slides.values():
+    for slide in Store(path, skip_damaged=True).slides.values():
         outcome = wanted.get(slide.slide_id)
         if outcome is None:
             continue

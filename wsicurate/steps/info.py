@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wsicurate.errors import ManifestError
+from wsicurate.errors import CorruptStoreError, ManifestError
+from wsicurate.steps.runs import read_run
 from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.embeddings import embedding_names
-from wsicurate.store.layout import ROOT, RUNS, WORK, slide_path
+from wsicurate.store.layout import CURATIONS, ROOT, RUNS, WORK, slide_path
 from wsicurate.store.manifest import curation_names, read_curation
 from wsicurate.store.records import SlideRecord, StoreRecord
-from wsicurate.store.store import read_slides, read_store_record
+from wsicurate.store.store import is_committed, read_slides, read_store_record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,7 @@ class StoreInfo:
         last_run: the last run's record, or None.
         encoders: number of slides that each encoder embedded.
         curations: number of selected patches of each curation; -1 where its record cannot be read.
+        damaged: what is wrong with the slides, curations and records of runs that cannot be read, by key.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class StoreInfo:
     last_run: Mapping[str, Any] | None
     encoders: Mapping[str, int]
     curations: Mapping[str, int]
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def patches(self) -> int:
@@ -57,12 +59,12 @@ def info(store: str | Path) -> StoreInfo:
     Raises:
         StoreNotFoundError: if there is nothing.
         StoreFormatError: if it is no store, or of another format.
-        CorruptStoreError: if a slide's attributes cannot be read; `check` says more.
+        CorruptStoreError: if the store's own attributes cannot be read.
     """
     path = Path(store).absolute()
     local = LocalBytes(path)
     record = read_store_record(local, str(path))
-    slides = dict(read_slides(local))
+    slides, damaged = read_slides(local, record)
     dropped: Counter[str] = Counter()
     for slide in slides.values():
         dropped.update(slide.counts.get("dropped", {}))
@@ -70,18 +72,34 @@ def info(store: str | Path) -> StoreInfo:
     encoders = Counter(name for key in slides for name in embedding_names(local, key))
     curations = {}
     for name in curation_names(local):
-        with contextlib.suppress(ManifestError):
-            curations[name] = -1
+        curations[name] = -1
+        try:
             found = read_curation(local, name, str(path))
             curations[name] = -1 if found is None else int(found.run.get("counts", {}).get("selected", 0))
+        except ManifestError as error:
+            damaged[f"{CURATIONS}/{name}"] = str(error)
+    last_run = None
+    for name in reversed(runs):
+        try:
+            last_run = read_run(local, name)
+            break
+        except (CorruptStoreError, KeyError) as error:
+            damaged[f"{RUNS}/{name}"] = f"{error}; remove it"
     return StoreInfo(
         path=path,
         record=record,
         slides=slides,
-        bytes={key: sum(local.size(part) for part in local.keys(slide_path(key))) for key in slides},
+        bytes={key: sum(_sizes(local, key)) for key in slides},
         dropped=dict(dropped.most_common()),
-        unfinished=[key for key in local.children(WORK) if key not in slides],
-        last_run=json.loads(local.get(f"{RUNS}/{runs[-1]}")) if runs else None,
+        unfinished=[key for key in local.children(WORK) if not is_committed(local, key)],
+        last_run=last_run,
         encoders=dict(sorted(encoders.items())),
         curations=curations,
+        damaged=damaged,
     )
+
+
+def _sizes(store: LocalBytes, key: str) -> Iterator[int]:
+    for part in store.keys(slide_path(key)):
+        with contextlib.suppress(KeyError):
+            yield store.size(part)

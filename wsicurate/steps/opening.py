@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +21,14 @@ from wsicurate.tiling.patches import cut_patch
 from wsicurate.tiling.windows import cut_window
 
 
-def open_store(path: str | Path, *, slides: Sequence[str | Path] = ()) -> Store:
+def open_store(path: str | Path, *, slides: Sequence[str | Path] = (), skip_damaged: bool = False) -> Store:
     """Open a patch store for reading.
 
     Args:
         path: the store's folder.
         slides: folders to look for the slides in, should they have moved since; needed by ``codec=none`` alone. A
             slide is known by its size and sampled hash, whatever its name is now.
+        skip_damaged: leave slides whose attributes cannot be read out, and name them in `Store.damaged`.
 
     Returns:
         The store. Slides that are finished later are not in it: open it again.
@@ -35,20 +36,42 @@ def open_store(path: str | Path, *, slides: Sequence[str | Path] = ()) -> Store:
     Raises:
         StoreNotFoundError: if there is nothing.
         StoreFormatError: if it is something else, or a store of another format.
-        CorruptStoreError: if a slide's attributes cannot be read.
+        CorruptStoreError: if the store's attributes cannot be read, or a slide's without ``skip_damaged``.
     """
-    return Store(Path(path), source=SlidePixels([Path(folder) for folder in slides]))
+    return Store(Path(path), source=SlidePixels([Path(folder) for folder in slides]), skip_damaged=skip_damaged)
+
+
+#: The files of slides by their hash.
+MovedSlides = Mapping[str, tuple[Path, ...]]
+
+
+def find_moved(folders: Sequence[Path]) -> MovedSlides:
+    """Slides in some folders, by hash. Plain images count as well: the store knows which it wants."""
+    if not folders:
+        return {}
+    rows = [
+        SlideRow(slide=file.relative_to(folder).as_posix(), line=0)
+        for folder in folders
+        for file in sorted(folder.rglob("*"))
+        if file.suffix.lower() in {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+    ]
+    found, _ = find_slides(folders, rows)
+    return {quick_hash(source.files): source.files for source in found}
 
 
 class SlidePixels:
     """Reads patches from slides: the source of stores that keep coordinates alone.
 
     The last slide stays open. Each slide is checked against its record when it is opened.
+
+    Args:
+        folders: where slides are looked for that are not where they were; searched once, when the first is wanted.
+        moved: what such a search found, where it was done before.
     """
 
-    def __init__(self, folders: Sequence[Path] = ()) -> None:
+    def __init__(self, folders: Sequence[Path] = (), *, moved: MovedSlides | None = None) -> None:
         self._folders = folders
-        self._moved: dict[str, tuple[Path, ...]] | None = None
+        self._moved = moved
         self._kept: tuple[str, Slide] | None = None
 
     def __call__(self, record: SlideRecord, xy: NDArray[np.int32]) -> Patches:
@@ -94,7 +117,7 @@ class SlidePixels:
         path = Path(record.source["path"])
         wanted = str(record.source["quick_hash"])
         if self._moved is None:
-            self._moved = self._search()
+            self._moved = find_moved(self._folders)
         if wanted in self._moved:
             return self._moved[wanted][0]
         if not path.exists():
@@ -108,19 +131,6 @@ class SlidePixels:
                 f"{path} is not the file that was tiled as {record.name}; restore it, or tile again"
             )
         return path
-
-    def _search(self) -> dict[str, tuple[Path, ...]]:
-        """Slides in the folders, by hash. Plain images count as well: the store knows which it wants."""
-        if not self._folders:
-            return {}
-        rows = [
-            SlideRow(slide=file.relative_to(folder).as_posix(), line=0)
-            for folder in self._folders
-            for file in sorted(folder.rglob("*"))
-            if file.suffix.lower() in {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
-        ]
-        found, _ = find_slides(self._folders, rows)
-        return {quick_hash(source.files): source.files for source in found}
 
     def close(self) -> None:
         """Close the slide that is open."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import platform
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from wsicurate._version import __version__
+from wsicurate.errors import CorruptStoreError, StoreWriteError
 from wsicurate.steps.progress import SlideOutcome
 from wsicurate.store.arrays import to_json
 from wsicurate.store.bytestore import ByteStore
+from wsicurate.store.checksums import CHECKSUM, UNSEALED, check_seal, seal
 from wsicurate.store.layout import RUNS
 
 #: Packages whose version can change a pixel or a byte.
@@ -44,7 +47,7 @@ def write_run(
     seconds: float,
     ended: str,
     extra: Mapping[str, Any] | None = None,
-) -> str:
+) -> str | None:
     """Write a run's record to ``runs/<time>.json``; two runs that end at once get different names.
 
     Args:
@@ -57,8 +60,12 @@ def write_run(
         extra: more top-level fields.
 
     Returns:
-        The record's key.
+        The record's key; None if it cannot be written and there is nothing to record: all was there already.
+
+    Raises:
+        StoreWriteError: if it cannot be written and something was done.
     """
+    outcomes = list(outcomes)
     document = {
         "verb": verb,
         "ended": ended,
@@ -67,11 +74,42 @@ def write_run(
         **(extra or {}),
         "versions": versions(),
         "slides": [_plain(dataclasses.asdict(outcome)) for outcome in outcomes],
+        CHECKSUM: UNSEALED,
     }
-    while True:
-        key = f"{RUNS}/{datetime.now(UTC).strftime('%Y%m%dT%H%M%S.%fZ')}.json"
-        if store.put_if_absent(key, to_json(document)):
-            return key
+    sealed = seal(to_json(document))
+    try:
+        while True:
+            key = f"{RUNS}/{datetime.now(UTC).strftime('%Y%m%dT%H%M%S.%fZ')}.json"
+            if store.put_if_absent(key, sealed):
+                return key
+    except StoreWriteError:
+        if any(outcome.status != "unchanged" for outcome in outcomes):
+            raise
+        return None  # a store that is complete can be read-only
+
+
+def read_run(store: ByteStore, name: str) -> dict[str, Any]:
+    """A run's record.
+
+    Args:
+        store: the store.
+        name: of the file below ``runs``.
+
+    Raises:
+        CorruptStoreError: if it is not one, or does not fit its checksum.
+        KeyError: if there is none.
+    """
+    data = store.get(f"{RUNS}/{name}")
+    try:
+        document: dict[str, Any] = json.loads(data)
+        slides, ended = document["slides"], document["ended"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CorruptStoreError(f"{RUNS}/{name} is not a run's record: {error!r}") from error
+    if not isinstance(slides, list) or not isinstance(ended, str):
+        raise CorruptStoreError(f"{RUNS}/{name} is not a run's record")
+    if CHECKSUM in document:
+        check_seal(data, document[CHECKSUM], f"{RUNS}/{name}")
+    return document
 
 
 def versions() -> dict[str, str]:

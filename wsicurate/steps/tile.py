@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -22,7 +23,9 @@ from wsicurate.config import TileConfig
 from wsicurate.errors import (
     CorruptStoreError,
     LeaseLostError,
+    LinkedPathError,
     PatchImportError,
+    SlideChangedError,
     SlideError,
     SlideSkipped,
     StoreNotFoundError,
@@ -32,27 +35,37 @@ from wsicurate.errors import (
 )
 from wsicurate.slides.discovery import find_slides
 from wsicurate.slides.table import SlideRow, read_slide_table
-from wsicurate.steps.crew import Crew, Done, usable_cores
+from wsicurate.steps.crew import Crew, Done, timeout_error
 from wsicurate.steps.progress import Progress, ProgressCallback, SlideOutcome, Status, no_progress
 from wsicurate.steps.runs import write_run
 from wsicurate.steps.tile_tasks import (
     CommitTask,
     SegmentCost,
     SegmentTask,
+    SoundTask,
     Survey,
     SurveyTask,
     commit,
     cut_segment,
+    find_sound,
     store_settings,
     survey,
 )
 from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.commit import SlideContent, remove_slide, remove_work
-from wsicurate.store.layout import mark_path, segment_path, slide_key, slide_path, work_path
-from wsicurate.store.leases import Holder, Lease, Leases
+from wsicurate.store.layout import ROOT, mark_path, segment_path, slide_key, slide_path, work_path
+from wsicurate.store.leases import Lease, Leases
 from wsicurate.store.records import SlideRecord, StoreRecord, differences, fingerprint_of
 from wsicurate.store.segments import is_finished
-from wsicurate.store.store import create_store, read_slide_record, read_slides, read_store_record
+from wsicurate.store.store import (
+    create_store,
+    is_committed,
+    read_slide_record,
+    read_slides,
+    read_store_record,
+    restore_root,
+)
+from wsicurate.store.tidying import tidy
 from wsicurate.tiling.plan import segments, tiles_needed
 from wsicurate.tissue.scores import SCORES
 
@@ -92,9 +105,10 @@ class TileReport:
     @property
     def exit_status(self) -> Literal[0, 1, 3]:
         """0: all done. 1: nothing could be done. 3: done, but some slides failed or were skipped."""
+        is_done = bool(self.count("tiled", "imported", "embedded", "unchanged", "updated", "planned"))
         if not self.count("failed", "skipped"):
-            return 0
-        return 3 if self.count("tiled", "imported", "unchanged", "updated", "planned") else 1
+            return 0 if is_done or not self.outcomes else 1
+        return 3 if is_done else 1
 
 
 def tile(
@@ -180,16 +194,21 @@ def _write_record(run: SlideRun, unmatched: Sequence[SlideRow], seconds: float, 
 
 @dataclass(eq=False)
 class Job:
-    """A slide on its way; ``source`` says which, for `import` a set of patches."""
+    """A slide on its way; ``source`` says which, for `import` a set of patches.
+
+    ``committed`` is its record while a survey compares the slide with it; ``seconds`` is what workers spent on it.
+    """
 
     source: Any
     key: str
     lease: Lease | None = None
+    committed: SlideRecord | None = None
     survey: Any = None
     keys: list[str] = field(default_factory=list)
     missing: int = 0
     is_noted: bool = False
     is_second_try: bool = False
+    seconds: float = 0.0
     costs: list[SegmentCost] = field(default_factory=list)
     tiles_needed: int | None = None
     began: float = field(default_factory=time.monotonic)
@@ -222,7 +241,7 @@ class SlideRun:
         self._total = len(sources)
         self._progress = progress
         self._leases = Leases(self.bytes)
-        self._crew = Crew(config.workers or usable_cores(), executor)
+        self._crew = Crew(config.workers, executor)
         self._waiting = deque(Job(source, self._key_of(source)) for source in sources)
         self._elsewhere: list[Job] = []
         self._is_waiting = False
@@ -254,22 +273,28 @@ class SlideRun:
             self._crew.close(kill=not finished)
             if not self.config.dry_run:
                 self._leases.close()
+                with contextlib.suppress(StoreWriteError, OSError):  # what stays is nobody's harm; `check` names it
+                    tidy(self.bytes)
         return self.outcomes()
 
     def _prepare(self) -> None:
-        """Make the store or check that it fits; with ``--overwrite``, remove the marks of what will be redone."""
+        """Make the store, or check that it fits."""
         name = str(self._path)
         try:
             there = read_store_record(self.bytes, name)
         except StoreNotFoundError:
-            if not self.config.dry_run:
-                create_store(self.bytes, self.record)
-                there = read_store_record(self.bytes, name)
-            else:
+            if self.config.dry_run:
                 return
+            create_store(self.bytes, self.record)
+            there = read_store_record(self.bytes, name)
+        except CorruptStoreError as error:
+            if self.config.dry_run:
+                raise
+            there = restore_root(self.bytes, name)
+            self._tell(note=f"{error}: done")
         found = differences(self._comparable(there), self._comparable(self.record))
         ours = {job.key for job in self._waiting if self._is_wanted(job)}
-        others = [key for key, _ in read_slides(self.bytes) if key not in ours] if found else []
+        others = [key for key in chain(*read_slides(self.bytes)) if key not in ours] if found else []
         if found and (others or not self.config.overwrite):
             kept = (
                 f", and {len(others)} slides of it are not redone (such as {others[0]})"
@@ -283,14 +308,12 @@ class SlideRun:
             )
         if self.config.dry_run:
             return
-        self.bytes.remove_orphans()
-        if self.config.overwrite:
-            for key in ours:
-                self.bytes.delete(mark_path(key))
+        with contextlib.suppress(StoreWriteError):  # a store that is complete can be read-only
+            tidy(self.bytes)
         if found:
-            self.bytes.put("zarr.json", [self.record.to_json()])
+            self.bytes.put(ROOT, [self.record.to_json()])
         elif there.tiling is None and self.record.tiling is not None:
-            self.bytes.put("zarr.json", [dataclasses.replace(there, tiling=self.record.tiling).to_json()])
+            self.bytes.put(ROOT, [dataclasses.replace(there, tiling=self.record.tiling).to_json()])
 
     def _comparable(self, record: StoreRecord) -> dict[str, Any]:
         """Everything that must be equal for two runs to share a store."""
@@ -303,11 +326,17 @@ class SlideRun:
             if self._segments:
                 job, patches, function, task = self._segments.popleft()
                 if self._active.get(job.key) is job:
-                    self._crew.submit(function, task, ("segment", job, patches))
+                    self._submit(job, function, task, "segment", patches)
             elif self._waiting:
                 self._begin(self._waiting.popleft())
             else:
                 return
+
+    def _submit(self, job: Job, function: Callable[[Any], Any], task: Any, kind: str, patches: int = 0) -> None:
+        """Hand a piece of a slide's work to the crew, with the time that is left for the slide."""
+        limit = self.config.slide_timeout
+        left = None if limit is None else max(limit - job.seconds, 1.0)
+        self._crew.submit(function, task, (kind, job, patches), limit_s=left)
 
     def _begin(self, job: Job) -> None:
         """Send a slide to be surveyed, unless somebody else has it or nobody wants it."""
@@ -317,26 +346,45 @@ class SlideRun:
             known = f"its kind is {job.source.kind}" if job.source.kind else "its kind is not known"
             self._finish(job, "excluded", "kind", f"{known}, not among --kinds {','.join(kinds)}")
             return
+        try:
+            self._take_on(job)
+        except LinkedPathError as error:
+            self._take_error(job, error)
+
+    def _take_on(self, job: Job) -> None:
         committed = self._committed(job)
-        if committed is None and not self.config.dry_run:
-            lease = self._leases.acquire(work_path(job.key))
-            if isinstance(lease, Holder):
-                if not job.is_noted:
-                    self._tell(note=f"{job.source.name} is {self.doing} by {lease}; coming back to it later")
-                job.is_noted = True
-                self._elsewhere.append(job)
+        if not self.config.dry_run and (committed is None or self.config.overwrite):
+            if not self._hold(job):
                 return
-            job.lease = lease
-            committed = self._committed(job)  # finished between the two looks
-            if committed is None:
-                remove_slide(self.bytes, job.key)  # what a killed finaliser left, or --overwrite is to replace
-                for folder in (slide_path(job.key), work_path(job.key)):
-                    self.bytes.remove_orphans(folder)  # of a run that died since this one began
-        elif committed is not None and not self.config.dry_run:
-            self._tidy_up(job)
+            committed = self._committed(job)  # another run may have finished it between the two looks
+            for folder in (slide_path(job.key), work_path(job.key)):
+                self.bytes.remove_orphans(folder)  # of a run that died since this one began
         self._active[job.key] = job
+        if committed is not None and self.config.overwrite and not self.config.dry_run:
+            self._submit(job, find_sound, SoundTask(self.bytes, job.key, self.record, committed), "sound")
+        else:
+            self._survey(job, committed)
+
+    def _hold(self, job: Job) -> bool:
+        """Take the lease on a slide; where another run has it, the slide waits."""
+        lease = self._leases.acquire(work_path(job.key))
+        if isinstance(lease, Lease):
+            job.lease = lease
+            return True
+        if not job.is_noted:
+            self._tell(note=f"{job.source.name} is {self.doing} by {lease}; coming back to it later")
+        job.is_noted = True
+        self._elsewhere.append(job)
+        return False
+
+    def _survey(self, job: Job, committed: SlideRecord | None) -> None:
+        job.committed = committed
         function, task = self._survey_task(job, committed)
-        self._crew.submit(function, task, ("survey", job, 0))
+        self._submit(job, function, task, "survey")
+
+    def _held(self, job: Job) -> LocalBytes:
+        """The store, to be written by whoever holds the lease on the slide."""
+        return self.bytes.fenced(_present(job.lease).fence)
 
     def _key_of(self, source: Any) -> str:
         """Name of the source's group in the store."""
@@ -360,7 +408,7 @@ class SlideRun:
                 rows=rows,
                 cells=plan.cells[rows],
                 store_record=self.record,
-                store=self._path,
+                store=self._held(job),
                 segment=key,
             )
             yield key, len(rows), cut_segment, task
@@ -387,18 +435,8 @@ class SlideRun:
             record=result.record,
             content=content,
             store_record=self.record,
-            store=self._path,
-            lease=_present(job.lease),
+            store=self._held(job),
         )
-
-    def _tidy_up(self, job: Job) -> None:
-        """Remove what a run left that was killed between a slide's mark and the end of its work."""
-        folder = work_path(job.key)
-        if self.bytes.children(folder):
-            lease = self._leases.acquire(folder)
-            if isinstance(lease, Lease):
-                remove_work(self.bytes, job.key)
-                self._leases.release(lease)
 
     def _is_wanted(self, job: Job) -> bool:
         return bool(self.config.kinds is None or job.source.kind in self.config.kinds)
@@ -428,23 +466,37 @@ class SlideRun:
         patches: int = done.tag[2]
         if self._active.get(job.key) is not job:
             return  # its slide failed meanwhile
+        job.seconds += done.seconds
         if done.error is not None:
             self._take_error(job, done.error)
+            return
+        try:
+            self._take_result(job, kind, done.result, patches)
+        except (LinkedPathError, LeaseLostError) as error:
+            self._take_error(job, error)
+
+    def _take_result(self, job: Job, kind: str, result: Any, patches: int) -> None:
+        limit = self.config.slide_timeout
+        if kind == "sound":
+            self._survey(job, result)
         elif kind == "survey":
-            self._take_survey(job, done.result)
+            self._take_survey(job, result)
         elif kind == "segment":
             job.missing -= 1
-            if isinstance(done.result, SegmentCost):
-                job.costs.append(done.result)
+            if isinstance(result, SegmentCost):
+                job.costs.append(result)
             self._patches_done += patches
             self._tell()
             if job.missing == 0:
                 self._send_to_commit(job)
+            elif limit is not None and job.seconds > limit:
+                self._take_error(job, timeout_error(limit))
         else:
-            self._take_commit(job, done.result)
+            self._take_commit(job, result)
 
     def _take_survey(self, job: Job, result: Any) -> None:
         job.survey = result
+        job.committed = None
         if result.is_committed:
             self._take_committed(job, result.record)
             return
@@ -487,52 +539,73 @@ class SlideRun:
         """Segments of an interrupted run with other settings are of no use."""
         for key in list(self.bytes.keys(work_path(job.key))):
             if key.endswith(".segment") and key not in job.keys:
-                self.bytes.delete(key)
+                self._held(job).delete(key)
 
     def _send_to_commit(self, job: Job) -> None:
         function, task = self._commit_task(job)
-        self._crew.submit(function, task, ("commit", job, 0))
+        self._submit(job, function, task, "commit")
 
     def _take_commit(self, job: Job, record: SlideRecord) -> None:
         stored = int(record.counts["stored"])
         reason = message = ""
-        if not record.counts["planned"]:
-            reason, message = "no_tissue", "no tissue was found; it is in the store with no patches"
-        elif not stored:
-            example = next(iter(record.messages.values()), "")
-            reason, message = (
-                "no_patches",
-                f"none of its {record.counts['planned']:,} planned patches could be read: {example}",
-            )
-        elif record.messages:
+        reason, message = _why_empty(record)
+        if stored and record.messages:
             message = next(iter(record.messages.values()))
         self._finish(job, self.done, reason, message, patches=stored, megabytes=self._megabytes(job), record=record)
 
     def _take_committed(self, job: Job, record: SlideRecord) -> None:
         """The slide was there; only its words, from the slide table, may be new."""
         status: Status = "unchanged"
-        if not self.config.dry_run and record.to_json() != self.bytes.get(mark_path(job.key)):
-            self.bytes.put(mark_path(job.key), [record.to_json()])
-            status = "updated"
+        if not self.config.dry_run and self._is_new(job, record):
+            if job.lease is None and not self._hold(job):
+                del self._active[job.key]
+                return
+            if self._is_new(job, record):
+                self._held(job).put(mark_path(job.key), [record.to_json()])
+                status = "updated"
+        reason, message = _why_empty(record)
         stored = int(record.counts["stored"])
-        reason = "" if stored else "no_tissue"
-        self._finish(job, status, reason, patches=stored, megabytes=self._megabytes(job), record=record)
+        self._finish(job, status, reason, message, patches=stored, megabytes=self._megabytes(job), record=record)
+
+    def _is_new(self, job: Job, record: SlideRecord) -> bool:
+        """Whether a record says something else of the patches that are there than the store does.
+
+        Raises:
+            LeaseLostError: if other patches are there by now.
+        """
+        try:
+            there = self.bytes.get(mark_path(job.key))
+            if SlideRecord.from_json(there, job.key).content_hash != record.content_hash:
+                raise LeaseLostError(f"{record.name} was redone by another run")
+        except (KeyError, CorruptStoreError):
+            raise LeaseLostError(f"{record.name} was taken away by another run") from None
+        return record.to_json() != there
 
     def _take_error(self, job: Job, error: BaseException) -> None:
+        if isinstance(error, LinkedPathError):
+            self._finish(job, "failed", "linked", str(error))
+            return
         if isinstance(error, StoreWriteError) or not isinstance(error, Exception):
             raise error
+        if isinstance(error, SlideChangedError) and job.committed is not None and self.config.overwrite:
+            self._survey(job, None)  # the store holds it otherwise, and that is what --overwrite is for
+            return
         if isinstance(error, LeaseLostError):
             self._tell(note=f"{job.source.name}: {error}")
             self._forget(job)
             self._waiting.append(Job(job.source, job.key))
             return
         if isinstance(error, CorruptStoreError):
-            remove_work(self.bytes, job.key)
+            if job.lease is not None:
+                with contextlib.suppress(LeaseLostError):
+                    remove_work(self._held(job), job.key)
             if not job.is_second_try:  # segments of a run that a power cut ended
                 self._tell(note=f"{job.source.name}: {error}; it is {self.doing} again")
                 self._forget(job)
                 self._waiting.append(Job(job.source, job.key, is_second_try=True))
                 return
+            self._finish(job, "failed", "corrupt", str(error))
+            return
         if isinstance(error, PatchImportError):
             self._finish(job, "failed", "not_importable", str(error))
             return
@@ -555,6 +628,8 @@ class SlideRun:
         record: SlideRecord | None = None,
         details: Mapping[str, Any] | None = None,
     ) -> None:
+        if status in ("failed", "skipped") and job.lease is not None:
+            message = self._said_of_what_is_there(job, message)
         facts = (
             {}
             if record is None
@@ -576,6 +651,17 @@ class SlideRun:
         self._forget(job)
         self._outcomes[job.key] = outcome
         self._tell(outcome=outcome)
+
+    def _said_of_what_is_there(self, job: Job, message: str) -> str:
+        """Say that the store keeps what it has of a slide that failed; take away what a killed finaliser left of it."""
+        committed = self._committed(job)
+        if committed is not None:
+            kept = f"the store keeps the {committed.counts['stored']:,} patches that it has of it"
+            return message if "the store keeps" in message else f"{message}; {kept}"
+        if not is_committed(self.bytes, job.key):
+            with contextlib.suppress(LeaseLostError, StoreWriteError):
+                remove_slide(self._held(job), job.key)
+        return message
 
     def _forget(self, job: Job) -> None:
         self._active.pop(job.key, None)
@@ -620,6 +706,17 @@ def _reads(job: Job) -> dict[str, Any]:
     if job.tiles_needed and reads["tiles_decoded"] is not None:
         reads["decoded_per_needed"] = reads["tiles_decoded"] / job.tiles_needed
     return {"reads": reads}
+
+
+def _why_empty(record: SlideRecord) -> tuple[str, str]:
+    """Reason and message of a slide that is in the store without patches; empty for all others."""
+    planned = record.counts["planned"]
+    if record.counts["stored"]:
+        return "", ""
+    if not planned:
+        return "no_tissue", "no tissue was found; it is in the store with no patches"
+    example = next(iter(record.messages.values()), "")
+    return "no_patches", f"none of its {planned:,} planned patches could be read: {example}"
 
 
 def _present(value: T | None) -> T:

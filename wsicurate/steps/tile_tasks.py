@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsicurate._version import __version__
 from wsicurate.config import TileConfig
 from wsicurate.errors import SlideChangedError, UnreadableRegionError, UnreadableSlideError
 from wsicurate.pixels.resample import resample_area
@@ -22,12 +23,12 @@ from wsicurate.slides.identity import FileStamp, check_unchanged, quick_hash, st
 from wsicurate.slides.opening import open_slide
 from wsicurate.slides.overview import Overview, read_overview
 from wsicurate.slides.resolution import Resolution, resolve
-from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.codecs import append_checksum
 from wsicurate.store.commit import SlideContent, commit_slide
-from wsicurate.store.leases import Lease, is_current
 from wsicurate.store.records import SlideRecord, StoreRecord, differences, fingerprint_of
 from wsicurate.store.segments import Segment, write_segment
+from wsicurate.store.verify import is_sound
 from wsicurate.tiling.geometry import Lattice, ReadPlan, Window, plan_reading
 from wsicurate.tiling.patches import cut_patch
 from wsicurate.tiling.plan import Plan, plan_patches, spread_sample
@@ -99,7 +100,7 @@ class SegmentTask:
         rows: int, (k,): indices into the slide's plan.
         cells: int32, (k, 2): column and row in the lattice.
         store_record: codec.
-        store: the store's folder.
+        store: where it is written, fenced by the lease on the slide.
         segment: where the segment goes.
     """
 
@@ -110,7 +111,7 @@ class SegmentTask:
     rows: NDArray[np.intp]
     cells: NDArray[np.int32]
     store_record: StoreRecord
-    store: Path
+    store: ByteStore
     segment: str
 
 
@@ -139,8 +140,7 @@ class CommitTask:
         source, stamp: the slide, which must not have changed.
         key: of its group.
         record, content, store_record: what to write.
-        store: the store's folder.
-        lease: must still stand when the mark is written.
+        store: where, fenced by the lease on the slide.
     """
 
     source: SlideSource
@@ -149,8 +149,31 @@ class CommitTask:
     record: SlideRecord
     content: SlideContent
     store_record: StoreRecord
-    store: Path
-    lease: Lease
+    store: ByteStore
+
+
+@dataclass(frozen=True)
+class SoundTask:
+    """Find out whether the store holds a slide as this version of wsicurate made it.
+
+    Attributes:
+        store: where.
+        key: of the slide's group.
+        store_record: the store's patch size and codec.
+        committed: the slide's record.
+    """
+
+    store: ByteStore
+    key: str
+    store_record: StoreRecord
+    committed: SlideRecord
+
+
+def find_sound(task: SoundTask) -> SlideRecord | None:
+    """The slide's record if all its bytes are those that this version wrote, else None."""
+    if task.committed.version != __version__ or not is_sound(task.store, task.key, task.store_record):
+        return None
+    return task.committed
 
 
 def tile_settings(config: TileConfig) -> dict[str, Any]:
@@ -347,7 +370,7 @@ def cut_segment(task: SegmentTask) -> SegmentCost:
         check_unchanged(task.source.files, task.stamp)  # a better reason, if there is one
         raise
     check_unchanged(task.source.files, task.stamp)
-    write_segment(LocalBytes(task.store), task.segment, segment, patches)
+    write_segment(task.store, task.segment, segment, patches)
     return SegmentCost(slide.reader, time.perf_counter() - began, len(task.rows), slide.counts - before)
 
 
@@ -407,24 +430,27 @@ def commit(task: CommitTask) -> SlideRecord:
         StoreError: as `commit_slide` does.
     """
     check_unchanged(task.source.files, task.stamp)
-    store = LocalBytes(task.store)
-    return commit_slide(
-        store, task.key, task.record, task.content, task.store_record, still_ours=partial(is_current, store, task.lease)
-    )
+    return commit_slide(task.store, task.key, task.record, task.content, task.store_record)
 
 
-_kept: tuple[tuple[Path, FileStamp], Slide] | None = None
+class _Kept(threading.local):
+    """The slide that a thread of a worker has open between its tasks: readers are not shared by threads."""
+
+    identity: tuple[Path, FileStamp] | None = None
+    slide: Slide | None = None
+
+
+_kept = _Kept()
 
 
 def opened(source: SlideSource, wanted: FileStamp) -> Slide:
-    """The slide, open; the last one stays open between the tasks of a process."""
-    global _kept
+    """The slide, open; the last one stays open between the tasks of a thread."""
     identity = (source.path, wanted)
-    if _kept is not None and _kept[0] == identity:
-        return _kept[1]
-    if _kept is not None:
-        _kept[1].close()
-        _kept = None
-    slide = open_slide(source.path, plain_images=source.row is not None)
-    _kept = (identity, slide)
-    return slide
+    if _kept.slide is not None and _kept.identity == identity:
+        return _kept.slide
+    if _kept.slide is not None:
+        _kept.slide.close()
+        _kept.slide = None
+    _kept.slide = open_slide(source.path, plain_images=source.row is not None)
+    _kept.identity = identity
+    return _kept.slide

@@ -14,8 +14,9 @@ import numpy as np
 
 from wsicurate.errors import CorruptStoreError, StoreFormatError
 from wsicurate.store.bytestore import ByteStore
+from wsicurate.store.checksums import digest, seal
 from wsicurate.store.codecs import ChunkCodec, Values, ZstdCodec, codec_from_json
-from wsicurate.store.shards import read_chunk, read_index, shard_parts
+from wsicurate.store.shards import index_bytes, read_chunk, read_index, shard_parts
 
 #: Patches per shard.
 SHARD_ITEMS = 1024
@@ -101,17 +102,23 @@ class ArrayMetadata:
                 raise StoreFormatError("it is not a Zarr v3 array")
             if sharding is not None and sharding["index_location"] != "end":
                 raise StoreFormatError("its shards keep their index at the start")
+            shape = tuple(document["shape"])
+            chunk = grid if sharding is None else tuple(sharding["chunk_shape"])
+            attributes = document.get("attributes", {})
+            _check_shapes(shape, chunk, grid)
+            if np.dtype(str(document["data_type"])).kind not in "biuf" or not isinstance(attributes, dict):
+                raise StoreFormatError(f"its data type {document['data_type']!r} is not a plain number's")
             return cls(
-                shape=tuple(document["shape"]),
+                shape=shape,
                 dtype=document["data_type"],
-                chunk=grid if sharding is None else tuple(sharding["chunk_shape"]),
+                chunk=chunk,
                 shard=None if sharding is None else grid,
                 codec=codec_from_json(chain if sharding is None else sharding["codecs"]),
                 dimension_names=tuple(document.get("dimension_names") or ()),
-                attributes=document.get("attributes", {}),
+                attributes=attributes,
             )
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise StoreFormatError(f"the metadata of the array {name} cannot be used: {error}") from error
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+            raise StoreFormatError(f"the metadata of the array {name} cannot be used: {error!r}") from error
 
     def parts(self) -> Iterator[tuple[str, tuple[slice, ...]]]:
         """The stored keys below the array (``c/0/0``, ...) and the part of the array that each holds."""
@@ -123,6 +130,18 @@ class ArrayMetadata:
                 for index, step, length in zip(position, stored, self.shape, strict=True)
             )
             yield "/".join(["c", *map(str, position)]), part
+
+
+def _check_shapes(*shapes: tuple[Any, ...]) -> None:
+    for shape in shapes:
+        if (
+            len(shape) != len(shapes[0])
+            or any(type(length) is not int for length in shape)
+            or min(shape, default=0) < 0
+        ):
+            raise StoreFormatError(f"its shapes {shapes} do not fit together")
+    if 0 in (*shapes[1], *shapes[2]):
+        raise StoreFormatError("its chunks are empty")
 
 
 def read_metadata(store: ByteStore, path: str) -> ArrayMetadata:
@@ -139,6 +158,18 @@ def read_metadata(store: ByteStore, path: str) -> ArrayMetadata:
     return ArrayMetadata.from_json(data, path)
 
 
+def attribute(metadata: ArrayMetadata, name: str, path: str) -> list[Any]:
+    """An attribute of an array that must be a list.
+
+    Raises:
+        CorruptStoreError: if it is missing or something else; ``path`` says of which array.
+    """
+    value = metadata.attributes.get(name)
+    if not isinstance(value, list):
+        raise CorruptStoreError(f"the array {path} has no list {name!r} among its attributes")
+    return value
+
+
 def write_array(
     store: ByteStore,
     path: str,
@@ -147,8 +178,22 @@ def write_array(
     dimension_names: Sequence[str],
     codec: ChunkCodec | None = None,
     attributes: Mapping[str, Any] | None = None,
-) -> None:
-    """Write a small array as one chunk, then its metadata."""
+    is_sealed: bool = False,
+) -> str:
+    """Write a small array as one chunk, then its metadata.
+
+    Args:
+        store: where.
+        path: of the array.
+        values: what.
+        dimension_names: one per axis.
+        codec: of the chunk; Zstandard by default.
+        attributes: free.
+        is_sealed: whether the attributes end in a checksum to be filled in.
+
+    Returns:
+        Its digest, as `array_digest` computes it.
+    """
     metadata = ArrayMetadata(
         shape=values.shape,
         dtype=str(values.dtype),
@@ -157,9 +202,27 @@ def write_array(
         dimension_names=tuple(dimension_names),
         attributes=attributes or {},
     )
-    for key, part in metadata.parts():
-        store.put(f"{path}/{key}", [metadata.codec.encode(values[part])])
-    store.put(f"{path}/zarr.json", [metadata.to_json()])
+    chunks = [(key, metadata.codec.encode(values[part])) for key, part in metadata.parts()]
+    for key, chunk in chunks:
+        store.put(f"{path}/{key}", [chunk])
+    document = seal(metadata.to_json()) if is_sealed else metadata.to_json()
+    store.put(f"{path}/zarr.json", [document])
+    return digest([document, *(chunk for _, chunk in chunks)])
+
+
+def array_digest(store: ByteStore, path: str, *, metadata_only: bool = False) -> str:
+    """BLAKE2b-128 of an array's ``zarr.json`` and, unless ``metadata_only``, of its chunks in C order.
+
+    Raises:
+        CorruptStoreError: if something of it is missing.
+        StoreFormatError: if its metadata is not of the store's profile.
+    """
+    metadata = read_metadata(store, path)
+    names = ["zarr.json", *(() if metadata_only else (key for key, _ in metadata.parts()))]
+    try:
+        return digest(store.get(f"{path}/{name}") for name in names)
+    except KeyError as error:
+        raise CorruptStoreError(f"{error.args[0]} is missing") from None
 
 
 def read_array(store: ByteStore, path: str) -> Values:
@@ -171,7 +234,7 @@ def read_array(store: ByteStore, path: str) -> Values:
     """
     metadata = read_metadata(store, path)
     dtype = np.dtype(metadata.dtype)
-    values = np.empty(metadata.shape, dtype=dtype)
+    chunks = []
     for key, part in metadata.parts():
         try:
             data = store.get(f"{path}/{key}")
@@ -181,7 +244,12 @@ def read_array(store: ByteStore, path: str) -> Values:
             chunk = metadata.codec.decode(data, metadata.chunk, dtype)
         except CorruptStoreError as error:
             raise CorruptStoreError(f"{path}/{key}: {error}") from error
-        values[part] = chunk[tuple(slice(0, piece.stop - piece.start) for piece in part)]
+        chunks.append((part, chunk[tuple(slice(0, piece.stop - piece.start) for piece in part)]))
+    if len(chunks) == 1:
+        return chunks[0][1]
+    values = np.empty(metadata.shape, dtype=dtype)  # no larger than what was read, whatever the metadata claims
+    for part, chunk in chunks:
+        values[part] = chunk
     return values
 
 
@@ -219,10 +287,9 @@ class ItemArray:
         """
         shard, slot = divmod(item, self._slots)
         key = self.key(shard)
+        index = self._index(shard)
         try:
-            if shard not in self._indices:
-                self._indices[shard] = read_index(self._store, key, self._slots)
-            return read_chunk(self._store, key, self._indices[shard], slot)
+            return read_chunk(self._store, key, index, slot)
         except KeyError:
             raise CorruptStoreError(f"{key} is missing") from None
 
@@ -242,8 +309,32 @@ class ItemArray:
         """Number of shards."""
         return -(-len(self) // self._slots)
 
+    def check_layout(self) -> None:
+        """Check that the shards hold their chunks one after the other and nothing else.
 
-def write_items(store: ByteStore, path: str, items: Iterable[bytes], metadata: ArrayMetadata) -> None:
+        Raises:
+            CorruptStoreError: if a byte of a shard belongs to no chunk, or a chunk to two slots.
+        """
+        for shard in range(self.shards):
+            key = self.key(shard)
+            index = self._index(shard).astype(np.int64)
+            filled = min(self._slots, len(self) - shard * self._slots)
+            ends = np.cumsum(index[:filled, 1])
+            begins = np.concatenate([[0], ends[:-1]])
+            size = int(ends[-1]) + index_bytes(self._slots)
+            if (index[filled:] != -1).any() or (index[:filled, 0] != begins).any() or self._store.size(key) != size:
+                raise CorruptStoreError(f"{key} holds more than its chunks, or not in their order")
+
+    def _index(self, shard: int) -> Any:
+        if shard not in self._indices:
+            try:
+                self._indices[shard] = read_index(self._store, self.key(shard), self._slots)
+            except KeyError:
+                raise CorruptStoreError(f"{self.key(shard)} is missing") from None
+        return self._indices[shard]
+
+
+def write_items(store: ByteStore, path: str, items: Iterable[bytes], metadata: ArrayMetadata) -> str:
     """Write a sharded array of single items from their encoded chunks, then its metadata.
 
     Shards are written by threads, so that the next is being made while one waits for the disk; at most
@@ -254,6 +345,9 @@ def write_items(store: ByteStore, path: str, items: Iterable[bytes], metadata: A
         path: of the array.
         items: encoded chunks in order; as many as ``metadata.shape[0]``.
         metadata: with a ``shard``.
+
+    Returns:
+        The digest of its metadata; a content hash speaks of the items.
     """
     if metadata.shard is None:
         raise ValueError("write_items needs sharded metadata")
@@ -268,4 +362,6 @@ def write_items(store: ByteStore, path: str, items: Iterable[bytes], metadata: A
             flying.append(threads.submit(store.put, f"{path}/{key}", shard_parts(chunks, slots)))
         for shard in flying:
             shard.result()
-    store.put(f"{path}/zarr.json", [metadata.to_json()])
+    document = metadata.to_json()
+    store.put(f"{path}/zarr.json", [document])
+    return digest([document])

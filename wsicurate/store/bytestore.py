@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import itertools
 import os
+import stat
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
-from wsicurate.errors import StoreWriteError
+from wsicurate.errors import LeaseLostError, LinkedPathError, StoreWriteError
 from wsicurate.store.owners import Owner, this_process
 
 Bytes = bytes | bytearray | memoryview
@@ -21,6 +23,10 @@ class ByteStore(Protocol):
     """Values of bytes under keys such as ``slides/a@0.5/zarr.json``.
 
     A value appears whole or not at all, and stays as it is until it is replaced whole. Keys are sorted as text.
+
+    A fence keeps out a writer that was overtaken. Its holder raises it and writes through `fenced`; whoever takes over
+    lowers it first. From then on every `put` and `delete` through it raises `LeaseLostError`, even one that had begun
+    before and slept: what the new holder writes cannot be replaced by the old one.
     """
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
@@ -71,8 +77,35 @@ class ByteStore(Protocol):
         ...
 
     def children(self, prefix: str = "") -> list[str]:
-        """The next components below a prefix, sorted: keys and folders of keys, without what lies deeper."""
+        """The next components below a prefix, sorted: keys and folders of keys, without what lies deeper.
+
+        A folder that holds no value does not exist.
+        """
         ...
+
+    def remove_orphans(self, prefix: str = "") -> None:
+        """Take away what writers that died left halfway below a prefix; never a value."""
+        ...
+
+    def raise_fence(self, fence: str) -> None:
+        """Raise a fence: a name like a key, whose last part begins with `FENCE`. Neither a key nor a child."""
+        ...
+
+    def lower_fence(self, fence: str) -> None:
+        """Lower a fence. When this returns, nothing is written through it any more. Fine if it does not stand."""
+        ...
+
+    def fences(self, folder: str) -> list[str]:
+        """The fences that stand directly below a folder, sorted."""
+        ...
+
+    def fenced(self, fence: str) -> ByteStore:
+        """The same store, written through a fence."""
+        ...
+
+
+#: How the names of fences begin.
+FENCE = ".fence-"
 
 
 class MemoryBytes:
@@ -80,7 +113,9 @@ class MemoryBytes:
 
     def __init__(self) -> None:
         self._values: dict[str, bytes] = {}
+        self._raised: set[str] = set()
         self._lock = threading.Lock()
+        self._fence: str | None = None
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See `ByteStore.get`."""
@@ -96,6 +131,7 @@ class MemoryBytes:
         """See `ByteStore.put`."""
         value = b"".join(parts)
         with self._lock:
+            self._check_fence()
             self._values[key] = value
 
     def put_if_absent(self, key: str, value: Bytes) -> bool:
@@ -105,7 +141,9 @@ class MemoryBytes:
 
     def delete(self, key: str) -> None:
         """See `ByteStore.delete`."""
-        self._values.pop(key, None)
+        with self._lock:
+            self._check_fence()
+            self._values.pop(key, None)
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """See `ByteStore.keys`."""
@@ -117,20 +155,55 @@ class MemoryBytes:
         start = len(prefix) + 1 if prefix else 0
         return sorted({key[start:].split("/", 1)[0] for key in self.keys(prefix)})
 
+    def remove_orphans(self, prefix: str = "") -> None:
+        """See `ByteStore.remove_orphans`: nothing is ever halfway here."""
+
+    def raise_fence(self, fence: str) -> None:
+        """See `ByteStore.raise_fence`."""
+        with self._lock:
+            self._raised.add(fence)
+
+    def lower_fence(self, fence: str) -> None:
+        """See `ByteStore.lower_fence`."""
+        with self._lock:
+            self._raised.discard(fence)
+
+    def fences(self, folder: str) -> list[str]:
+        """See `ByteStore.fences`."""
+        return sorted(fence for fence in self._raised if fence.rpartition("/")[0] == folder)
+
+    def fenced(self, fence: str) -> Self:
+        """See `ByteStore.fenced`."""
+        view = copy.copy(self)
+        view._fence = fence
+        return view
+
+    def _check_fence(self) -> None:
+        if self._fence is not None and self._fence not in self._raised:
+            raise LeaseLostError(f"another run took over {self._fence.rpartition('/')[0]}")
+
 
 _PARTIAL = ".partial-"
+_LOWERED = "-lowered"
 _serial = itertools.count()
 
 
 class LocalBytes:
     """A `ByteStore` in a folder: keys are paths below it. Can be pickled.
 
-    Values are written to a partial file beside their place, flushed to the disk, and renamed. A process that is killed
-    can leave a partial file behind; its name says whose it is, and `remove_orphans` takes it away.
+    Values are written to a partial file, flushed to the disk, and renamed. A process that is killed can leave a partial
+    file behind; its name says whose it is, and `remove_orphans` takes it away.
+
+    The root itself may be a link. Below it, nothing is written or deleted through a link to a folder, wherever it
+    leads: `LinkedPathError`. Links to files are replaced and removed as links.
+
+    A fence is a folder. Through it, partial files are written inside that folder, and deleted values are moved there
+    first; so all that a writer does ends with a rename that has the folder on one side, and fails once it is gone.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, fence: str | None = None) -> None:
         self.root = root
+        self._fence = fence
 
     def path(self, key: str) -> Path:
         """Where a value lies."""
@@ -139,11 +212,16 @@ class LocalBytes:
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See `ByteStore.get`."""
         try:
-            # Plain system calls: for one patch, pathlib and a file object cost a tenth of decoding it.
-            descriptor = os.open(os.path.join(self.root, key), os.O_RDONLY | getattr(os, "O_BINARY", 0))  # noqa: PTH118
+            # Plain system calls: for one patch, pathlib and a file object cost a tenth of decoding it. Opened without
+            # waiting: a pipe that stands where a value should be is damage, not a reason to wait for its writer.
+            flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+            descriptor = os.open(os.path.join(self.root, key), flags)  # noqa: PTH118
             try:
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
+                    raise KeyError(key)
                 if start < 0:
-                    start = max(0, os.fstat(descriptor).st_size + start)
+                    start = max(0, status.st_size + start)
                 if start:
                     os.lseek(descriptor, start, os.SEEK_SET)
                 return _read_fully(descriptor, length)
@@ -161,11 +239,11 @@ class LocalBytes:
 
     def put(self, key: str, parts: Iterable[Bytes], *, outlasts_power: bool = True) -> None:
         """See `ByteStore.put`."""
-        path = self.path(key)
+        path = self._writable(key)
         with _explained(path):
             partial = self._write_partial(path, parts, flush=outlasts_power)
             try:
-                partial.replace(path)
+                self._rename(partial, path)
             except OSError:
                 partial.unlink(missing_ok=True)
                 raise
@@ -174,8 +252,8 @@ class LocalBytes:
 
     def put_if_absent(self, key: str, value: Bytes) -> bool:
         """See `ByteStore.put_if_absent`."""
-        path = self.path(key)
-        if path.exists():
+        path = self._writable(key)
+        if os.path.lexists(path):
             return False
         with _explained(path):
             partial = self._write_partial(path, [value], flush=True)
@@ -190,40 +268,45 @@ class LocalBytes:
 
     def delete(self, key: str) -> None:
         """See `ByteStore.delete`. Folders that become empty go as well, up to the root."""
-        path = self.path(key)
+        path = self._writable(key)
         with _explained(path):
-            path.unlink(missing_ok=True)
+            if self._fence is None:
+                path.unlink(missing_ok=True)
+            elif not path.is_symlink() and path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+            else:
+                self._delete_fenced(path)
         self._remove_empty(path.parent)
 
-    def _remove_empty(self, folder: Path) -> None:
-        with contextlib.suppress(OSError):  # not empty, or gone: both are fine
-            while folder != self.root:
-                folder.rmdir()
-                folder = folder.parent
-
     def keys(self, prefix: str = "") -> Iterator[str]:
-        """See `ByteStore.keys`."""
+        """See `ByteStore.keys`. A link to a folder is listed as if it were a value."""
         found = []
-        for folder, _, names in os.walk(self.path(prefix)):
+        for folder, folders, names in os.walk(self.path(prefix)):
             below = Path(folder).relative_to(self.root)
-            found += [(below / name).as_posix() for name in names if not name.startswith(_PARTIAL)]
+            names += [name for name in folders if os.path.islink(os.path.join(folder, name))]  # noqa: PTH114, PTH118
+            folders[:] = [name for name in folders if not _is_hidden(name)]
+            found += [(below / name).as_posix() for name in names if not _is_hidden(name)]
         yield from sorted(found)
 
     def children(self, prefix: str = "") -> list[str]:
         """See `ByteStore.children`."""
         try:
-            names = [path.name for path in self.path(prefix).iterdir()]
+            with os.scandir(self.path(prefix)) as entries:
+                return sorted(entry.name for entry in entries if not _is_hidden(entry.name) and _holds_value(entry))
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(name for name in names if not name.startswith(_PARTIAL))
 
     def remove_orphans(self, prefix: str = "") -> None:
-        """Remove partial files of processes that died, and empty folders.
+        """See `ByteStore.remove_orphans`: partial files of processes that died, and empty folders.
 
         A process that is killed between removing the last file of a folder and the folder itself leaves one. A folder
         that another process made just now and has yet to write into may go as well: it makes it again.
         """
+        if prefix and self._link_above(f"{prefix}/") is not None:
+            return
         for folder, _, names in os.walk(self.path(prefix), topdown=False):
+            if any(_is_fence(part) for part in Path(folder).relative_to(self.root).parts):
+                continue
             for name in names:
                 owner = _owner_in(name) if name.startswith(_PARTIAL) else None
                 if owner is not None and owner.is_dead():
@@ -232,24 +315,114 @@ class LocalBytes:
                 self._remove_empty(Path(folder))
 
     def partials(self, prefix: str = "") -> list[tuple[Path, Owner | None]]:
-        """Half-written files below a prefix, each with the process that wrote it if its name can be understood."""
-        return [
-            (Path(folder) / name, _owner_in(name))
-            for folder, _, names in os.walk(self.path(prefix))
-            for name in names
-            if name.startswith(_PARTIAL)
-        ]
+        """Half-written files below a prefix, each with the process that wrote it if its name can be understood.
+
+        Those inside fences are left out: they are the lease's.
+        """
+        found = []
+        for folder, folders, names in os.walk(self.path(prefix)):
+            folders[:] = [name for name in folders if not _is_fence(name)]
+            found += [(Path(folder) / name, _owner_in(name)) for name in names if name.startswith(_PARTIAL)]
+        return found
+
+    def links(self) -> list[str]:
+        """All links below the root, to files and folders, sorted."""
+        found = []
+        for folder, folders, names in os.walk(self.root):
+            below = Path(folder).relative_to(self.root)
+            links = [name for name in folders + names if os.path.islink(os.path.join(folder, name))]  # noqa: PTH114, PTH118
+            found += [(below / name).as_posix() for name in links]
+        return sorted(found)
+
+    def raise_fence(self, fence: str) -> None:
+        """See `ByteStore.raise_fence`."""
+        path = self._writable(fence)
+        with _explained(path):
+            path.mkdir(parents=True, exist_ok=True)
+
+    def lower_fence(self, fence: str) -> None:
+        """See `ByteStore.lower_fence`."""
+        path = lowered = self._writable(fence)
+        with _explained(path):
+            if not path.name.endswith(_LOWERED):
+                lowered = path.with_name(path.name + _LOWERED)
+                with contextlib.suppress(FileNotFoundError):
+                    path.rename(lowered)
+            # On a network file system, a writer elsewhere may still reach the folder under its old name until it is
+            # gone, and put something into it while it is emptied.
+            with contextlib.suppress(FileNotFoundError):
+                while True:
+                    for leftover in list(lowered.iterdir()):
+                        leftover.unlink(missing_ok=True)
+                    try:
+                        lowered.rmdir()
+                    except OSError as error:
+                        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                            raise
+        self._remove_empty(path.parent)
+
+    def fences(self, folder: str) -> list[str]:
+        """See `ByteStore.fences`."""
+        try:
+            names = [path.name for path in self.path(folder).iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(f"{folder}/{name}" for name in names if _is_fence(name))
+
+    def fenced(self, fence: str) -> LocalBytes:
+        """See `ByteStore.fenced`."""
+        return LocalBytes(self.root, fence)
+
+    def writable_path(self, key: str) -> Path:
+        """Where a value may be written by other means, the folder made: for files that are mapped into memory.
+
+        Raises:
+            LinkedPathError: if the way there leads through a link.
+            StoreWriteError: if the folder cannot be made.
+        """
+        path = self._writable(key)
+        with _explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _writable(self, key: str) -> Path:
+        """The path of a value that is to be written or deleted."""
+        link = self._link_above(key)
+        if link is not None:
+            raise LinkedPathError(
+                f"{link} is a link, and nothing outside of {self.root} is written to or deleted; put the folder itself "
+                "in its place, or remove the link"
+            )
+        return self.path(key)
+
+    def _link_above(self, key: str) -> str | None:
+        """The first folder on the way to a key, below the root, that is a link."""
+        *folders, name = key.split("/")
+        if ".." in folders or name == ".." or key.startswith("/"):
+            raise ValueError(f"{key!r} cannot be a key: it leads out of the store")
+        path = str(self.root)
+        for folder in folders:
+            path = os.path.join(path, folder)  # noqa: PTH118
+            if os.path.islink(path):  # noqa: PTH114
+                return path
+        return None
+
+    def _remove_empty(self, folder: Path) -> None:
+        with contextlib.suppress(OSError):  # not empty, or gone: both are fine
+            while folder != self.root:
+                folder.rmdir()
+                folder = folder.parent
 
     def _write_partial(self, path: Path, parts: Iterable[Bytes], *, flush: bool) -> Path:
-        owner = this_process()
-        name = f"{_PARTIAL}{owner.machine}-{owner.pid}-{owner.started}-{next(_serial)}"
-        partial = path.parent / name
+        partial = (path.parent if self._fence is None else self.path(self._fence)) / _partial_name()
         for attempt in range(3):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if self._fence is None:
+                path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                file = partial.open("wb")
+                file = partial.open("xb")
                 break
             except FileNotFoundError:  # another run removed the empty folder just now
+                self._check_fence()
                 if attempt == 2:
                     raise
         try:
@@ -263,6 +436,64 @@ class LocalBytes:
             partial.unlink(missing_ok=True)
             raise
         return partial
+
+    def _rename(self, partial: Path, path: Path) -> None:
+        if self._fence is None:
+            partial.replace(path)
+            return
+        for attempt in range(3):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                partial.replace(path)
+                return
+            except OSError as error:
+                self._check_fence(error)
+                if not isinstance(error, FileNotFoundError) or attempt == 2:
+                    raise
+
+    def _delete_fenced(self, path: Path) -> None:
+        trash = self.path(str(self._fence)) / _partial_name()
+        try:
+            path.rename(trash)
+        except OSError as error:
+            self._check_fence(error)
+            if not isinstance(error, FileNotFoundError):
+                raise
+        else:
+            trash.unlink(missing_ok=True)
+
+    def _check_fence(self, error: OSError | None = None) -> None:
+        """Raise LeaseLostError if the fence does not stand any more."""
+        is_stale = error is not None and error.errno == getattr(errno, "ESTALE", None)
+        if self._fence is not None and (is_stale or not self.path(self._fence).is_dir()):
+            raise LeaseLostError(f"another run took over {self._fence.rpartition('/')[0]}")
+
+
+def _partial_name() -> str:
+    owner = this_process()
+    return f"{_PARTIAL}{owner.machine}-{owner.pid}-{owner.started}-{next(_serial)}"
+
+
+def _is_fence(name: str) -> bool:
+    return name.startswith(FENCE)
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a name is that of a half-written value or a fence."""
+    return name.startswith((_PARTIAL, FENCE))
+
+
+def _holds_value(entry: os.DirEntry[str]) -> bool:
+    """Whether a directory's entry is a value or a folder of values."""
+    if not entry.is_dir(follow_symlinks=False):
+        return True
+    try:
+        with os.scandir(entry.path) as entries:
+            return any(_holds_value(inner) for inner in entries if not _is_hidden(inner.name))
+    except FileNotFoundError:
+        return False
+    except PermissionError:  # it may hold something
+        return True
 
 
 def _link(partial: Path, path: Path, value: Bytes) -> None:
@@ -309,14 +540,18 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-_MENDS = {
+_FIXES = {
     errno.ENOSPC: "the disk is full: free space there",
     errno.EDQUOT: "the disk quota is used up: free space there",
     errno.EFBIG: "the file would be larger than this process may write: raise the limit (ulimit -f)",
     errno.EROFS: "the file system is read-only: choose another place, or remount it",
-    errno.EACCES: "permission is denied: choose another place, or mend the permissions",
-    errno.EPERM: "permission is denied: choose another place, or mend the permissions",
+    errno.EACCES: "permission is denied: choose another place, or correct the permissions",
+    errno.EPERM: "permission is denied: choose another place, or correct the permissions",
     errno.ENOTDIR: "a file stands where a folder should be: choose another place",
+    errno.EISDIR: "a folder stands where a file should be: remove it",
+    errno.ENAMETOOLONG: "the name is too long for this file system: choose a shorter one",
+    errno.ELOOP: "links lead in a circle: choose another place",
+    errno.EIO: "the disk reports an error: check it",
 }
 
 
@@ -328,9 +563,9 @@ def _explained(path: Path) -> Iterator[None]:
     except FileExistsError:
         raise StoreWriteError(f"{path.parent} cannot be made: a file stands there; choose another place") from None
     except OSError as error:
-        if error.errno not in _MENDS:
+        if error.errno not in _FIXES:
             raise
         raise StoreWriteError(
-            f"{path} cannot be written: {_MENDS[error.errno]}, then run the same command again. "
+            f"{path} cannot be written: {_FIXES[error.errno]}, then run the same command again. "
             "What was finished before stays and is not done again"
         ) from error

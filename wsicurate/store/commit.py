@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.errors import CorruptStoreError, LeaseLostError
-from wsicurate.store.arrays import SHARD_ITEMS, ArrayMetadata, write_array, write_items
+from wsicurate._version import __version__
+from wsicurate.errors import CorruptStoreError, LeaseLostError, NoPatchesError
+from wsicurate.store.arrays import SHARD_ITEMS, ArrayMetadata, read_metadata, write_array, write_items
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.codecs import ChunkCodec, JpegCodec, verify_checksum
-from wsicurate.store.layout import mark_path, slide_path, work_path
+from wsicurate.store.embeddings import remove_stale_embeddings
+from wsicurate.store.layout import ROOT, mark_path, slide_path, work_path
 from wsicurate.store.patch_fields import DROPPED_NAME, LABEL, NAME, write_labels, write_names
 from wsicurate.store.records import SlideRecord, StoreRecord
-from wsicurate.store.segments import StoredSegment, read_segment
+from wsicurate.store.segments import StoredSegment, read_own_segment
 
 #: Reason of windows that the sample of ``--max-patches-per-slide`` left out.
 NOT_SAMPLED = "not_sampled"
@@ -110,53 +113,91 @@ def commit_slide(
 ) -> SlideRecord:
     """Write a slide's arrays from its segments, then its mark, then remove the segments.
 
+    A slide that stands under the key is replaced: its mark goes first, so that nobody reads what is half new, and comes
+    back last. Its embeddings stay as long as they are of the same patches.
+
     Args:
-        store: where.
+        store: where, fenced by the lease on the slide.
         key: name of the slide's group.
-        record: its attributes; counts of what was stored and dropped and the content hash are filled in here.
+        record: its attributes; counts of what was stored and dropped and the hashes are filled in here.
         content: arrays.
         store_record: the store's codec.
-        still_ours: asked just before the mark is written.
+        still_ours: asked before the first value is changed, and just before the mark is written.
 
     Returns:
         The record as written.
 
     Raises:
         CorruptStoreError: if a segment is damaged, or they do not hold the plan exactly.
-        LeaseLostError: if ``still_ours`` says no; nothing is marked then.
+        LeaseLostError: if ``still_ours`` says no, or a segment is gone; nothing of the successor's was changed then.
+        NoPatchesError: if none of the planned patches could be read, and the slide stands there with patches already.
         StoreWriteError: if the store cannot be written.
     """
     gathered = _gather(store, key, content)
     path = slide_path(key)
-    remove_slide(store, key)
     xy = content.xy[gathered.rows]
+    _keep_what_is_there(store, key, record, gathered)
+    if not still_ours():
+        raise LeaseLostError(f"{record.name} was taken over by another run")
+    store.delete(mark_path(key))
     digest = ContentHash(xy)
+    arrays = {}
     if store_record.codec == "none":
         digest.update(record.fingerprint.encode())
     else:
-        _write_images(store, f"{path}/images", gathered, store_record, digest)
+        arrays["images"] = _write_images(store, f"{path}/images", gathered, store_record, digest)
     columns, quality = tuple(content.score_names), gathered.scores
     if content.tissue is not None:
         columns = ("tissue", *columns)
         quality = np.column_stack([content.tissue[gathered.rows], quality]).astype(np.float32)
-    write_array(store, f"{path}/xy", xy, dimension_names=("patch", "axis"), attributes={"columns": ["x", "y"]})
-    write_array(
+    arrays["xy"] = write_array(
+        store, f"{path}/xy", xy, dimension_names=("patch", "axis"), attributes={"columns": ["x", "y"]}
+    )
+    arrays["quality"] = write_array(
         store, f"{path}/quality", quality, dimension_names=("patch", "score"), attributes={"columns": list(columns)}
     )
-    dropped = _write_dropped(store, path, content, gathered)
-    _write_pictures(store, path, content, store_record)
+    dropped = _write_dropped(store, path, content, gathered, arrays)
+    _write_pictures(store, path, content, store_record, arrays)
+    patch_fields = _write_patch_fields(store, path, content, gathered, arrays)
     record = dataclasses.replace(
         record,
-        patch_fields=_write_patch_fields(store, path, content, gathered),
+        patch_fields=patch_fields,
         counts={**record.counts, "planned": len(content.xy), "stored": len(xy), "dropped": dropped},
         messages=gathered.messages,
         content_hash=digest.hexdigest(),
+        version=__version__,
+        arrays=arrays,
     )
+    _remove_what_is_older(store, path, arrays)
+    remove_stale_embeddings(store, key, record.content_hash)
     if not still_ours():
         raise LeaseLostError(f"{record.name} was taken over by another run")
     store.put(mark_path(key), [record.to_json()])
     remove_work(store, key)
     return record
+
+
+def _keep_what_is_there(store: ByteStore, key: str, record: SlideRecord, gathered: _Gathered) -> None:
+    """Refuse to replace a slide's patches by nothing."""
+    with contextlib.suppress(KeyError, CorruptStoreError):
+        before = SlideRecord.from_json(store.get(mark_path(key)), key)
+        if before.counts["stored"] and len(gathered.dropped) and not len(gathered.rows):
+            example = next(iter(gathered.messages.values()), "")
+            raise NoPatchesError(
+                f"none of its {len(gathered.dropped):,} planned patches could be read ({example}); the store keeps the "
+                f"{before.counts['stored']:,} patches that it has of it"
+            )
+
+
+def _remove_what_is_older(store: ByteStore, path: str, arrays: Mapping[str, str]) -> None:
+    """Remove the values of an earlier slide under the same key that the new one did not replace."""
+    expected: set[str] = set()
+    for name in arrays:
+        expected.add(f"{path}/{name}/{ROOT}")
+        expected.update(f"{path}/{name}/{part}" for part, _ in read_metadata(store, f"{path}/{name}").parts())
+    for value in list(store.keys(path)):
+        if value not in expected and not value.startswith(f"{path}/embeddings/"):
+            store.delete(value)
 
 
 def remove_slide(store: ByteStore, key: str) -> None:
@@ -169,17 +210,12 @@ def remove_slide(store: ByteStore, key: str) -> None:
 def remove_work(store: ByteStore, key: str) -> None:
     """Remove a slide's segments; leases stay, they are their holders' to remove."""
     for value in list(store.keys(work_path(key))):
-        if value.endswith(".segment"):
+        if not value.rpartition("/")[2].startswith("lease-"):
             store.delete(value)
 
 
 def _gather(store: ByteStore, key: str, content: SlideContent) -> _Gathered:
-    segments = []
-    for segment in content.segments:
-        try:
-            segments.append(read_segment(store, segment))
-        except KeyError:
-            raise LeaseLostError(f"the segment {segment} is gone: another run works on this slide") from None
+    segments = [read_own_segment(store, segment) for segment in content.segments]
     parts = [stored.segment for stored in segments]
     width = len(content.score_names)
     rows = np.concatenate([np.empty(0, np.int32), *(part.rows for part in parts)])
@@ -208,7 +244,7 @@ def _gather(store: ByteStore, key: str, content: SlideContent) -> _Gathered:
 
 def _write_images(
     store: ByteStore, path: str, gathered: _Gathered, store_record: StoreRecord, digest: ContentHash
-) -> None:
+) -> str:
     size = store_record.patch_px
     codec: ChunkCodec = store_record.chunk_codec()
     metadata = ArrayMetadata(
@@ -231,40 +267,49 @@ def _write_images(
                 digest.update(patch)
                 yield patch
 
-    write_items(store, path, patches(), metadata)
+    return write_items(store, path, patches(), metadata)
 
 
-def _write_dropped(store: ByteStore, path: str, content: SlideContent, gathered: _Gathered) -> dict[str, int]:
+def _write_dropped(
+    store: ByteStore, path: str, content: SlideContent, gathered: _Gathered, arrays: dict[str, str]
+) -> dict[str, int]:
     xy = np.concatenate([content.xy[gathered.dropped], content.unsampled_xy])
     words = [*gathered.reasons, *[NOT_SAMPLED] * len(content.unsampled_xy)]
     order = np.lexsort((xy[:, 0], xy[:, 1]))
     reasons = sorted(set(words))
     codes = np.array([reasons.index(word) for word in words], dtype=np.uint8)
-    write_array(
+    arrays["dropped_xy"] = write_array(
         store, f"{path}/dropped_xy", xy[order], dimension_names=("patch", "axis"), attributes={"columns": ["x", "y"]}
     )
-    write_array(
+    arrays["dropped_reason"] = write_array(
         store, f"{path}/dropped_reason", codes[order], dimension_names=("patch",), attributes={"reasons": reasons}
     )
     return dict(sorted(Counter(words).items()))
 
 
-def _write_patch_fields(store: ByteStore, path: str, content: SlideContent, gathered: _Gathered) -> tuple[str, ...]:
+def _write_patch_fields(
+    store: ByteStore, path: str, content: SlideContent, gathered: _Gathered, arrays: dict[str, str]
+) -> tuple[str, ...]:
     fields = []
     if content.labels is not None:
-        write_labels(store, f"{path}/{LABEL}", [content.labels[row] for row in gathered.rows.tolist()])
+        labels = [content.labels[row] for row in gathered.rows.tolist()]
+        arrays[LABEL] = write_labels(store, f"{path}/{LABEL}", labels)
         fields.append(LABEL)
     if content.names is not None:
-        write_names(store, f"{path}/{NAME}", [content.names[row] for row in gathered.rows.tolist()])
+        names = [content.names[row] for row in gathered.rows.tolist()]
         dropped = sorted(gathered.dropped.tolist())  # as `dropped_xy`: plans are in raster order
-        write_names(store, f"{path}/{DROPPED_NAME}", [content.names[row] for row in dropped])
+        dropped_names = [content.names[row] for row in dropped]
+        arrays[NAME] = write_names(store, f"{path}/{NAME}", names)
+        arrays[DROPPED_NAME] = write_names(store, f"{path}/{DROPPED_NAME}", dropped_names)
         fields += [NAME, DROPPED_NAME]
     return tuple(fields)
 
 
-def _write_pictures(store: ByteStore, path: str, content: SlideContent, store_record: StoreRecord) -> None:
+def _write_pictures(
+    store: ByteStore, path: str, content: SlideContent, store_record: StoreRecord, arrays: dict[str, str]
+) -> None:
     picture_codec = None if store_record.codec == "zstd" else JpegCodec(store_record.quality or 90)
-    write_array(
+    arrays["overview"] = write_array(
         store,
         f"{path}/overview",
         content.overview,
@@ -272,7 +317,7 @@ def _write_pictures(store: ByteStore, path: str, content: SlideContent, store_re
         codec=picture_codec,
         attributes={"downsample": list(content.overview_downsample)},
     )
-    write_array(
+    arrays["tissue"] = write_array(
         store,
         f"{path}/tissue",
         content.mask,

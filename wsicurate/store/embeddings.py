@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.errors import CorruptStoreError
-from wsicurate.store.arrays import read_array, read_metadata, write_array
+from wsicurate.store.arrays import ArrayMetadata, read_array, write_array
 from wsicurate.store.bytestore import ByteStore
+from wsicurate.store.checksums import CHECKSUM, UNSEALED, digest
 from wsicurate.store.layout import ROOT, embedding_path, slide_path
-from wsicurate.store.records import ATTRIBUTE, known_fields
+from wsicurate.store.records import ATTRIBUTE, known_fields, our_attributes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,7 @@ class EmbeddingRecord:
         settings: what the bytes depend on besides: device, precision, batch size.
         fingerprint: of all of the above.
         vectors_hash: BLAKE2b-128 of the vectors, little-endian float16 in C order.
+        is_sealed: whether the attributes had a checksum when they were read. Not stored.
     """
 
     encoder: str
@@ -49,21 +50,30 @@ class EmbeddingRecord:
     settings: Mapping[str, Any]
     fingerprint: str
     vectors_hash: str = ""
+    is_sealed: bool = field(default=True, compare=False)
+
+    def attributes(self) -> dict[str, Any]:
+        """The attributes of the array, to be sealed."""
+        fields = dataclasses.asdict(self)
+        del fields["is_sealed"]
+        return {ATTRIBUTE: {**fields, CHECKSUM: UNSEALED}}
 
     @classmethod
-    def from_attributes(cls, attributes: Mapping[str, Any], name: str) -> Self:
-        """Parse an array's attributes; ``name`` is for messages.
+    def from_json(cls, data: bytes, name: str) -> Self:
+        """Parse an array's ``zarr.json``; ``name`` is for messages.
 
         Raises:
-            CorruptStoreError: if they are not those of an embedding.
+            CorruptStoreError: if it is not that of an embedding, or does not fit its checksum.
         """
-        record: Self = known_fields(cls, attributes.get(ATTRIBUTE, {}), name)
-        return record
+        attributes = our_attributes(data, name)
+        attributes.pop("is_sealed", None)
+        record: Self = known_fields(cls, attributes, name)
+        return dataclasses.replace(record, is_sealed=CHECKSUM in attributes)
 
 
 def hash_vectors(vectors: NDArray[np.float16]) -> str:
     """BLAKE2b-128 of vectors, little-endian float16 in C order: 32 hexadecimal digits."""
-    return hashlib.blake2b(np.ascontiguousarray(vectors, dtype="<f2").tobytes(), digest_size=16).hexdigest()
+    return digest([np.ascontiguousarray(vectors, dtype="<f2").tobytes()])
 
 
 def write_embedding(
@@ -92,13 +102,14 @@ def write_embedding(
         raise ValueError(f"{record.encoder}: {vectors.shape} vectors are not finite float16 of {record.dim} dimensions")
     record = dataclasses.replace(record, vectors_hash=hash_vectors(stored))
     path = embedding_path(key, record.encoder)
-    remove_embedding(store, key, record.encoder)
+    store.delete(f"{path}/{ROOT}")
     write_array(
         store,
         path,
         stored,
         dimension_names=("patch", "feature"),
-        attributes={ATTRIBUTE: dataclasses.asdict(record)},
+        attributes=record.attributes(),
+        is_sealed=True,
     )
     return record
 
@@ -109,6 +120,19 @@ def remove_embedding(store: ByteStore, key: str, encoder: str) -> None:
     store.delete(f"{path}/{ROOT}")
     for value in list(store.keys(path)):
         store.delete(value)
+
+
+def remove_stale_embeddings(store: ByteStore, key: str, content_hash: str) -> None:
+    """Remove the embeddings of a slide that are of other patches than those of ``content_hash``, or cannot be read."""
+    for name in store.children(f"{slide_path(key)}/embeddings"):
+        if name == ROOT:
+            continue
+        try:
+            record = read_embedding_record(store, key, name)
+        except CorruptStoreError:
+            record = None
+        if record is None or record.content_hash != content_hash:
+            remove_embedding(store, key, name)
 
 
 def embedding_names(store: ByteStore, key: str) -> tuple[str, ...]:
@@ -122,23 +146,41 @@ def read_embedding_record(store: ByteStore, key: str, encoder: str) -> Embedding
     """Attributes of an embedding, or None if it is not finished.
 
     Raises:
-        CorruptStoreError: if they cannot be read.
+        CorruptStoreError: if they cannot be read, or are those of another encoder.
     """
     path = embedding_path(key, encoder)
-    if ROOT not in store.children(path):
+    try:
+        data = store.get(f"{path}/{ROOT}")
+    except KeyError:
         return None
-    return EmbeddingRecord.from_attributes(read_metadata(store, path).attributes, path)
+    return _record(data, path, encoder)
+
+
+def _record(data: bytes, path: str, encoder: str) -> EmbeddingRecord:
+    record = EmbeddingRecord.from_json(data, path)
+    if record.encoder != encoder:
+        raise CorruptStoreError(f"{path}: its attributes call it {record.encoder!r}; embed it again")
+    return record
 
 
 def read_embedding(store: ByteStore, key: str, encoder: str) -> NDArray[np.float16]:
     """The vectors of a slide's patches, float16, (n, dim), in the order of its patches.
 
     Raises:
-        CorruptStoreError: if they are missing, damaged, or not those of the record.
+        CorruptStoreError: if they are missing, damaged, not finite, or not those of the record.
+        StoreFormatError: if the array is not of the store's profile.
     """
     path = embedding_path(key, encoder)
-    vectors = np.asarray(read_array(store, path), dtype=np.float16)
-    record = EmbeddingRecord.from_attributes(read_metadata(store, path).attributes, path)
+    try:
+        data = store.get(f"{path}/{ROOT}")
+    except KeyError:
+        raise CorruptStoreError(f"the array {path} has no {ROOT}") from None
+    record, metadata = _record(data, path, encoder), ArrayMetadata.from_json(data, path)
+    if metadata.dtype != "float16" or len(metadata.shape) != 2 or metadata.shape[1] != record.dim:
+        raise CorruptStoreError(f"{path}: its values are {metadata.dtype} {metadata.shape}; embed it again")
+    vectors: NDArray[np.float16] = read_array(store, path)
     if record.vectors_hash and hash_vectors(vectors) != record.vectors_hash:
         raise CorruptStoreError(f"{path}: its vectors are not those of its hash; embed it again")
+    if not np.isfinite(vectors).all():
+        raise CorruptStoreError(f"{path}: some of its values are not finite; embed it again")
     return vectors

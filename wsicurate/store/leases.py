@@ -2,8 +2,9 @@
 
 A lease of generation g is the value ``<folder>/lease-g``; the highest generation counts. To take over from a dead
 holder is to create generation g + 1, which exactly one of several claimants can. A holder renews its lease by
-rewriting it; one that is overtaken notices when it looks for its successor. Should both go on for a moment, no harm
-is done: what they write is the same, byte for byte, and appears whole.
+rewriting it, and writes everything that the lease is about through the lease's fence (see `ByteStore`). Whoever takes
+over lowers the fences of all earlier generations before anything else, so that a holder that was only asleep can
+neither replace nor delete what its successor writes: it gets `LeaseLostError`.
 
 A holder on the same machine is dead when its process is. One elsewhere, or one that hangs, is taken for dead when its
 lease was seen unchanged for `EXPIRY_S` by the claimant's own clock; the clocks of two machines are never compared.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 import secrets
 import threading
 import time
@@ -21,14 +23,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from wsicurate.errors import StoreWriteError
-from wsicurate.store.bytestore import ByteStore
+from wsicurate.errors import LeaseLostError, StoreWriteError
+from wsicurate.store.bytestore import FENCE, ByteStore
 from wsicurate.store.owners import Owner, this_process
 
 EXPIRY_S = 60.0
 RENEWAL_S = 10.0
 
-_PREFIX = "lease-"
+_NAME = re.compile(r"lease-([0-9]{6,9})")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,12 @@ class Lease:
     @property
     def key(self) -> str:
         """Where it lies."""
-        return f"{self.folder}/{_PREFIX}{self.generation:06d}"
+        return f"{self.folder}/lease-{self.generation:06d}"
+
+    @property
+    def fence(self) -> str:
+        """The fence through which its holder writes."""
+        return f"{self.folder}/{FENCE}{self.generation:06d}-{self.token}"
 
 
 @dataclass(frozen=True)
@@ -67,8 +74,8 @@ class Leases:
     Args:
         store: where they lie.
         clock: seconds that only go forward.
-        expiry_s: after how long an unchanged lease is dead.
-        renewal_s: how often held leases are renewed.
+        expiry_s: after how long an unchanged lease is dead; `EXPIRY_S` by default.
+        renewal_s: how often held leases are renewed; `RENEWAL_S` by default.
     """
 
     def __init__(
@@ -76,13 +83,13 @@ class Leases:
         store: ByteStore,
         *,
         clock: Callable[[], float] = time.monotonic,
-        expiry_s: float = EXPIRY_S,
-        renewal_s: float = RENEWAL_S,
+        expiry_s: float | None = None,
+        renewal_s: float | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
-        self._expiry_s = expiry_s
-        self._renewal_s = renewal_s
+        self._expiry_s = EXPIRY_S if expiry_s is None else expiry_s
+        self._renewal_s = RENEWAL_S if renewal_s is None else renewal_s
         self._held: dict[str, Lease] = {}
         self._seen: dict[str, tuple[bytes, float]] = {}
         self._lock = threading.Lock()
@@ -108,9 +115,14 @@ class Leases:
         lease = Lease(folder, generation + 1, secrets.token_hex(8))
         if not self._store.put_if_absent(lease.key, self._value(lease)):
             return self.acquire(folder)
-        if generation and self._value_at(before) not in (value, None):
-            self._store.delete(lease.key)  # given back and taken anew while we looked: not dead at all
+        self._store.raise_fence(lease.fence)
+        is_ours = is_current(self._store, lease)  # asked once the fence stands: who overtakes us later lowers it
+        if not is_ours or (generation and self._value_at(before) not in (value, None)):
+            if is_ours:  # the old one was given back and taken anew while we looked: not dead at all
+                self._delete_fenced(lease, lease.generation)
+            self._store.lower_fence(lease.fence)
             return self.acquire(folder)
+        lower_stale_fences(self._store, folder, before=lease.generation)
         with self._lock:
             self._held[folder] = lease
         self._start_renewing()
@@ -120,11 +132,11 @@ class Leases:
         """Give a lease back, and remove those that it superseded. Does nothing if it was taken over."""
         with self._lock:
             self._held.pop(lease.folder, None)
-            if not is_current(self._store, lease):
-                return
-            for generation in self._generations(lease.folder):
-                if generation <= lease.generation:
-                    self._store.delete(Lease(lease.folder, generation, "").key)
+            if is_current(self._store, lease):
+                for generation in _generations(self._store, lease.folder):
+                    if generation <= lease.generation:
+                        self._delete_fenced(lease, generation)
+            self._store.lower_fence(lease.fence)
 
     def close(self) -> None:
         """Stop renewing and give everything back."""
@@ -145,6 +157,10 @@ class Leases:
         holder = None if value is None else _holder(value)
         return None if value is None or holder is None or self._is_dead(lease.key, value, holder.owner) else holder
 
+    def _delete_fenced(self, lease: Lease, generation: int) -> None:
+        with contextlib.suppress(LeaseLostError):  # then it is its successor's to remove
+            self._store.fenced(lease.fence).delete(Lease(lease.folder, generation, "").key)
+
     def _value_at(self, lease: Lease) -> bytes | None:
         try:
             return self._store.get(lease.key)
@@ -161,12 +177,8 @@ class Leases:
             return False
         return now - since > self._expiry_s
 
-    def _generations(self, folder: str) -> list[int]:
-        names = [name for name in self._store.children(folder) if name.startswith(_PREFIX)]
-        return sorted(int(name.removeprefix(_PREFIX)) for name in names)
-
     def _generation(self, folder: str) -> int:
-        return max(self._generations(folder), default=0)
+        return max(_generations(self._store, folder), default=0)
 
     def _value(self, lease: Lease) -> bytes:
         return json.dumps(
@@ -182,23 +194,43 @@ class Leases:
         while not self._stop.wait(self._renewal_s):
             self._beat += 1
             for lease in list(self._held.values()):
-                with self._lock, contextlib.suppress(StoreWriteError, OSError):
+                with self._lock, contextlib.suppress(StoreWriteError, OSError, LeaseLostError):
                     # The main thread meets the same full disk and reports it; a lease that was
-                    # given back or taken over meanwhile must not be brought to life again.
+                    # given back or taken over meanwhile is not brought to life again: its fence is down.
                     if lease.folder in self._held and is_current(self._store, lease):
-                        self._store.put(lease.key, [self._value(lease)])
+                        self._store.fenced(lease.fence).put(lease.key, [self._value(lease)])
 
 
 def is_current(store: ByteStore, lease: Lease) -> bool:
     """Whether ``lease`` still stands: nobody took it over."""
     try:
         value: Any = json.loads(store.get(lease.key))
-    except (KeyError, ValueError):
+        token = value["token"]
+    except (KeyError, ValueError, TypeError):
         return False
-    successor = Lease(lease.folder, lease.generation + 1, "")
-    return bool(value.get("token") == lease.token) and successor.key.rpartition("/")[2] not in store.children(
-        lease.folder
-    )
+    return bool(token == lease.token) and max(_generations(store, lease.folder), default=0) == lease.generation
+
+
+def lower_stale_fences(store: ByteStore, folder: str, *, before: int | None = None) -> None:
+    """Lower the fences in a folder whose leases are gone, or of an earlier generation than ``before``.
+
+    A lease is there before its fence is raised, and goes before it is lowered: a fence without one is of a dead run,
+    or of one that is about to find out that it was overtaken.
+    """
+    for fence in store.fences(folder):
+        generation = fence.rpartition("/")[2].removeprefix(FENCE).split("-")[0]
+        if before is None:
+            is_stale = not generation.isdigit() or int(generation) not in _generations(store, folder)
+        else:
+            is_stale = not generation.isdigit() or int(generation) < before
+        if is_stale:
+            store.lower_fence(fence)
+
+
+def _generations(store: ByteStore, folder: str) -> list[int]:
+    """Generations of the leases in a folder, ascending; what else lies there is none of ours."""
+    found = (_NAME.fullmatch(name) for name in store.children(folder))
+    return sorted(int(match[1]) for match in found if match)
 
 
 def _holder(value: bytes) -> Holder | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from wsicurate.errors import ConfigError, CorruptStoreError, ManifestError, StoreFormatError
 from wsicurate.store.arrays import read_array, read_metadata, to_json, write_array
 from wsicurate.store.bytestore import ByteStore
+from wsicurate.store.checksums import CHECKSUM, UNSEALED, check_seal, digest, seal
 from wsicurate.store.layout import CURATIONS, ROOT, slide_key
+from wsicurate.store.records import require
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,7 +43,7 @@ PART_ROWS = 1_000_000
 _RUN = "run.json"
 
 #: What a record must have for anyone to use it.
-_FIELDS = ("fingerprint", "settings", "inputs", "manifest")
+_FIELDS = {"fingerprint": str, "settings": dict, "inputs": dict, "manifest": dict}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -90,14 +92,18 @@ class Curation:
         for key in self.run["manifest"]["parts"]:
             path = f"{curation_path(self.name)}/manifest/{key}"
             try:
-                parts.append(pq.read_table(pa.BufferReader(self._store.get(path))))
-            except (KeyError, pa.ArrowInvalid, OSError) as error:
-                raise ManifestError(f"{self._where}: {path} cannot be read: {error!r}; curate again") from error
+                data = self._store.get(path)
+                self._check(f"manifest/{key}", data)
+                parts.append(pq.read_table(pa.BufferReader(data)))
+            except (KeyError, pa.ArrowException, OSError) as error:
+                raise ManifestError(
+                    f"{self._where}: {path} cannot be read: {error!r}; curate again with --overwrite"
+                ) from error
         table = pa.concat_tables(parts).unify_dictionaries()
         if table.num_rows != self.run["manifest"]["rows"]:
             raise ManifestError(
                 f"{self._where}: the manifest of {self.name} has {table.num_rows:,} rows, "
-                f"{self.run['manifest']['rows']:,} were written; curate again"
+                f"{self.run['manifest']['rows']:,} were written; curate again with --overwrite"
             )
         return table
 
@@ -110,7 +116,25 @@ class Curation:
     def clusters(self) -> dict[str, NDArray[Any]]:
         """The arrays of its hierarchy of clusters, by name; empty where it made none."""
         base = f"{curation_path(self.name)}/clusters"
-        return {name: read_array(self._store, f"{base}/{name}") for name in self._store.children(base) if name != ROOT}
+        names = [name for name in self._store.children(base) if name != ROOT]
+        for name in names:
+            for file in self._files:
+                if file.startswith(f"clusters/{name}/"):
+                    self._check(file, self._store.get(f"{curation_path(self.name)}/{file}"))
+        return {name: read_array(self._store, f"{base}/{name}") for name in names}
+
+    @property
+    def _files(self) -> Mapping[str, str]:
+        """Digest of each file of the curation but its record, by path below it; empty in stores of 0.1.0."""
+        files: Mapping[str, str] = self.run.get("files", {})
+        return files
+
+    def _check(self, file: str, data: bytes) -> None:
+        if CHECKSUM in self.run and digest([data]) != self._files.get(file):
+            raise ManifestError(
+                f"{self._where}: {curation_path(self.name)}/{file} cannot be read: its hash is not that of what was "
+                "written; curate again with --overwrite"
+            )
 
     def selected(self, slides: Mapping[str, str]) -> dict[str, NDArray[np.int32]]:
         """Rows of the selected patches by slide.
@@ -140,8 +164,9 @@ class Curation:
 
 
 def curation_names(store: ByteStore) -> tuple[str, ...]:
-    """Names of the finished curations, sorted."""
-    return tuple(name for name in store.children(CURATIONS) if _RUN in store.children(f"{CURATIONS}/{name}"))
+    """Names of the finished curations, sorted; what else lies in their folder is none."""
+    names = (name for name in store.children(CURATIONS) if _NAME.fullmatch(name))
+    return tuple(name for name in names if _RUN in store.children(f"{CURATIONS}/{name}"))
 
 
 def read_curation(store: ByteStore, name: str, where: str) -> Curation | None:
@@ -150,17 +175,24 @@ def read_curation(store: ByteStore, name: str, where: str) -> Curation | None:
     Raises:
         ManifestError: if its ``run.json`` is damaged.
     """
+    path = f"{curation_path(name)}/{_RUN}"
     try:
-        run = json.loads(store.get(f"{curation_path(name)}/{_RUN}"))
+        data = store.get(path)
+        run = json.loads(data)
+        if not isinstance(run, dict):
+            raise CorruptStoreError(f"it holds a {type(run).__name__}")
+        if CHECKSUM in run:
+            check_seal(data, run[CHECKSUM], path)
+        elif "files" in run:
+            raise CorruptStoreError("it has lost its checksum")
+        for field, kind in _FIELDS.items():
+            if not isinstance(run.get(field), kind):
+                raise CorruptStoreError(f"it has no {field!r}")
+        require(run["manifest"], {"rows": int, "parts": Sequence}, path)
     except KeyError:
         return None
-    except ValueError as error:
-        raise ManifestError(f"{where}: {curation_path(name)}/{_RUN} cannot be read: {error}; curate again") from error
-    missing = [field for field in _FIELDS if not isinstance(run, dict) or field not in run]
-    if missing:
-        raise ManifestError(
-            f"{where}: {curation_path(name)}/{_RUN} has no {missing[0]!r}; curate again with --overwrite"
-        )
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{where}: {path} cannot be read: {error}; curate again with --overwrite") from error
     return Curation(name, run, store, where)
 
 
@@ -185,15 +217,25 @@ def write_curation(
     """
     base = curation_path(name)
     remove_curation(store, name)
+    files = {}
     names = []
     for number, part in enumerate(_parts(table)):
         names.append(f"part-{number:05d}.parquet")
-        store.put(f"{base}/manifest/{names[-1]}", [_parquet(part)])
+        data = _parquet(part)
+        files[f"manifest/{names[-1]}"] = digest([data])
+        store.put(f"{base}/manifest/{names[-1]}", [data])
     for array, values in clusters.items():
         axes = ("cluster", "feature")[: values.ndim]
         write_array(store, f"{base}/clusters/{array}", values, dimension_names=axes)
-    document = {**run, "manifest": {"rows": table.num_rows, "parts": names}}
-    store.put(f"{base}/{_RUN}", [to_json(document)])
+    for key in store.keys(f"{base}/clusters"):
+        files[key.removeprefix(f"{base}/")] = digest([store.get(key)])
+    document = {
+        **run,
+        "manifest": {"rows": table.num_rows, "parts": names},
+        "files": files,
+        CHECKSUM: UNSEALED,
+    }
+    store.put(f"{base}/{_RUN}", [seal(to_json(document))])
 
 
 def remove_curation(store: ByteStore, name: str) -> None:
@@ -213,6 +255,9 @@ def verify_curation(store: ByteStore, name: str, where: str, slides: Mapping[str
         where: the store's path, for messages.
         slides: content hash of each slide of the store, by key.
     """
+    if not _NAME.fullmatch(name):
+        yield f"{CURATIONS}/{name}", "it is not part of a store; remove it"
+        return
     base = curation_path(name)
     try:
         curation = read_curation(store, name, where)
@@ -221,13 +266,15 @@ def verify_curation(store: ByteStore, name: str, where: str, slides: Mapping[str
             return
         table = curation.manifest()
         clusters = curation.clusters()
-    except (ManifestError, CorruptStoreError, StoreFormatError) as error:
-        yield base, str(error)
+    except (ManifestError, CorruptStoreError, StoreFormatError, KeyError, OSError) as error:
+        words = str(error)
+        yield base, words if "curate again" in words else f"{words}; curate again with --overwrite"
         return
     for key, content_hash in curation.run["inputs"].items():
         if slides.get(key) != content_hash:
             what = "which is gone" if key not in slides else "which holds other patches now"
             yield base, f"it was made from {key}, {what}; curate again with --overwrite"
+    yield from ((where, f"{what}; curate again with --overwrite") for where, what in _contradictions(curation, table))
     counts = (curation.run.get("clusters") or {}).get("counts", [])
     levels = range(1, len(counts) + 1)
     expected = {f"centroids_{level}": counts[level - 1] for level in levels}
@@ -237,19 +284,29 @@ def verify_curation(store: ByteStore, name: str, where: str, slides: Mapping[str
         yield f"{base}/clusters", f"arrays of lengths {found}, not {expected}; curate again with --overwrite"
     kept = {f"{base}/{_RUN}", *(f"{base}/manifest/{part}" for part in curation.run["manifest"]["parts"])}
     for array in clusters:
-        kept.add(f"{base}/clusters/{array}/zarr.json")
+        kept.add(f"{base}/clusters/{array}/{ROOT}")
         kept.update(
             f"{base}/clusters/{array}/{part}" for part, _ in read_metadata(store, f"{base}/clusters/{array}").parts()
         )
     for key in store.keys(base):
         if key not in kept:
             yield key, "nothing refers to it; remove it"
-    decisions = set(table["decision"].unique().to_pylist())
-    if not decisions <= set(DECISIONS):
-        yield (
-            f"{base}/manifest",
-            f"unknown decisions {sorted(decisions - set(DECISIONS))}; curate again with --overwrite",
-        )
+
+
+def _contradictions(curation: Curation, table: pa.Table) -> Iterator[tuple[str, str]]:
+    """Where a manifest says other things than its record, or than itself."""
+    import pyarrow.compute as pc
+
+    base = f"{curation_path(curation.name)}/manifest"
+    found = {item["values"]: item["counts"] for item in table["decision"].value_counts().to_pylist()}
+    if not set(found) <= set(DECISIONS):
+        yield base, f"unknown decisions {sorted(set(found) - set(DECISIONS))}"
+    stated = curation.run.get("counts")
+    if stated is not None and stated != found:
+        yield base, f"it holds the decisions {found}, and its record says {stated}"
+    selected = pc.equal(table["decision"].cast("string"), "selected")
+    if not pc.all(pc.equal(selected, table["selected"]), min_count=0).as_py():
+        yield base, "its columns decision and selected contradict each other"
 
 
 def _parts(table: pa.Table) -> Iterator[pa.Table]:

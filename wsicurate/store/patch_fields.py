@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from wsicurate.errors import CorruptStoreError
-from wsicurate.store.arrays import read_array, read_metadata, write_array
+from wsicurate.store.arrays import attribute, read_array, read_metadata, write_array
 from wsicurate.store.bytestore import ByteStore
 
 LABEL = "label"
@@ -22,8 +22,11 @@ DROPPED_NAME = "dropped_name"
 MAX_LABELS = 65_535
 
 
-def write_labels(store: ByteStore, path: str, labels: Sequence[str | None]) -> None:
+def write_labels(store: ByteStore, path: str, labels: Sequence[str | None]) -> str:
     """Write ``path``: uint16, (n,), codes into the attribute ``labels``, sorted, null first where there is one.
+
+    Returns:
+        The array's digest.
 
     Raises:
         ValueError: if there are more than `MAX_LABELS`.
@@ -34,7 +37,7 @@ def write_labels(store: ByteStore, path: str, labels: Sequence[str | None]) -> N
         raise ValueError(f"{path}: {len(words):,} labels; at most {MAX_LABELS:,} fit")
     code_of = {word: code for code, word in enumerate(words)}
     codes = np.array([code_of[label] for label in labels], dtype=np.uint16)
-    write_array(store, path, codes, dimension_names=("patch",), attributes={"labels": words})
+    return write_array(store, path, codes, dimension_names=("patch",), attributes={"labels": words})
 
 
 def read_labels(store: ByteStore, path: str) -> list[str | None]:
@@ -43,17 +46,17 @@ def read_labels(store: ByteStore, path: str) -> list[str | None]:
     Raises:
         CorruptStoreError: if the array is damaged or a code has no label.
     """
-    words: list[str | None] = read_metadata(store, path).attributes["labels"]
+    words: list[str | None] = attribute(read_metadata(store, path), "labels", path)
     codes = read_array(store, path)
     if len(codes) and codes.max() >= len(words):
         raise CorruptStoreError(f"{path}: the code {codes.max()} has no label")
     return [words[code] for code in codes.tolist()]
 
 
-def write_names(store: ByteStore, path: str, names: Sequence[str]) -> None:
-    """Write ``path``: uint8, the UTF-8 names one after the other, each ended by a zero byte."""
+def write_names(store: ByteStore, path: str, names: Sequence[str]) -> str:
+    """Write ``path``: uint8, the UTF-8 names one after the other, each ended by a zero byte; returns its digest."""
     data = b"".join(os.fsencode(name) + b"\0" for name in names)
-    write_array(store, path, np.frombuffer(data, dtype=np.uint8), dimension_names=("byte",))
+    return write_array(store, path, np.frombuffer(data, dtype=np.uint8), dimension_names=("byte",))
 
 
 def read_names(store: ByteStore, path: str) -> list[str]:

@@ -5,39 +5,88 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import types
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from wsicurate.errors import CorruptStoreError, StoreFormatError
 from wsicurate.store.arrays import group_metadata
+from wsicurate.store.checksums import CHECKSUM, UNSEALED, check_seal, seal
 from wsicurate.store.codecs import ChunkCodec, JpegCodec, ZstdCodec
-from wsicurate.store.layout import FORMAT
+from wsicurate.store.layout import FORMAT, ROOT
 
 #: The attribute under which everything of ours stands.
 ATTRIBUTE = "wsicurate"
 
+#: What the patches of a store can be stored as.
+CODECS = ("jpeg", "zstd", "none")
 
-def _attributes(data: bytes, name: str) -> dict[str, Any]:
-    """Our attributes of a group's ``zarr.json``.
+#: The only version whose records have no checksum.
+_UNSEALED_VERSION = "0.1.0"
+
+
+def our_attributes(data: bytes, name: str, *, is_checked: bool = True) -> dict[str, Any]:
+    """Our attributes of a ``zarr.json``, once its checksum has been compared where it has one.
 
     Raises:
-        CorruptStoreError: if it is not JSON or has none.
+        CorruptStoreError: if it is not JSON, has no attributes of ours, or does not fit its checksum.
     """
     try:
-        attributes: dict[str, Any] = json.loads(data)["attributes"][ATTRIBUTE]
-    except (ValueError, KeyError, TypeError) as error:
+        document = json.loads(data)
+        attributes: dict[str, Any] = document["attributes"][ATTRIBUTE]
+        if not isinstance(attributes, dict) or document["zarr_format"] != 3:
+            raise TypeError(f"attributes of type {type(attributes).__name__}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptStoreError(f"{name} has no {ATTRIBUTE!r} attributes: {error!r}") from error
+    if is_checked and CHECKSUM in attributes:
+        check_seal(data, attributes[CHECKSUM], name)
     return attributes
 
 
-def known_fields(cls: Any, values: Mapping[str, Any], name: str) -> Any:
-    """Build a record, leaving out fields of later versions."""
-    names = {item.name for item in dataclasses.fields(cls)}
+def known_fields(cls: Any, values: Any, name: str) -> Any:
+    """Build a record, leaving out fields of later versions.
+
+    Raises:
+        CorruptStoreError: if a field is missing or of another type than the record's.
+    """
+    if not isinstance(values, dict):
+        raise CorruptStoreError(f"{name}: its attributes are a {type(values).__name__}, not an object")
+    hints = typing.get_type_hints(cls)
+    known = {item.name: values[item.name] for item in dataclasses.fields(cls) if item.name in values}
+    for key, value in known.items():
+        if not _fits(value, hints[key]):
+            raise CorruptStoreError(f"{name}: its field {key!r} cannot be {value!r}"[:300])
     try:
-        return cls(**{key: value for key, value in values.items() if key in names})
+        return cls(**known)
     except TypeError as error:
         raise CorruptStoreError(f"{name}: {error}") from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value read from JSON is of a record's type."""
+    origin = typing.get_origin(hint) or hint
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, part) for part in typing.get_args(hint))
+    if origin is types.NoneType:
+        return value is None
+    if isinstance(value, bool):
+        return origin is bool or hint is Any
+    by_type: dict[Any, tuple[type, ...]] = {Mapping: (dict,), Sequence: (list,), float: (int, float)}
+    return hint is Any or isinstance(value, by_type.get(origin, (origin,)))
+
+
+def require(values: Mapping[str, Any], types_of: Mapping[str, Any], name: str) -> None:
+    """Check that an object of a record has what everyone reads from it.
+
+    Raises:
+        CorruptStoreError: if a field is missing or of another type.
+    """
+    for key, hint in types_of.items():
+        if key not in values or not _fits(values[key], hint):
+            found = repr(values[key])[:100] if key in values else "missing"
+            raise CorruptStoreError(f"{name}: its field {key!r} is {found}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +100,7 @@ class StoreRecord:
         quality: JPEG quality; None for other codecs.
         version: of the wsicurate that made the store.
         tiling: settings that all its tiled slides share; None where no slide was tiled.
+        is_sealed: whether the record had a checksum when it was read. Not stored.
     """
 
     patch_px: int
@@ -59,6 +109,7 @@ class StoreRecord:
     version: str
     tiling: Mapping[str, Any] | None
     format: int = FORMAT
+    is_sealed: bool = field(default=True, compare=False)
 
     def chunk_codec(self) -> ChunkCodec:
         """The codec of the images.
@@ -75,8 +126,9 @@ class StoreRecord:
     def to_json(self) -> bytes:
         """The root's ``zarr.json``."""
         fields = dataclasses.asdict(self)
-        ordered = {"format": fields.pop("format"), **fields}
-        return group_metadata({ATTRIBUTE: ordered})
+        del fields["is_sealed"]
+        ordered = {"format": fields.pop("format"), **fields, CHECKSUM: UNSEALED}
+        return seal(group_metadata({ATTRIBUTE: ordered}))
 
     @classmethod
     def from_json(cls, data: bytes, name: str) -> Self:
@@ -84,19 +136,28 @@ class StoreRecord:
 
         Raises:
             StoreFormatError: if it is no store of ours, or one of another format.
+            CorruptStoreError: if it is one of ours and damaged.
         """
         try:
-            attributes = _attributes(data, name)
-        except CorruptStoreError as error:
-            raise StoreFormatError(f"{name} is not a wsicurate store: {error}") from error
-        found = attributes.get("format")
+            json.loads(data)["attributes"][ATTRIBUTE]["format"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise StoreFormatError(f"{name} is not a wsicurate store: its zarr.json says {error!r}") from error
+        attributes = our_attributes(data, f"{name}/{ROOT}")
+        found = attributes["format"]
         if found != FORMAT:
             raise StoreFormatError(
                 f"{name} has store format {found!r}, made by wsicurate {attributes.get('version')}; this version reads "
                 f"format {FORMAT}: install the wsicurate that made it, or tile into a new store"
             )
-        record: Self = known_fields(cls, attributes, name)
-        return record
+        if CHECKSUM not in attributes and attributes.get("version") != _UNSEALED_VERSION:
+            raise CorruptStoreError(f"{name}/{ROOT} has lost its checksum: it was damaged or edited")
+        attributes.pop("is_sealed", None)
+        record: Self = known_fields(cls, attributes, f"{name}/{ROOT}")
+        if record.codec not in CODECS or (record.codec == "jpeg") != (record.quality is not None):
+            raise CorruptStoreError(
+                f"{name}/{ROOT}: the codec {record.codec!r} of quality {record.quality!r} cannot be"
+            )
+        return dataclasses.replace(record, is_sealed=CHECKSUM in attributes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +183,10 @@ class SlideRecord:
         messages: an example message for each reason of dropping.
         content_hash: of coordinates and encoded patches.
         patch_fields: optional arrays that say something of each patch: ``label``, ``name``, ``dropped_name``.
+        version: of the wsicurate that made the arrays; empty in stores of 0.1.0.
+        arrays: digest of each array of the slide but its embeddings, by name, as `docs/format.md` specifies it; empty
+            in stores of 0.1.0.
+        is_sealed: whether the record had a checksum when it was read. Not stored.
     """
 
     slide_id: str
@@ -144,23 +209,46 @@ class SlideRecord:
     messages: Mapping[str, str] = field(default_factory=dict)
     content_hash: str
     patch_fields: Sequence[str] = ()
+    version: str = ""
+    arrays: Mapping[str, str] = field(default_factory=dict)
+    is_sealed: bool = field(default=True, compare=False)
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether somebody else cut the patches, or said where they lie."""
+        return "import" in self.settings
 
     def to_json(self) -> bytes:
         """The slide group's ``zarr.json``: the commit mark."""
         fields = dataclasses.asdict(self)
+        del fields["is_sealed"]
         if not fields["patch_fields"]:
             del fields["patch_fields"]  # a slide without them is written as it always was
-        return group_metadata({ATTRIBUTE: fields})
+        return seal(group_metadata({ATTRIBUTE: {**fields, CHECKSUM: UNSEALED}}))
 
     @classmethod
-    def from_json(cls, data: bytes, name: str) -> Self:
+    def from_json(cls, data: bytes, name: str, *, is_checked: bool = True) -> Self:
         """Parse a slide group's ``zarr.json``.
+
+        Args:
+            data: the document.
+            name: for messages.
+            is_checked: whether it must fit its checksum.
 
         Raises:
             CorruptStoreError: if it is not one.
         """
-        record: Self = known_fields(cls, _attributes(data, name), name)
-        return record
+        attributes = our_attributes(data, name, is_checked=is_checked)
+        attributes.pop("is_sealed", None)
+        record: Self = known_fields(cls, attributes, name)
+        if is_checked and CHECKSUM not in attributes and (record.version or record.arrays):
+            raise CorruptStoreError(f"{name} has lost its checksum: it was damaged or edited")
+        require(record.source, {"path": str, "bytes": int, "files": int, "quick_hash": str}, name)
+        require(record.resolution, {"mpp": float, "origin": str, "warnings": Sequence}, name)
+        require(record.counts, {"planned": int, "stored": int, "dropped": Mapping}, name)
+        if record.counts["stored"] < 0 or record.patch_px < 1:
+            raise CorruptStoreError(f"{name}: {record.counts['stored']} patches of {record.patch_px} px cannot be")
+        return dataclasses.replace(record, is_sealed=CHECKSUM in attributes)
 
 
 def fingerprint_of(*parts: Mapping[str, Any]) -> str:

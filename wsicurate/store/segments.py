@@ -15,7 +15,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.errors import CorruptStoreError
+from wsicurate.errors import CorruptStoreError, LeaseLostError
 from wsicurate.store.bytestore import ByteStore
 
 _MAGIC = b"WSICSEG1"
@@ -85,7 +85,10 @@ class StoredSegment:
     def patches(self, store: ByteStore, first: int, stop: int) -> Iterator[bytes]:
         """The encoded patches from ``first`` to before ``stop``, read at once."""
         lengths = self.segment.lengths[first:stop].tolist()
-        data = store.get(self.key, int(self.offsets[first]), sum(lengths))
+        try:
+            data = store.get(self.key, int(self.offsets[first]), sum(lengths))
+        except KeyError:
+            raise LeaseLostError(f"the segment {self.key} is gone: another run works on this slide") from None
         begin = 0
         for length in lengths:
             yield data[begin : begin + length]
@@ -128,6 +131,19 @@ def read_segment(store: ByteStore, key: str) -> StoredSegment:
         messages=header["messages"],
     )
     return StoredSegment(key, segment, offsets)
+
+
+def read_own_segment(store: ByteStore, key: str) -> StoredSegment:
+    """Read a segment that this run wrote.
+
+    Raises:
+        LeaseLostError: if it is gone: another run took the slide over.
+        CorruptStoreError: if it is damaged or incomplete.
+    """
+    try:
+        return read_segment(store, key)
+    except KeyError:
+        raise LeaseLostError(f"the segment {key} is gone: another run works on this slide") from None
 
 
 def is_finished(store: ByteStore, key: str) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from wsicurate._version import __version__
 from wsicurate.errors import (
     CorruptStoreError,
     EmbeddingMissingError,
@@ -19,7 +20,7 @@ from wsicurate.errors import (
     StoreFormatError,
     StoreNotFoundError,
 )
-from wsicurate.store.arrays import ItemArray, group_metadata, read_array, read_metadata
+from wsicurate.store.arrays import ItemArray, attribute, group_metadata, read_array, read_metadata
 from wsicurate.store.bytestore import ByteStore, LocalBytes
 from wsicurate.store.embeddings import (
     EmbeddingRecord,
@@ -27,10 +28,10 @@ from wsicurate.store.embeddings import (
     read_embedding,
     read_embedding_record,
 )
-from wsicurate.store.layout import ROOT, RUNS, SLIDES, WORK, mark_path, slide_path
+from wsicurate.store.layout import CURATIONS, ROOT, RUNS, SLIDES, WORK, mark_path, slide_path
 from wsicurate.store.manifest import Curation, curation_names, read_curation
 from wsicurate.store.patch_fields import DROPPED_NAME, LABEL, NAME, read_labels, read_names
-from wsicurate.store.records import SlideRecord, StoreRecord
+from wsicurate.store.records import CODECS, SlideRecord, StoreRecord
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,6 +44,12 @@ SourceReader = Callable[[SlideRecord, NDArray[np.int32]], Patches]
 
 #: Batches of at least this many patches are decoded by several threads.
 _THREADED_BATCH = 16
+
+#: What is done about a damaged root.
+_ROOT_FIX = "the next tile, import, embed or curate of this store writes it anew from the slides' records"
+
+#: What lies in a store's root.
+_ROOT_NAMES = {ROOT, SLIDES, RUNS, CURATIONS, WORK}
 
 
 class SlidePatches:
@@ -92,7 +99,8 @@ class SlidePatches:
     @functools.cached_property
     def quality_columns(self) -> tuple[str, ...]:
         """Names of the columns of `quality`."""
-        return tuple(read_metadata(self._store, f"{self._path}/quality").attributes["columns"])
+        path = f"{self._path}/quality"
+        return tuple(attribute(read_metadata(self._store, path), "columns", path))
 
     @functools.cached_property
     def dropped_xy(self) -> NDArray[np.int32]:
@@ -102,8 +110,11 @@ class SlidePatches:
     @functools.cached_property
     def dropped_reason(self) -> list[str]:
         """Why each of `dropped_xy` is not there."""
-        reasons = read_metadata(self._store, f"{self._path}/dropped_reason").attributes["reasons"]
-        return [reasons[code] for code in read_array(self._store, f"{self._path}/dropped_reason")]
+        path = f"{self._path}/dropped_reason"
+        reasons, codes = attribute(read_metadata(self._store, path), "reasons", path), read_array(self._store, path)
+        if len(codes) and codes.max() >= len(reasons):
+            raise CorruptStoreError(f"{path}: the code {codes.max()} has no reason")
+        return [reasons[code] for code in codes.tolist()]
 
     @functools.cached_property
     def labels(self) -> list[str | None]:
@@ -247,14 +258,23 @@ class Store:
         path: where it lies.
         record: patch size, codec and settings.
         slides: the slides that are finished, by key ``slide_id@mpp``, sorted.
+        damaged: finished slides whose attributes cannot be read, and which are not among ``slides``: what is wrong
+            with each, by key. Empty unless the store was opened with ``skip_damaged``.
     """
 
-    def __init__(self, path: Path, *, source: SourceReader | None = None) -> None:
+    def __init__(self, path: Path, *, source: SourceReader | None = None, skip_damaged: bool = False) -> None:
         self.path = path
         self.bytes: ByteStore = LocalBytes(path)
         self.record = read_store_record(self.bytes, str(path))
+        records, self.damaged = read_slides(self.bytes, self.record)
+        if self.damaged and not skip_damaged:
+            more = f" ({len(self.damaged):,} slides like it)" if len(self.damaged) > 1 else ""
+            raise CorruptStoreError(
+                f"{path}: {next(iter(self.damaged.values()))}{more}. To read the others meanwhile: "
+                "open_store(..., skip_damaged=True)"
+            )
         self.slides: Mapping[str, SlidePatches] = {
-            key: SlidePatches(self.bytes, key, record, self.record, source) for key, record in read_slides(self.bytes)
+            key: SlidePatches(self.bytes, key, record, self.record, source) for key, record in records.items()
         }
         self._starts = np.cumsum([0, *(len(slide) for slide in self.slides.values())])
 
@@ -390,25 +410,92 @@ def read_store_record(store: ByteStore, name: str) -> StoreRecord:
     Raises:
         StoreNotFoundError: if there is nothing.
         StoreFormatError: if it is something else, or of another format.
+        CorruptStoreError: if it is a store whose attributes are damaged or gone; `restore_root` writes them anew.
     """
     try:
         data = store.get(ROOT)
     except KeyError:
-        if not set(store.children()) <= {SLIDES, RUNS, WORK}:  # else it is being made just now, or its maker died
+        if not set(store.children()) <= _ROOT_NAMES:  # else it is being made just now, or its maker died
             raise StoreFormatError(
                 f"{name} exists and is not a store (it has no {ROOT}); choose another path"
             ) from None
+        if any(is_committed(store, key) for key in store.children(SLIDES)):
+            raise CorruptStoreError(f"{name}/{ROOT} is gone; {_ROOT_FIX}") from None
         raise StoreNotFoundError(
             f"there is no store at {name}; make one with: wsicurate tile SLIDES -o {name}"
         ) from None
-    return StoreRecord.from_json(data, name)
+    try:
+        return StoreRecord.from_json(data, name)
+    except CorruptStoreError as error:
+        raise CorruptStoreError(f"{error}; {_ROOT_FIX}") from error
+    except StoreFormatError as error:
+        if set(store.children()) <= _ROOT_NAMES and any(key != ROOT for key in store.children(SLIDES)):
+            raise CorruptStoreError(f"{error}; {_ROOT_FIX}") from error
+        raise
 
 
 def create_store(store: ByteStore, record: StoreRecord) -> None:
-    """Write the groups of a new store; the root last. Does nothing to groups that exist."""
-    for group in (SLIDES, RUNS):
-        store.put_if_absent(f"{group}/zarr.json", group_metadata({}))
+    """Write the groups of a new store; the root last. Does nothing to groups that are as they should be."""
+    restore_groups(store)
     store.put_if_absent(ROOT, record.to_json())
+
+
+def restore_groups(store: ByteStore) -> None:
+    """Write the groups below the root that are missing or damaged: they hold nothing but their being groups."""
+    for group in (SLIDES, RUNS):
+        if not is_group(store, group):
+            store.put(f"{group}/{ROOT}", [group_metadata({})])
+
+
+def is_group(store: ByteStore, group: str) -> bool:
+    """Whether a group below the root is as it was written."""
+    try:
+        return store.get(f"{group}/{ROOT}") == group_metadata({})
+    except KeyError:
+        return False
+
+
+def restore_root(store: ByteStore, name: str) -> StoreRecord:
+    """The store's attributes, written anew from its slides' where they are damaged or gone.
+
+    Raises:
+        CorruptStoreError: if they are damaged and no slide says what they were.
+        StoreNotFoundError, StoreFormatError: as `read_store_record` does.
+    """
+    try:
+        return read_store_record(store, name)
+    except CorruptStoreError as error:
+        record = root_of_slides(store)
+        if record is None:
+            raise CorruptStoreError(
+                f"{error}, and no slide of the store can be read that says what stood there; restore it from a "
+                "copy, or tile into a new store"
+            ) from error
+        store.put(ROOT, [record.to_json()])
+        return record
+
+
+def root_of_slides(store: ByteStore) -> StoreRecord | None:
+    """The store's attributes as its slides' settings tell them, or None if none can be read.
+
+    The latest settings of tiling that any slide has are taken: those of the first slide that was tiled.
+    """
+    records, _ = read_slides(store)
+    found: StoreRecord | None = None
+    for slide in records.values():
+        settings = dict(slide.settings)
+        patch_px, codec, quality = (settings.pop(name, None) for name in ("patch_px", "codec", "quality"))
+        settings.pop("mpp", None)
+        if codec not in CODECS or patch_px != slide.patch_px:
+            continue
+        tiling = None if slide.is_imported else settings
+        record = StoreRecord(
+            patch_px=patch_px, codec=codec, quality=quality, version=slide.version or __version__, tiling=tiling
+        )
+        if tiling is not None:
+            return record
+        found = found or record
+    return found
 
 
 def read_slide_record(store: ByteStore, key: str) -> SlideRecord | None:
@@ -419,12 +506,44 @@ def read_slide_record(store: ByteStore, key: str) -> SlideRecord | None:
         return None
 
 
-def read_slides(store: ByteStore) -> Iterator[tuple[str, SlideRecord]]:
-    """Keys and attributes of the finished slides, sorted by key."""
+def read_slides(
+    store: ByteStore, store_record: StoreRecord | None = None
+) -> tuple[dict[str, SlideRecord], dict[str, str]]:
+    """Attributes of the finished slides, and what is wrong with those that cannot be used; both sorted by key.
+
+    Args:
+        store: where.
+        store_record: the store's attributes, which a slide must fit; None compares nothing.
+    """
+    records: dict[str, SlideRecord] = {}
+    damaged: dict[str, str] = {}
     for key in store.children(SLIDES):
-        record = None if key == ROOT else read_slide_record(store, key)
-        if record is not None:
-            yield key, record
+        if key == ROOT:
+            continue
+        try:
+            record = read_slide_record(store, key)
+        except (CorruptStoreError, OSError) as error:
+            damaged[key] = f"{error}; tile or import it again with --overwrite"
+            continue
+        if record is None:
+            continue
+        if store_record is not None and record.patch_px != store_record.patch_px:
+            damaged[key] = (
+                f"{slide_path(key)} has patches of {record.patch_px} px, the store of {store_record.patch_px} px; "
+                "tile or import it again with --overwrite"
+            )
+            continue
+        records[key] = record
+    return records, damaged
+
+
+def is_committed(store: ByteStore, key: str) -> bool:
+    """Whether a slide is finished, whatever its mark says."""
+    try:
+        store.size(mark_path(key))
+    except KeyError:
+        return False
+    return True
 
 
 def _rows(index: Index, length: int) -> NDArray[np.intp]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.errors import CorruptStoreError, SlideError, StoreError
-from wsicurate.store.arrays import ArrayMetadata, ItemArray, read_array, read_metadata
+from wsicurate.store.arrays import ArrayMetadata, ItemArray, array_digest, attribute, read_array, read_metadata
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.codecs import Values
 from wsicurate.store.commit import NOT_SAMPLED, ContentHash
-from wsicurate.store.layout import slide_key, slide_path
+from wsicurate.store.embeddings import read_embedding, read_embedding_record
+from wsicurate.store.layout import ROOT, mark_path, slide_key, slide_path
 from wsicurate.store.patch_fields import DROPPED_NAME, LABEL, NAME, read_labels, read_names
 from wsicurate.store.records import SlideRecord, StoreRecord, fingerprint_of
 from wsicurate.store.store import SourceReader, read_slide_record
@@ -57,6 +59,9 @@ def _expect(holds: object, what: str) -> None:
 def verify_slide(store: ByteStore, key: str, store_record: StoreRecord, source: SourceReader) -> Verified:
     """Read everything about a finished slide and compare it with what its attributes say.
 
+    Every array opens and fits its digest, every patch decodes, every embedding is of these patches, and no value is
+    there that nothing refers to.
+
     Args:
         store: where.
         key: of the slide's group.
@@ -67,23 +72,28 @@ def verify_slide(store: ByteStore, key: str, store_record: StoreRecord, source: 
         All problems found, and how much was read.
     """
     path = slide_path(key)
-    mend = "tile it again with --overwrite"
+    problems: list[Problem] = []
     try:
         record = read_slide_record(store, key)
+        if record is None:
+            return Verified((Problem(path, "it was finished a moment ago and is gone; run check again"),), 0, 0)
     except CorruptStoreError as error:
-        return Verified((Problem(f"{path}/zarr.json", f"{error}; {mend}"),), 0, 0)
-    if record is None:
-        return Verified((Problem(path, "it was finished a moment ago and is gone; run check again"),), 0, 0)
-    problems: list[Problem] = []
-    expected = {f"{path}/zarr.json"}
+        problems.append(Problem(f"{path}/{ROOT}", f"{error}; tile or import it again with --overwrite"))
+        try:  # what it says may still tell what else is wrong
+            record = SlideRecord.from_json(store.get(mark_path(key)), path, is_checked=False)
+        except (CorruptStoreError, KeyError):
+            return Verified(tuple(problems), 0, 0)
+    expected = {f"{path}/{ROOT}"}
     sizes = [0]
     xy = np.empty((0, 2), dtype=np.int32)
+    fix = f"{'import' if record.is_imported else 'tile'} it again with --overwrite"
 
-    def attempt(name: str, action: Any) -> Any:
+    def attempt(name: str, action: Any, fix: str = fix) -> Any:
         try:
             return action()
-        except (_Mismatch, StoreError, SlideError) as error:
-            problems.append(Problem(f"{path}/{name}" if name else path, f"{error}; {mend}"))
+        except (_Mismatch, StoreError, SlideError, OSError, KeyError, TypeError) as error:
+            where = f"{path}/{name}" if name else path
+            problems.append(Problem(where, f"{error!r}; {fix}" if isinstance(error, KeyError) else f"{error}; {fix}"))
             return None
 
     attempt("", lambda: _check_record(key, record, store_record))
@@ -95,20 +105,53 @@ def verify_slide(store: ByteStore, key: str, store_record: StoreRecord, source: 
         if arrays_or_none is not None:
             arrays[name] = arrays_or_none
     xy = arrays.get("xy", xy)
-    attempt("", lambda: _check_patch_fields(store, path, arrays, record, expected))
+    for name in record.patch_fields:
+        attempt(name, lambda name=name: _check_patch_field(store, path, name, record, expected))
     attempt("dropped_reason", lambda: _check_dropped(store, path, arrays, record))
-    attempt("images", lambda: _check_patches(store, path, xy, record, store_record, source, expected))
+    if "xy" in arrays:
+        attempt("images", lambda: _check_patches(store, path, xy, record, store_record, source, expected))
+    known = {problem.where for problem in problems}
+    for name, wanted in record.arrays.items():
+        if f"{path}/{name}" not in known:
+            attempt(name, lambda name=name, wanted=wanted: _check_digest(store, path, name, wanted))
     for name in store.children(f"{path}/embeddings"):
-        attempt(f"embeddings/{name}", lambda name=name: _check_embedding(store, path, name, len(xy), expected))
+        attempt(
+            f"embeddings/{name}",
+            lambda name=name: _check_embedding(store, key, name, record, expected),
+            fix="embed it again (vectors that were imported: import them again with --overwrite)",
+        )
+    damaged = {problem.where for problem in problems} - {path}  # their values are theirs, whatever their metadata says
     for found in store.keys(path):
-        sizes.append(store.size(found))
-        if found not in expected:
+        with contextlib.suppress(KeyError):
+            sizes.append(store.size(found))
+        if found not in expected and not any(found.startswith(f"{array}/") for array in damaged):
             problems.append(Problem(found, "nothing refers to it; remove it"))
     return Verified(tuple(problems), len(xy), sum(sizes))
 
 
+def is_sound(store: ByteStore, key: str, store_record: StoreRecord) -> bool:
+    """Whether all bytes of a slide are those that were written; its embeddings and strays are left out of it.
+
+    Patches are not decoded: their bytes are compared with the content hash.
+    """
+    path = slide_path(key)
+    try:
+        record = read_slide_record(store, key)
+        if record is None or not record.arrays:
+            return False
+        _check_record(key, record, store_record)
+        for name, wanted in record.arrays.items():
+            _check_digest(store, path, name, wanted)
+        xy = read_array(store, f"{path}/xy")
+        _check_patches(store, path, np.asarray(xy, np.int32), record, store_record, None, set())
+    except (_Mismatch, StoreError, OSError, KeyError, TypeError):
+        return False
+    return True
+
+
 def _check_record(key: str, record: SlideRecord, store_record: StoreRecord) -> None:
     _expect(key == slide_key(record.slide_id, record.mpp), f"its attributes call it {record.slide_id}@{record.mpp:g}")
+    _expect(record.is_sealed or not store_record.is_sealed, "its attributes have lost their checksum")
     _expect(
         record.patch_px == store_record.patch_px,
         f"its patches are {record.patch_px} px, the store's {store_record.patch_px} px",
@@ -122,6 +165,14 @@ def _check_record(key: str, record: SlideRecord, store_record: StoreRecord) -> N
         _expect(
             record.fingerprint == fingerprint_of(record.settings, facts), "its fingerprint does not fit its settings"
         )
+    if record.version:
+        named = {*_ARRAYS, *record.patch_fields, *([] if store_record.codec == "none" else ["images"])}
+        _expect(set(record.arrays) == named, f"its attributes name the arrays {sorted(record.arrays)}")
+
+
+def _check_digest(store: ByteStore, path: str, name: str, wanted: str) -> None:
+    found = array_digest(store, f"{path}/{name}", metadata_only=name == "images")
+    _expect(found == wanted, "it is not the array that was written: its digest differs")
 
 
 def _read_checked(
@@ -157,7 +208,7 @@ def _check_dropped_xy(values: Values, metadata: ArrayMetadata, record: SlideReco
 
 
 def _check_quality(values: Values, metadata: ArrayMetadata, record: SlideRecord) -> None:
-    width = len(metadata.attributes["columns"])
+    width = len(attribute(metadata, "columns", "quality"))
     _expect(
         values.shape == (record.counts["stored"], width) and values.dtype == np.float32,
         f"{values.dtype} {values.shape}",
@@ -167,7 +218,8 @@ def _check_quality(values: Values, metadata: ArrayMetadata, record: SlideRecord)
 
 def _check_codes(values: Values, metadata: ArrayMetadata, record: SlideRecord) -> None:
     _expect(values.dtype == np.uint8 and values.ndim == 1, f"{values.dtype} {values.shape}")
-    _expect(not len(values) or values.max() < len(metadata.attributes["reasons"]), "a code has no reason")
+    reasons = attribute(metadata, "reasons", "dropped_reason")
+    _expect(not len(values) or values.max() < len(reasons), "a code has no reason")
 
 
 def _check_mask(values: Values, metadata: ArrayMetadata, record: SlideRecord) -> None:
@@ -191,7 +243,7 @@ _ARRAYS = {
 def _check_dropped(store: ByteStore, path: str, arrays: dict[str, Values], record: SlideRecord) -> None:
     if "dropped_xy" not in arrays or "dropped_reason" not in arrays:
         return  # reported already
-    reasons = read_metadata(store, f"{path}/dropped_reason").attributes["reasons"]
+    reasons = attribute(read_metadata(store, f"{path}/dropped_reason"), "reasons", f"{path}/dropped_reason")
     codes = arrays["dropped_reason"]
     _expect(len(codes) == len(arrays["dropped_xy"]), f"{len(codes)} reasons for {len(arrays['dropped_xy'])} patches")
     found = Counter(reasons[code] for code in codes)
@@ -203,22 +255,13 @@ def _check_dropped(store: ByteStore, path: str, arrays: dict[str, Values], recor
     )
 
 
-def _check_patch_fields(
-    store: ByteStore, path: str, arrays: dict[str, Values], record: SlideRecord, expected: set[str]
-) -> None:
-    for name in record.patch_fields:
-        _note_keys(read_metadata(store, f"{path}/{name}"), f"{path}/{name}", expected)
-    stored = int(record.counts["stored"])
-    if LABEL in record.patch_fields:
-        labels = read_labels(store, f"{path}/{LABEL}")
-        _expect(len(labels) == stored, f"{len(labels)} labels for {stored} patches")
-    if NAME in record.patch_fields:
-        names = read_names(store, f"{path}/{NAME}")
-        _expect(len(names) == stored, f"{len(names)} names for {stored} patches")
-        _expect(len(set(names)) == len(names), "a name stands there twice")
-    if DROPPED_NAME in record.patch_fields and "dropped_xy" in arrays:
-        names = read_names(store, f"{path}/{DROPPED_NAME}")
-        _expect(len(names) == len(arrays["dropped_xy"]), f"{len(names)} names of {len(arrays['dropped_xy'])} dropped")
+def _check_patch_field(store: ByteStore, path: str, name: str, record: SlideRecord, expected: set[str]) -> None:
+    array, counts = f"{path}/{name}", record.counts
+    _note_keys(read_metadata(store, array), array, expected)
+    values: Sequence[str | None] = read_labels(store, array) if name == LABEL else read_names(store, array)
+    wanted = sum(counts["dropped"].values()) if name == DROPPED_NAME else counts["stored"]
+    _expect(len(values) == wanted, f"{len(values)} values for {wanted} patches")
+    _expect(name != NAME or len(set(values)) == len(values), "a name stands there twice")
 
 
 def _check_patches(
@@ -227,38 +270,41 @@ def _check_patches(
     xy: NDArray[np.int32],
     record: SlideRecord,
     store_record: StoreRecord,
-    source: SourceReader,
+    source: SourceReader | None,
     expected: set[str],
 ) -> None:
-    digest = ContentHash(xy)
+    """Compare the patches with the content hash; each is decoded on the way if there is a ``source``."""
+    digest, images = ContentHash(xy), None
     if store_record.codec == "none":
-        for start in range(0, len(xy), _SOURCE_BATCH):
-            source(record, xy[start : start + _SOURCE_BATCH])
+        for start in range(0, len(xy) if source else 0, _SOURCE_BATCH):
+            source(record, xy[start : start + _SOURCE_BATCH])  # type: ignore[misc]
         digest.update(record.fingerprint.encode())
     else:
         images = ItemArray.open(store, f"{path}/images")
         _note_keys(images.metadata, f"{path}/images", expected)
         size = store_record.patch_px
         _expect(images.metadata.shape == (len(xy), size, size, 3), f"an array of {images.metadata.shape}")
-        for patch in _decoded(images):
-            digest.update(patch)
+        for item in range(len(images)):
+            if source is not None:
+                images[item]  # verifies its checksum and its pixels
+            digest.update(images.encoded(item))
     _expect(digest.hexdigest() == record.content_hash, "its patches are not those of its content hash")
+    if images is not None:
+        images.check_layout()
 
 
-def _decoded(images: ItemArray) -> Iterator[bytes]:
-    """Encoded patches, each decoded on the way, which verifies its checksum and its pixels."""
-    for item in range(len(images)):
-        images[item]
-        yield images.encoded(item)
-
-
-def _check_embedding(store: ByteStore, path: str, name: str, patches: int, expected: set[str]) -> None:
-    if name == "zarr.json":
-        expected.add(f"{path}/embeddings/zarr.json")
+def _check_embedding(store: ByteStore, key: str, name: str, record: SlideRecord, expected: set[str]) -> None:
+    folder = f"{slide_path(key)}/embeddings"
+    if name == ROOT:
+        expected.add(f"{folder}/{ROOT}")
         return
-    array = f"{path}/embeddings/{name}"
-    metadata = read_metadata(store, array)
-    _note_keys(metadata, array, expected)
-    values = read_array(store, array)
-    _expect(len(values) == patches, f"{len(values)} vectors for {patches} patches")
-    _expect(np.isfinite(values).all(), "some values are not finite")
+    embedding = read_embedding_record(store, key, name)
+    _expect(embedding is not None, "it was not finished")
+    if embedding is None:
+        return
+    _expect(embedding.is_sealed or not record.version, "its attributes have lost their checksum")
+    _expect(embedding.content_hash == record.content_hash, "its vectors are of other patches than the slide's")
+    _note_keys(read_metadata(store, f"{folder}/{name}"), f"{folder}/{name}", expected)
+    vectors = read_embedding(store, key, name)
+    stored = record.counts["stored"]
+    _expect(len(vectors) == stored, f"{len(vectors)} vectors for {stored} patches")

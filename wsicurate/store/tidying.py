@@ -1,0 +1,49 @@
+"""Taking away what runs that were killed left behind, at the beginning and at the end of every run that writes."""
+
+from __future__ import annotations
+
+import contextlib
+
+from wsicurate.errors import LinkedPathError
+from wsicurate.store.bytestore import ByteStore
+from wsicurate.store.commit import remove_work
+from wsicurate.store.layout import WORK, work_path
+from wsicurate.store.leases import Holder, Leases, lower_stale_fences
+from wsicurate.store.store import is_committed, restore_groups
+
+
+def tidy(store: ByteStore) -> None:
+    """Remove half-written values, leases and fences of dead runs, and the segments of slides that are finished.
+
+    What a live run holds is left alone, and so is unfinished work that the next run goes on from.
+
+    Raises:
+        StoreWriteError: if the store cannot be written.
+    """
+    store.remove_orphans()
+    restore_groups(store)
+    leases = Leases(store)
+    try:
+        for key in store.children(WORK):
+            with contextlib.suppress(LinkedPathError):  # it stays, and `check` names it
+                _tidy_work(store, leases, key)
+    finally:
+        leases.close()
+
+
+def _tidy_work(store: ByteStore, leases: Leases, key: str) -> None:
+    folder = work_path(key)
+    lower_stale_fences(store, folder)
+    values = store.children(folder)
+    segments_are_done_with = is_committed(store, key) and any(value.endswith(".segment") for value in values)
+    lease_is_left = any(value.startswith("lease-") for value in values)
+    if leases.holder(folder) or not (segments_are_done_with or lease_is_left):
+        return
+    lease = leases.acquire(folder)  # takes over from the dead
+    if isinstance(lease, Holder):
+        return
+    try:
+        if is_committed(store, key):
+            remove_work(store.fenced(lease.fence), key)
+    finally:
+        leases.release(lease)
