@@ -95,8 +95,8 @@ class ByteStore(Protocol):
         """Lower a fence. When this returns, nothing is written through it any more. Fine if it does not stand."""
         ...
 
-    def fences(self, folder: str) -> list[str]:
-        """The fences that stand directly below a folder, sorted."""
+    def fences(self, prefix: str = "") -> list[str]:
+        """The fences that stand below a prefix, sorted."""
         ...
 
     def fenced(self, fence: str) -> ByteStore:
@@ -168,9 +168,10 @@ class MemoryBytes:
         with self._lock:
             self._raised.discard(fence)
 
-    def fences(self, folder: str) -> list[str]:
+    def fences(self, prefix: str = "") -> list[str]:
         """See `ByteStore.fences`."""
-        return sorted(fence for fence in self._raised if fence.rpartition("/")[0] == folder)
+        start = f"{prefix}/" if prefix else ""
+        return sorted(fence for fence in self._raised if fence.startswith(start))
 
     def fenced(self, fence: str) -> Self:
         """See `ByteStore.fenced`."""
@@ -185,6 +186,10 @@ class MemoryBytes:
 
 _PARTIAL = ".partial-"
 _LOWERED = "-lowered"
+
+#: How often a folder is made that other runs remove at the same moment because it is empty.
+_ATTEMPTS = 10
+
 _serial = itertools.count()
 
 
@@ -338,7 +343,7 @@ class LocalBytes:
         """See `ByteStore.raise_fence`."""
         path = self._writable(fence)
         with _explained(path):
-            path.mkdir(parents=True, exist_ok=True)
+            _make_folder(path)
 
     def lower_fence(self, fence: str) -> None:
         """See `ByteStore.lower_fence`."""
@@ -361,13 +366,13 @@ class LocalBytes:
                             raise
         self._remove_empty(path.parent)
 
-    def fences(self, folder: str) -> list[str]:
+    def fences(self, prefix: str = "") -> list[str]:
         """See `ByteStore.fences`."""
-        try:
-            names = [path.name for path in self.path(folder).iterdir()]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return sorted(f"{folder}/{name}" for name in names if _is_fence(name))
+        found = []
+        for folder, folders, _ in os.walk(self.path(prefix)):
+            below = Path(folder).relative_to(self.root)
+            found += [(below / name).as_posix() for name in folders if _is_fence(name)]
+        return sorted(found)
 
     def fenced(self, fence: str) -> LocalBytes:
         """See `ByteStore.fenced`."""
@@ -382,7 +387,7 @@ class LocalBytes:
         """
         path = self._writable(key)
         with _explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(path.parent)
         return path
 
     def _writable(self, key: str) -> Path:
@@ -415,15 +420,15 @@ class LocalBytes:
 
     def _write_partial(self, path: Path, parts: Iterable[Bytes], *, flush: bool) -> Path:
         partial = (path.parent if self._fence is None else self.path(self._fence)) / _partial_name()
-        for attempt in range(3):
+        for attempt in range(_ATTEMPTS):
             if self._fence is None:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                _make_folder(path.parent)
             try:
                 file = partial.open("xb")
                 break
             except FileNotFoundError:  # another run removed the empty folder just now
                 self._check_fence()
-                if attempt == 2:
+                if attempt == _ATTEMPTS - 1:
                     raise
         try:
             with file:
@@ -441,14 +446,14 @@ class LocalBytes:
         if self._fence is None:
             partial.replace(path)
             return
-        for attempt in range(3):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        for attempt in range(_ATTEMPTS):
+            _make_folder(path.parent)
             try:
                 partial.replace(path)
                 return
             except OSError as error:
                 self._check_fence(error)
-                if not isinstance(error, FileNotFoundError) or attempt == 2:
+                if not isinstance(error, FileNotFoundError) or attempt == _ATTEMPTS - 1:
                     raise
 
     def _delete_fenced(self, path: Path) -> None:
@@ -467,6 +472,17 @@ class LocalBytes:
         is_stale = error is not None and error.errno == getattr(errno, "ESTALE", None)
         if self._fence is not None and (is_stale or not self.path(self._fence).is_dir()):
             raise LeaseLostError(f"another run took over {self._fence.rpartition('/')[0]}")
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, though another run may be removing them because they are empty."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+        except FileNotFoundError:
+            if attempt == _ATTEMPTS - 1:
+                raise
 
 
 def _partial_name() -> str:

@@ -211,14 +211,15 @@ def is_current(store: ByteStore, lease: Lease) -> bool:
     return bool(token == lease.token) and max(_generations(store, lease.folder), default=0) == lease.generation
 
 
-def lower_stale_fences(store: ByteStore, folder: str, *, before: int | None = None) -> None:
-    """Lower the fences in a folder whose leases are gone, or of an earlier generation than ``before``.
+def lower_stale_fences(store: ByteStore, prefix: str, *, before: int | None = None) -> None:
+    """Lower the fences below a prefix whose leases are gone, or of an earlier generation than ``before``.
 
     A lease is there before its fence is raised, and goes before it is lowered: a fence without one is of a dead run,
     or of one that is about to find out that it was overtaken.
     """
-    for fence in store.fences(folder):
-        generation = fence.rpartition("/")[2].removeprefix(FENCE).split("-")[0]
+    for fence in store.fences(prefix):
+        folder, _, name = fence.rpartition("/")
+        generation = name.removeprefix(FENCE).split("-")[0]
         if before is None:
             is_stale = not generation.isdigit() or int(generation) not in _generations(store, folder)
         else:

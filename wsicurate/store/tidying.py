@@ -24,6 +24,8 @@ def tidy(store: ByteStore) -> None:
     restore_groups(store)
     leases = Leases(store)
     try:
+        with contextlib.suppress(LinkedPathError):
+            lower_stale_fences(store, WORK)
         for key in store.children(WORK):
             with contextlib.suppress(LinkedPathError):  # it stays, and `check` names it
                 _tidy_work(store, leases, key)
@@ -33,7 +35,6 @@ def tidy(store: ByteStore) -> None:
 
 def _tidy_work(store: ByteStore, leases: Leases, key: str) -> None:
     folder = work_path(key)
-    lower_stale_fences(store, folder)
     values = store.children(folder)
     segments_are_done_with = is_committed(store, key) and any(value.endswith(".segment") for value in values)
     lease_is_left = any(value.startswith("lease-") for value in values)

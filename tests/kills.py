@@ -1,0 +1,276 @@
+"""Kill, or stop, a process at the n-th system call that touches a store, for every n.
+
+Run as a script, it imports everything once and forks a process for each run, which costs milliseconds; threads start in
+the forked processes alone. Python's audit events stand for the system calls: opening, renaming, linking, removing,
+making and listing files and folders. The process ends, or stops, just before the call.
+
+    python -m tests.kills SCENARIO kill|stop EVERY
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.conftest import tree
+from wsicurate.config import EmbedConfig, ImportConfig, TileConfig
+from wsicurate.errors import LeaseLostError
+from wsicurate.slides.synthetic import SyntheticSlide, write_slide
+from wsicurate.steps import embed as embed_module
+from wsicurate.steps import tile as tile_module
+from wsicurate.steps.check import check
+from wsicurate.steps.embed import embed
+from wsicurate.steps.imports import import_patches
+from wsicurate.steps.tile import tile
+from wsicurate.store import leases as leases_module
+from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.leases import Lease, Leases
+from wsicurate.store.manifest import write_curation
+from wsicurate.store.tidying import tidy
+
+EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.listdir", "os.scandir"}
+
+
+class Inline(Executor):
+    """Runs every task at once, in this process."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*arguments, **keywords))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+class Scenario:
+    """Something that is done to a store, and what must be there in the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def prepare(self, store: Path) -> None:
+        """Make what is there before."""
+
+    def act(self, store: Path) -> None:
+        """Do it; done again after a kill, it must end well."""
+        raise NotImplementedError
+
+    def look(self, store: Path) -> dict[str, bytes]:
+        """What must be the same however often it was killed: all bytes but the records of runs."""
+        return {name: data for name, data in tree(store).items() if not name.startswith("runs/2")}
+
+
+class LeaseOnly(Scenario):
+    """Take a lease, renew it, write and delete under it, give it back. Each process writes other bytes."""
+
+    def act(self, store: Path) -> None:
+        local = LocalBytes(store)
+        leases = Leases(local, renewal_s=3600)
+        while not isinstance(lease := leases.acquire(".wsicurate/a@0.5"), Lease):
+            time.sleep(0.01)
+        held, mine = local.fenced(lease.fence), str(os.getpid()).encode()
+        with contextlib.suppress(LeaseLostError, KeyError):  # overtaken
+            held.put(lease.key, [local.get(lease.key)])  # as the renewal does
+            held.delete("slides/a@0.5/mark")
+            for name in ("first", "second", "mark"):
+                held.put(f"slides/a@0.5/{name}", [mine])
+        leases.close()
+        tidy(local)
+
+    def look(self, store: Path) -> dict[str, bytes]:
+        """Which values there are, and whether all are of one process."""
+        values = {name: data for name, data in super().look(store).items() if name.startswith("slides/a@0.5")}
+        others = super().look(store).keys() - values.keys()
+        return {**dict.fromkeys(values.keys() | others, b""), "writers": str(len(set(values.values()))).encode()}
+
+
+class Tile(Scenario):
+    config = TileConfig(patch_px=64, codec="jpeg")
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        small = SyntheticSlide(width=768, height=512, tissue=0.7, seed=1)
+        write_slide(folder / "slides" / "a.svs", small)
+
+    def act(self, store: Path) -> None:
+        tile(self.folder / "slides", store, self.config, executor=Inline())
+
+
+class Overwrite(Tile):
+    """Slides are there, made otherwise."""
+
+    config = TileConfig(patch_px=64, codec="jpeg", overwrite=True)
+
+    def prepare(self, store: Path) -> None:
+        tile(self.folder / "slides", store, TileConfig(patch_px=64, codec="jpeg", min_tissue=0.6), executor=Inline())
+
+
+class Embed(Tile):
+    def prepare(self, store: Path) -> None:
+        super().act(store)
+
+    def act(self, store: Path) -> None:
+        embed(store, EmbedConfig(encoder="filter-bank"), executor=Inline())
+
+
+class Import(Scenario):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        from PIL import Image
+
+        pixels = np.random.default_rng(1).integers(0, 255, (3, 32, 32, 3), dtype=np.uint8)
+        (folder / "images").mkdir()
+        for number in range(3):
+            Image.fromarray(pixels[number]).save(folder / "images" / f"{number}.png")
+
+    def act(self, store: Path) -> None:
+        import_patches(self.folder / "images", store, ImportConfig(), executor=Inline())
+
+
+class Manifest(Scenario):
+    """A curation is written over an earlier one; the verb writes it again if it is not there."""
+
+    def prepare(self, store: Path) -> None:
+        self._write(store, 6)
+
+    def act(self, store: Path) -> None:
+        self._write(store, 4)
+
+    @staticmethod
+    def _write(store: Path, rows: int) -> None:
+        import pyarrow as pa
+
+        table = pa.table({"decision": ["selected"] * rows, "selected": [True] * rows, "row": list(range(rows))})
+        run = {"inputs": {}, "fingerprint": "f", "settings": {}, "counts": {"selected": rows}, "clusters": None}
+        write_curation(LocalBytes(store), "x", table, run, {})
+        tidy(LocalBytes(store))
+
+
+SCENARIOS: dict[str, Callable[[Path], Scenario]] = {
+    "lease": LeaseOnly,
+    "tile": Tile,
+    "overwrite": Overwrite,
+    "embed": Embed,
+    "import": Import,
+    "manifest": Manifest,
+}
+
+
+def forked(action: Callable[[], object]) -> int:
+    """Run something in a forked process; gives its id."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 70
+    try:
+        action()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def finished(pid: int) -> None:
+    """Wait for a process that must end well."""
+    _, status = os.waitpid(pid, 0)
+    if status:
+        raise AssertionError(f"a run ended with {os.waitstatus_to_exitcode(status)}")
+
+
+def disturb_at(count: int, store: Path, number: signal.Signals) -> None:
+    """Send this process a signal just before the ``count``-th call that touches the store."""
+    seen = [0]
+    root = str(store)
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in EVENTS and any(
+            isinstance(part, str | os.PathLike) and root in os.fspath(part) for part in arguments
+        ):
+            seen[0] += 1
+            if seen[0] == count:
+                os.kill(os.getpid(), number)
+
+    sys.addaudithook(hook)
+
+
+def campaign(name: str, number: signal.Signals, every: int, folder: Path) -> int:
+    """Disturb a scenario at every ``every``-th call.
+
+    Returns:
+        How many points there were.
+    """
+    leases_module.EXPIRY_S = 0.05
+    tile_module._POLL_S = embed_module._POLL_S = 0.02
+    scenario = SCENARIOS[name](folder)
+    before, undisturbed = folder / "before", folder / "undisturbed"
+    for store in (before, undisturbed):
+        finished(forked(lambda store=store: scenario.prepare(store)))
+    finished(forked(lambda: scenario.act(undisturbed)))
+    wanted = scenario.look(undisturbed)
+    points, count = 0, 1
+    while True:
+        store = folder / "store"
+        shutil.rmtree(store, ignore_errors=True)
+        if before.exists():
+            shutil.copytree(before, store)
+
+        def disturbed(store: Path = store, count: int = count) -> None:
+            disturb_at(count, store, number)
+            scenario.act(store)
+
+        pid = forked(disturbed)
+        _, status = os.waitpid(pid, os.WUNTRACED)
+        if not os.WIFSTOPPED(status) and not os.WIFSIGNALED(status):
+            if status:
+                raise AssertionError(f"{name}: the run with {count} points ended with {status}")
+            if scenario.look(store) != wanted:
+                raise AssertionError(f"{name}: an undisturbed run gave other bytes")
+            return points
+        points += 1
+        verify_committed(store, wanted, count)
+        finished(forked(lambda store=store: scenario.act(store)))
+        if os.WIFSTOPPED(status):
+            os.kill(pid, signal.SIGCONT)
+            finished(pid)
+        found = scenario.look(store)
+        if found != wanted:
+            differing = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+            raise AssertionError(f"{name}: disturbed at call {count}: {differing} are other than undisturbed")
+        if name not in ("lease", "manifest"):
+            report = check(store, workers=1, executor=Inline())
+            if report.problems or report.leftovers:
+                raise AssertionError(f"{name}: disturbed at call {count}: {report.problems} {report.leftovers}")
+        count += every
+
+
+def verify_committed(store: Path, wanted: dict[str, bytes], count: int) -> None:
+    """A slide that has its mark after a kill is whole: the old one, or the new one."""
+    for mark in store.glob("slides/*/zarr.json"):
+        if mark.read_bytes() == wanted.get(mark.relative_to(store).as_posix()):
+            for path in mark.parent.rglob("*"):
+                name = path.relative_to(store).as_posix()
+                if path.is_file() and "/embeddings/" not in name and path.read_bytes() != wanted.get(name):
+                    raise AssertionError(f"killed at call {count}: {name} is committed and wrong")
+
+
+if __name__ == "__main__":
+    scenario_name, how, step = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    with tempfile.TemporaryDirectory() as scratch:
+        found = campaign(scenario_name, signal.SIGKILL if how == "kill" else signal.SIGSTOP, step, Path(scratch))
+    print(f"{scenario_name}: {found} points, all ended as if undisturbed")
