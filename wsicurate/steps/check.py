@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wsicurate.config import require_workers
 from wsicurate.errors import CorruptStoreError
@@ -21,6 +23,7 @@ from wsicurate.store.layout import (
     SLIDES,
     WORK,
     curation_work_path,
+    embedding_path,
     slide_path,
     work_path,
 )
@@ -125,6 +128,7 @@ def check(
             problems.append(Problem(slide_path(key), _UNFINISHED if _looks_like_a_slide(local, key) else _STRAY))
     problems += _loose_ends(local, leases, leftovers)
     moved = find_moved([Path(folder) for folder in slides])
+    encoders: dict[str, Mapping[str, Any]] = {}
     patches = size = done = 0
     crew = Crew(workers, executor)
     waiting = list(reversed(finished))
@@ -144,12 +148,14 @@ def check(
                         in_progress.append(report.tag)  # it is being redone, or embedded
                     else:
                         problems += verified.problems
+                    encoders[report.tag] = verified.encoders
                     patches += verified.patches
                     size += verified.bytes
                 progress(Progress(slides_done=done, slides_total=len(finished), patches_done=patches))
         complete = True
     finally:
         crew.close(kill=not complete)
+    problems += _embedded_otherwise(encoders)
     # A run that lives, here or elsewhere, has given its half-written values their names by now.
     problems += [
         Problem(found.relative_to(path).as_posix(), _PARTIAL) for found, _ in local.partials() if found in partials
@@ -162,7 +168,7 @@ def check(
     )
     return CheckReport(
         store=path,
-        problems=sorted(problems, key=lambda problem: problem.where),
+        problems=sorted(problems, key=_order),
         in_progress=sorted(in_progress),
         slides=len(finished),
         patches=patches,
@@ -190,6 +196,26 @@ def _root(store: LocalBytes, name: str, problems: list[Problem]) -> StoreRecord:
             raise
         problems.append(Problem(ROOT, str(error)))
         return record
+
+
+def _embedded_otherwise(encoders: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    """Embeddings that are sound, and of another kind than most slides' under the same name."""
+    for name in sorted({name for found in encoders.values() for name in found}):
+        kinds = Counter(found[name] for found in encoders.values() if name in found)
+        usual = max(sorted(kinds), key=lambda kind: kinds[kind])
+        for key in sorted(encoders):
+            if encoders[key].get(name, usual) != usual:
+                yield Problem(
+                    embedding_path(key, name),
+                    f"it was embedded otherwise than {kinds[usual]:,} other slides; embed it again with --overwrite",
+                )
+
+
+def _order(problem: Problem) -> tuple[int, str]:
+    """What others depend on comes first: advice is followed from top to bottom."""
+    rooms = ("", SLIDES, WORK, CURATIONS, RUNS)
+    room = problem.where.partition("/")[0]
+    return rooms.index(room) if room in rooms else 0, problem.where
 
 
 def _looks_like_a_slide(store: LocalBytes, key: str) -> bool:
@@ -225,7 +251,9 @@ def _loose_ends(store: LocalBytes, leases: Leases, leftovers: list[str]) -> Iter
         else:
             yield Problem(folder, "an interrupted run left it; run the same command again, or remove it")
     names = store.children(CURATIONS)
-    hashes = {key: record.content_hash for key, record in read_slides(store)[0].items()} if names else {}
+    records, damaged = read_slides(store) if names else ({}, {})
+    hashes: dict[str, str | None] = {key: record.content_hash for key, record in records.items()}
+    hashes |= dict.fromkeys(damaged)
     for name in names:
         if not leases.holder(curation_work_path(name)):
             for where, what in verify_curation(store, name, str(store.root), hashes):

@@ -16,7 +16,7 @@ from wsicurate.errors import CorruptStoreError, StoreWriteError
 from wsicurate.steps.progress import SlideOutcome
 from wsicurate.store.arrays import to_json
 from wsicurate.store.bytestore import ByteStore
-from wsicurate.store.checksums import CHECKSUM, UNSEALED, check_seal, seal
+from wsicurate.store.checksums import CHECKSUM, UNSEALED, UNSEALED_VERSION, check_seal, seal
 from wsicurate.store.layout import RUNS
 
 #: Packages whose version can change a pixel or a byte.
@@ -109,6 +109,8 @@ def read_run(store: ByteStore, name: str) -> dict[str, Any]:
         raise CorruptStoreError(f"{RUNS}/{name} is not a run's record")
     if CHECKSUM in document:
         check_seal(data, document[CHECKSUM], f"{RUNS}/{name}")
+    elif not isinstance(document.get("versions"), dict) or document["versions"].get("wsicurate") != UNSEALED_VERSION:
+        raise CorruptStoreError(f"{RUNS}/{name} has lost its checksum: it was damaged or edited")
     return document
 
 

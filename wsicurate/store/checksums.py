@@ -17,6 +17,9 @@ from wsicurate.store.bytestore import Bytes
 CHECKSUM = "checksum"
 UNSEALED = "0" * 32
 
+#: The only version that wrote no checksums into its documents.
+UNSEALED_VERSION = "0.1.0"
+
 _FIELD = f'"{CHECKSUM}": "'.encode()
 
 

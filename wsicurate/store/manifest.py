@@ -246,14 +246,16 @@ def remove_curation(store: ByteStore, name: str) -> None:
         store.delete(value)
 
 
-def verify_curation(store: ByteStore, name: str, where: str, slides: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def verify_curation(
+    store: ByteStore, name: str, where: str, slides: Mapping[str, str | None]
+) -> Iterator[tuple[str, str]]:
     """Read a curation and yield the key and description of everything that is not as it should be.
 
     Args:
         store: where.
         name: of the curation.
         where: the store's path, for messages.
-        slides: content hash of each slide of the store, by key.
+        slides: content hash of each slide of the store, by key; None for those that cannot be read.
     """
     if not _NAME.fullmatch(name):
         yield f"{CURATIONS}/{name}", "it is not part of a store; remove it"
@@ -271,7 +273,7 @@ def verify_curation(store: ByteStore, name: str, where: str, slides: Mapping[str
         yield base, words if "curate again" in words else f"{words}; curate again with --overwrite"
         return
     for key, content_hash in curation.run["inputs"].items():
-        if slides.get(key) != content_hash:
+        if slides.get(key, "") not in (content_hash, None):
             what = "which is gone" if key not in slides else "which holds other patches now"
             yield base, f"it was made from {key}, {what}; curate again with --overwrite"
     yield from ((where, f"{what}; curate again with --overwrite") for where, what in _contradictions(curation, table))

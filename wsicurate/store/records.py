@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from wsicurate.errors import CorruptStoreError, StoreFormatError
 from wsicurate.store.arrays import group_metadata
-from wsicurate.store.checksums import CHECKSUM, UNSEALED, check_seal, seal
+from wsicurate.store.checksums import CHECKSUM, UNSEALED, UNSEALED_VERSION, check_seal, seal
 from wsicurate.store.codecs import ChunkCodec, JpegCodec, ZstdCodec
 from wsicurate.store.layout import FORMAT, ROOT
 
@@ -22,9 +22,6 @@ ATTRIBUTE = "wsicurate"
 
 #: What the patches of a store can be stored as.
 CODECS = ("jpeg", "zstd", "none")
-
-#: The only version whose records have no checksum.
-_UNSEALED_VERSION = "0.1.0"
 
 
 def our_attributes(data: bytes, name: str, *, is_checked: bool = True) -> dict[str, Any]:
@@ -149,7 +146,7 @@ class StoreRecord:
                 f"{name} has store format {found!r}, made by wsicurate {attributes.get('version')}; this version reads "
                 f"format {FORMAT}: install the wsicurate that made it, or tile into a new store"
             )
-        if CHECKSUM not in attributes and attributes.get("version") != _UNSEALED_VERSION:
+        if CHECKSUM not in attributes and attributes.get("version") != UNSEALED_VERSION:
             raise CorruptStoreError(f"{name}/{ROOT} has lost its checksum: it was damaged or edited")
         attributes.pop("is_sealed", None)
         record: Self = known_fields(cls, attributes, f"{name}/{ROOT}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,11 +41,18 @@ class Problem:
 
 @dataclass(frozen=True)
 class Verified:
-    """Result of `verify_slide`."""
+    """Result of `verify_slide`.
+
+    Attributes:
+        problems: all that is wrong.
+        patches, bytes: how much was read.
+        encoders: by name of each sound embedding, what all slides must share of it.
+    """
 
     problems: tuple[Problem, ...]
     patches: int
     bytes: int
+    encoders: Mapping[str, tuple[str, str, str, int]] = field(default_factory=dict)
 
 
 class _Mismatch(Exception):
@@ -84,6 +92,7 @@ def verify_slide(store: ByteStore, key: str, store_record: StoreRecord, source: 
         except (CorruptStoreError, KeyError):
             return Verified(tuple(problems), 0, 0)
     expected = {f"{path}/{ROOT}"}
+    encoders: dict[str, tuple[str, str, str, int]] = {}
     sizes = [0]
     xy = np.empty((0, 2), dtype=np.int32)
     fix = f"{'import' if record.is_imported else 'tile'} it again with --overwrite"
@@ -117,7 +126,7 @@ def verify_slide(store: ByteStore, key: str, store_record: StoreRecord, source: 
     for name in store.children(f"{path}/embeddings"):
         attempt(
             f"embeddings/{name}",
-            lambda name=name: _check_embedding(store, key, name, record, expected),
+            lambda name=name: _check_embedding(store, key, name, record, expected, encoders),
             fix="embed it again (vectors that were imported: import them again with --overwrite)",
         )
     damaged = {problem.where for problem in problems} - {path}  # their values are theirs, whatever their metadata says
@@ -126,7 +135,7 @@ def verify_slide(store: ByteStore, key: str, store_record: StoreRecord, source: 
             sizes.append(store.size(found))
         if found not in expected and not any(found.startswith(f"{array}/") for array in damaged):
             problems.append(Problem(found, "nothing refers to it; remove it"))
-    return Verified(tuple(problems), len(xy), sum(sizes))
+    return Verified(tuple(problems), len(xy), sum(sizes), encoders)
 
 
 def is_sound(store: ByteStore, key: str, store_record: StoreRecord) -> bool:
@@ -293,7 +302,14 @@ def _check_patches(
         images.check_layout()
 
 
-def _check_embedding(store: ByteStore, key: str, name: str, record: SlideRecord, expected: set[str]) -> None:
+def _check_embedding(
+    store: ByteStore,
+    key: str,
+    name: str,
+    record: SlideRecord,
+    expected: set[str],
+    encoders: dict[str, tuple[str, str, str, int]],
+) -> None:
     folder = f"{slide_path(key)}/embeddings"
     if name == ROOT:
         expected.add(f"{folder}/{ROOT}")
@@ -308,3 +324,9 @@ def _check_embedding(store: ByteStore, key: str, name: str, record: SlideRecord,
     vectors = read_embedding(store, key, name)
     stored = record.counts["stored"]
     _expect(len(vectors) == stored, f"{len(vectors)} vectors for {stored} patches")
+    encoders[name] = (
+        embedding.weights_hash,
+        json.dumps(embedding.preprocessing, sort_keys=True),
+        embedding.pooling,
+        embedding.dim,
+    )
