@@ -9,12 +9,13 @@ it was. With EVERY, only each so-manieth damage is planted.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,8 @@ class Sound:
             Image.fromarray(pixels[number]).save(path)
         self.tile(self.store)
         self.import_(self.store)
-        embed(self.store, EmbedConfig(encoder="filter-bank"), executor=Inline())
-        curate(self.store, CURATE, executor=Inline())
+        self.embed(self.store)
+        self.curate(self.store)
         self.files = self.look(self.store)
 
     @staticmethod
@@ -82,36 +83,41 @@ class Sound:
             self.folder / "images", store, ImportConfig(layout="label", mpp=0.5, **options), executor=Inline()
         )
 
+    def embed(self, store: Path) -> None:
+        embed(store, EmbedConfig(encoder="filter-bank"), executor=Inline())
+
+    def curate(self, store: Path, **options: Any) -> None:
+        curate(store, replace(CURATE, **options), executor=Inline())
+
     def follow(self, store: Path, report: CheckReport) -> None:
-        """Do what each problem says, once."""
+        """Do what each problem says, each command once."""
         done: set[str] = set()
-
-        def once(name: str, action: Callable[[], object]) -> None:
-            if name not in done:
-                done.add(name)
-                action()
-
         for problem in report.problems:
-            advice = problem.what.rpartition(": ")[2] if "; " not in problem.what else problem.what.rpartition("; ")[2]
-            path = store / problem.where
-            if (
-                ("tile" in advice and "--overwrite" in advice)
-                or "import it" in advice
-                or "run the same command" in advice
-            ):
-                once("tile", lambda: self.tile(store, overwrite="--overwrite" in advice))
-                once("import", lambda: self.import_(store, overwrite="--overwrite" in advice))
-            elif "embed it again" in advice or "the next" in advice:
-                once("embed", lambda: embed(store, EmbedConfig(encoder="filter-bank"), executor=Inline()))
-            elif "curate" in advice:
-                over = "--overwrite" in advice
-                from dataclasses import replace
-
-                once("curate", lambda: curate(store, replace(CURATE, overwrite=over), executor=Inline()))
-            elif "remove" in advice:
+            advice, path = problem.what.rpartition("; ")[2], store / problem.where
+            options = {"overwrite": True} if "--overwrite" in advice else {}
+            command = self._command(advice)
+            if command == "remove":
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
-            else:
-                raise AssertionError(f"nothing can be done about: {problem.what}")
+            elif command not in done:
+                done.add(command)
+                if command == "tile":
+                    self.tile(store, **options)
+                    self.import_(store, **options)
+                elif command == "embed":
+                    self.embed(store)
+                else:
+                    self.curate(store, **options)
+
+    @staticmethod
+    def _command(advice: str) -> str:
+        if "tile it" in advice or "import it" in advice or "tile or import" in advice or "same command" in advice:
+            return "tile"
+        if "embed it again" in advice or "the next" in advice:
+            return "embed"
+        for command in ("curate", "remove"):
+            if command in advice:
+                return command
+        raise AssertionError(f"nothing can be done about: {advice}")
 
 
 def flip(path: Path, share: float) -> None:
@@ -210,8 +216,6 @@ def damages(sound: Sound) -> Iterator[Damage]:
 
 
 def _pipe(path: Path) -> None:
-    import os
-
     path.unlink()
     os.mkfifo(path)
 
@@ -225,8 +229,6 @@ def _vectors(sound: Sound) -> Iterator[Damage]:
         local = LocalBytes(store)
         record, vectors = read_embedding_record(local, key, "filter-bank"), read_embedding(local, key, "filter-bank")
         write_embedding(local, key, *change(record, vectors))
-
-    from dataclasses import replace
 
     key = sorted(path.name for path in (sound.store / "slides").iterdir() if path.is_dir())[0]
     changes: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ import pytest
 
 from tests.conftest import tree
 from tests.slides.test_readers import corrupt_tile
-from wsicurate.config import TileConfig
+from wsicurate.config import EmbedConfig, TileConfig
 from wsicurate.errors import (
     ConfigError,
+    CorruptStoreError,
     NothingToDoError,
     SlideChangedError,
     SlideNotFoundError,
@@ -30,6 +31,7 @@ from wsicurate.errors import (
 from wsicurate.slides.opening import open_slide
 from wsicurate.slides.synthetic import CohortSlide, GroundTruth
 from wsicurate.steps.check import check
+from wsicurate.steps.embed import embed
 from wsicurate.steps.opening import open_store
 from wsicurate.steps.progress import Progress
 from wsicurate.steps.tile import TileReport, tile
@@ -452,3 +454,151 @@ def test_a_store_among_the_slides_is_passed_over(tmp_path: Path, small_slides: P
     assert tile(folder, store, QUICK).exit_status == 0
     (store / "slides" / "odd.svs").touch()
     assert len(tile(folder, store, QUICK).outcomes) == 3
+
+
+def slide_folders(store: Path) -> list[Path]:
+    return sorted(path for path in (store / "slides").iterdir() if path.is_dir())
+
+
+class Ending(ThreadPoolExecutor):
+    """Is interrupted when the n-th slide is to be committed."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(1)
+        self._left = number
+
+    def submit(self, function: Any, /, *args: Any, **keywords: Any) -> Any:
+        if function.__name__ == "commit":
+            self._left -= 1
+            if self._left < 0:
+                raise KeyboardInterrupt
+            done = super().submit(function, *args, **keywords)
+            wait([done])
+            return done
+        return super().submit(function, *args, **keywords)
+
+
+def test_an_interrupted_overwrite_goes_on_and_ends(small_slides: Path, tmp_path: Path) -> None:
+    store, other = tmp_path / "a.zarr", replace(QUICK, min_tissue=0.6, overwrite=True)
+    tile(small_slides, store, QUICK)
+    for left in (2, 1):
+        with pytest.raises(KeyboardInterrupt), Ending(1) as executor:
+            tile(small_slides, store, other, executor=executor)
+        assert len(open_store(store).slides) == 3  # all can be read, old or new
+        old = [slide for slide in open_store(store).slides.values() if slide.record.settings["min_tissue"] != 0.6]
+        assert len(old) == left
+    report = tile(small_slides, store, other)
+    assert sorted(outcome.status for outcome in report.outcomes) == ["tiled", "unchanged", "unchanged"]
+    tile(small_slides, tmp_path / "b.zarr", replace(QUICK, min_tissue=0.6))
+    assert tree(store / "slides") == tree(tmp_path / "b.zarr" / "slides")
+    assert check(store).problems == []
+
+
+def test_overwrite_loses_no_slide_that_cannot_be_read_any_more(small_slides: Path, tmp_path: Path) -> None:
+    folder, store = tmp_path / "slides", tmp_path / "a.zarr"
+    shutil.copytree(small_slides, folder)
+    tile(folder, store, QUICK)
+    before = tree(store / "slides")
+    broken = sorted(folder.glob("TCGA*.svs"))[0]
+    broken.write_bytes(b"II*\0 not a slide")
+    report = tile(folder, store, replace(QUICK, overwrite=True))
+    assert sorted(outcome.status for outcome in report.outcomes) == ["failed", "unchanged", "unchanged"]
+    (failed,) = (outcome for outcome in report.outcomes if outcome.status == "failed")
+    assert failed.reason == "unreadable"
+    assert "; the store keeps the" in failed.message
+    assert "patches that it has of it" in failed.message
+    assert tree(store / "slides") == before
+    assert check(store).problems == []
+
+
+def test_overwrite_does_not_replace_patches_by_nothing(tmp_path: Path, paint: Paint) -> None:
+    path, _ = paint(seed=31, width=1_024, height=1_024, tissue=0.9)
+    store = tmp_path / "a.zarr"
+    tile(path.parent, store, QUICK)
+    before = tree(store / "slides")
+    for number in range(16):
+        corrupt_tile(path, number % 4, number // 4)
+    report = tile(path.parent, store, replace(QUICK, overwrite=True))
+    (outcome,) = report.outcomes
+    assert (outcome.status, outcome.reason) == ("failed", "no_patches")
+    assert "the store keeps the" in outcome.message
+    assert tree(store / "slides") == before
+
+
+@pytest.mark.parametrize("array", ["quality/c/0/0", "images/c/0/0/0/0", "zarr.json", "xy/zarr.json"])
+def test_overwrite_repairs_what_is_damaged_and_leaves_the_rest(small_slides: Path, tmp_path: Path, array: str) -> None:
+    store = tmp_path / "a.zarr"
+    tile(small_slides, store, QUICK)
+    embed(store, EmbedConfig(encoder="filter-bank", workers=1))
+    before = tree(store / "slides")
+    damaged = slide_folders(store)[1] / array
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    report = tile(small_slides, store, replace(QUICK, overwrite=True))
+    assert sorted(outcome.status for outcome in report.outcomes) == ["tiled", "unchanged", "unchanged"]
+    assert tree(store / "slides") == before  # its vectors as well: they are of the same patches
+    assert check(store).problems == []
+
+
+def test_a_linked_slide_folder_fails_alone_and_is_not_emptied(small_slides: Path, tmp_path: Path) -> None:
+    store, outside = tmp_path / "a.zarr", tmp_path / "outside"
+    tile(small_slides, store, QUICK)
+    linked = slide_folders(store)[0]
+    linked.rename(outside)
+    (outside / "zarr.json").unlink()
+    (outside / "precious").write_text("mine")
+    linked.symlink_to(outside)
+    before = tree(outside)
+    for overwrite in (False, True):
+        report = tile(small_slides, store, replace(QUICK, overwrite=overwrite))
+        assert sorted((outcome.status, outcome.reason) for outcome in report.outcomes) == [
+            ("failed", "linked"), ("unchanged", ""), ("unchanged", ""),
+        ]  # fmt: skip
+        assert report.exit_status == 3
+    assert tree(outside) == before
+    (problem,) = check(store).problems
+    assert problem.where == f"slides/{linked.name}"
+    assert "it is a link" in problem.what
+    linked.unlink()
+    assert tile(small_slides, store, QUICK).exit_status == 0
+    assert check(store).problems == []
+
+
+def test_a_slide_of_which_nothing_can_be_read_says_so_every_time(tmp_path: Path, paint: Paint) -> None:
+    path, _ = paint(seed=31, width=1_024, height=1_024, tissue=0.9)
+    for number in range(16):
+        corrupt_tile(path, number % 4, number // 4)
+    for status in ("tiled", "unchanged"):
+        (outcome,) = tile(path.parent, tmp_path / "a.zarr", QUICK).outcomes
+        assert (outcome.status, outcome.reason) == (status, "no_patches")
+
+
+def test_kinds_that_no_slide_has_are_no_success(small_slides: Path, tmp_path: Path) -> None:
+    report = tile(small_slides, tmp_path / "a.zarr", replace(QUICK, kinds=("ZZ",)))
+    assert {outcome.status for outcome in report.outcomes} == {"excluded"}
+    assert report.exit_status == 1
+
+
+def test_a_damaged_root_is_written_anew(small_slides: Path, tmp_path: Path) -> None:
+    store = tmp_path / "a.zarr"
+    tile(small_slides, store, QUICK)
+    root = (store / "zarr.json").read_bytes()
+    for damage in (lambda: (store / "zarr.json").write_bytes(root[:-50]), (store / "zarr.json").unlink):
+        damage()
+        with pytest.raises(
+            CorruptStoreError, match="the next tile, import, embed or curate of this store writes it anew"
+        ):
+            open_store(store)
+        assert [problem.where for problem in check(store).problems] == ["zarr.json"]
+        report = tile(small_slides, store, QUICK)
+        assert {outcome.status for outcome in report.outcomes} == {"unchanged"}
+        assert (store / "zarr.json").read_bytes() == root
+
+
+def test_a_slide_that_takes_too_long_is_given_up(small_slides: Path, tmp_path: Path) -> None:
+    report = tile(small_slides, tmp_path / "a.zarr", replace(QUICK, workers=1, slide_timeout=0.02))
+    assert {(outcome.status, outcome.reason) for outcome in report.outcomes} == {("failed", "timeout")}
+    assert "give them more time with --slide-timeout" in report.outcomes[0].message
+    assert tile(small_slides, tmp_path / "a.zarr", QUICK).exit_status == 0
+    assert check(tmp_path / "a.zarr").problems == []

@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from wsicurate.errors import StoreWriteError
+from wsicurate.errors import LeaseLostError, LinkedPathError, StoreWriteError
 from wsicurate.store.bytestore import ByteStore, LocalBytes, MemoryBytes
 from wsicurate.store.owners import this_process
 
@@ -159,3 +160,108 @@ store.put("large", [b"x" * 2000])
     store = LocalBytes(tmp_path)
     assert list(store.keys()) == ["small"]
     assert store.partials() == []
+
+
+def test_folders_without_values_do_not_exist(tmp_path: Path) -> None:
+    store = LocalBytes(tmp_path)
+    store.put("work/a/value", [b"1"])
+    (tmp_path / "work" / "b" / "deep").mkdir(parents=True)
+    (tmp_path / "work" / ".partial-x").touch()
+    assert store.children() == ["work"]
+    assert store.children("work") == ["a"]
+    store.delete("work/a/value")
+    assert store.children() == []
+
+
+def test_a_lowered_fence_keeps_its_writer_out(store: ByteStore) -> None:
+    store.put("slide/mark", [b"theirs"])
+    store.raise_fence("work/.fence-1")
+    store.raise_fence("work/.fence-2")
+    assert store.fences("work") == ["work/.fence-1", "work/.fence-2"]
+    assert store.children() == ["slide"]
+    held = store.fenced("work/.fence-1")
+    held.put("slide/a", [b"1"])
+    held.delete("slide/mark")
+    held.delete("slide/mark")
+    assert list(store.keys()) == ["slide/a"]
+    store.lower_fence("work/.fence-1")
+    store.lower_fence("work/.fence-1")
+    for action in (lambda: held.put("slide/a", [b"2"]), lambda: held.delete("slide/a"), lambda: held.delete("none")):
+        with pytest.raises(LeaseLostError, match="another run took over work"):
+            action()
+    assert store.get("slide/a") == b"1"
+    assert store.fences() == ["work/.fence-2"]
+
+
+def test_a_fence_that_falls_while_its_writer_writes_keeps_it_out(store: ByteStore) -> None:
+    store.put("slide/a", [b"old"])
+    store.raise_fence("work/.fence-1")
+
+    def parts() -> Iterator[bytes]:
+        yield b"new"
+        store.lower_fence("work/.fence-1")
+        store.put("slide/a", [b"the successor's"])
+
+    with pytest.raises(LeaseLostError):
+        store.fenced("work/.fence-1").put("slide/a", parts())
+    assert store.get("slide/a") == b"the successor's"
+    assert store.fences() == []
+
+
+@pytest.mark.parametrize("fenced", [False, True])
+def test_nothing_is_written_or_deleted_through_a_link(tmp_path: Path, fenced: bool) -> None:
+    outside, root = tmp_path / "outside", tmp_path / "store"
+    (outside / "deeper").mkdir(parents=True)
+    (outside / "kept").write_text("kept")
+    (outside / ".partial-0-1-1-1").write_text("kept")
+    plain = LocalBytes(root)
+    plain.raise_fence("work/.fence-1")
+    (root / "slides").mkdir()
+    (root / "slides" / "a").symlink_to(outside)
+    store = plain.fenced("work/.fence-1") if fenced else plain
+    actions: list[Callable[[], object]] = [
+        lambda: store.put("slides/a/kept", [b"lost"]),
+        lambda: store.put("slides/a/deeper/new", [b"x"]),
+        lambda: store.put_if_absent("slides/a/new", b"x"),
+        lambda: store.delete("slides/a/kept"),
+        lambda: store.raise_fence("slides/a/.fence-1"),
+        lambda: store.writable_path("slides/a/new"),
+    ]
+    for action in actions:
+        with pytest.raises(LinkedPathError, match=r"slides/a is a link, and nothing outside of"):
+            action()
+    store.remove_orphans("slides/a")
+    store.remove_orphans()
+    assert sorted(path.name for path in outside.rglob("*")) == [".partial-0-1-1-1", "deeper", "kept"]
+    assert (outside / "kept").read_text() == "kept"
+    assert plain.links() == ["slides/a"]
+    assert list(plain.keys("slides")) == ["slides/a"]
+    plain.delete("slides/a")  # the link itself
+    assert not (root / "slides").exists()
+    assert (outside / "kept").exists()
+
+
+def test_links_to_files_are_replaced_and_not_followed(tmp_path: Path) -> None:
+    outside, root = tmp_path / "outside", tmp_path / "store"
+    outside.write_text("kept")
+    root.mkdir()
+    for name in ("a", "b", "c"):
+        (root / name).symlink_to(outside)
+    store = LocalBytes(root)
+    store.put("a", [b"new"])
+    store.delete("b")
+    assert not store.put_if_absent("c", b"new")
+    assert outside.read_text() == "kept"
+    assert store.get("a") == b"new"
+
+
+@pytest.mark.parametrize("key", ["../a", "a/../../b", "/etc/x", "a/.."])
+def test_keys_that_lead_out_are_refused(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ValueError, match="leads out of the store"):
+        LocalBytes(tmp_path / "store").put(key, [b""])
+
+
+def test_a_pipe_is_no_value(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(KeyError):
+        LocalBytes(tmp_path).get("pipe")

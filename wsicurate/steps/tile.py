@@ -28,6 +28,7 @@ from wsicurate.errors import (
     SlideChangedError,
     SlideError,
     SlideSkipped,
+    SlideTimeoutError,
     StoreNotFoundError,
     StoreSettingsError,
     StoreWriteError,
@@ -47,7 +48,7 @@ from wsicurate.steps.tile_tasks import (
     SurveyTask,
     commit,
     cut_segment,
-    find_sound,
+    is_as_made,
     store_settings,
     survey,
 )
@@ -335,8 +336,9 @@ class SlideRun:
     def _submit(self, job: Job, function: Callable[[Any], Any], task: Any, kind: str, patches: int = 0) -> None:
         """Hand a piece of a slide's work to the crew, with the time that is left for the slide."""
         limit = self.config.slide_timeout
-        left = None if limit is None else max(limit - job.seconds, 1.0)
-        self._crew.submit(function, task, (kind, job, patches), limit_s=left)
+        if limit is not None and kind != "commit":  # what is cut is kept
+            limit = max(limit - job.seconds, 0.001)
+        self._crew.submit(function, task, (kind, job, patches), limit_s=limit)
 
     def _begin(self, job: Job) -> None:
         """Send a slide to be surveyed, unless somebody else has it or nobody wants it."""
@@ -354,16 +356,14 @@ class SlideRun:
     def _take_on(self, job: Job) -> None:
         committed = self._committed(job)
         if not self.config.dry_run and (committed is None or self.config.overwrite):
+            self.bytes.checked_path(mark_path(job.key))  # before anything is cut
             if not self._hold(job):
                 return
             committed = self._committed(job)  # another run may have finished it between the two looks
             for folder in (slide_path(job.key), work_path(job.key)):
                 self.bytes.remove_orphans(folder)  # of a run that died since this one began
         self._active[job.key] = job
-        if committed is not None and self.config.overwrite and not self.config.dry_run:
-            self._submit(job, find_sound, SoundTask(self.bytes, job.key, self.record, committed), "sound")
-        else:
-            self._survey(job, committed)
+        self._survey(job, committed)
 
     def _hold(self, job: Job) -> bool:
         """Take the lease on a slide; where another run has it, the slide waits."""
@@ -478,7 +478,10 @@ class SlideRun:
     def _take_result(self, job: Job, kind: str, result: Any, patches: int) -> None:
         limit = self.config.slide_timeout
         if kind == "sound":
-            self._survey(job, result)
+            if result:
+                self._take_committed(job, job.survey.record)
+            else:
+                self._survey(job, None)
         elif kind == "survey":
             self._take_survey(job, result)
         elif kind == "segment":
@@ -496,10 +499,14 @@ class SlideRun:
 
     def _take_survey(self, job: Job, result: Any) -> None:
         job.survey = result
-        job.committed = None
         if result.is_committed:
-            self._take_committed(job, result.record)
+            committed = _present(job.committed)
+            if self.config.overwrite and not self.config.dry_run:
+                self._submit(job, is_as_made, SoundTask(self.bytes, job.key, self.record, committed), "sound")
+            else:
+                self._take_committed(job, result.record)
             return
+        job.committed = None
         plan = result.plan
         if plan is None:
             raise ValueError(f"the survey of {job.source.name} came back without a plan")
@@ -609,6 +616,8 @@ class SlideRun:
         if isinstance(error, PatchImportError):
             self._finish(job, "failed", "not_importable", str(error))
             return
+        if isinstance(error, SlideTimeoutError):
+            error = timeout_error(self.config.slide_timeout)
         if isinstance(error, SlideError):
             status: Status = "skipped" if isinstance(error, SlideSkipped) else "failed"
             self._finish(job, status, error.reason, str(error))

@@ -169,11 +169,9 @@ class SoundTask:
     committed: SlideRecord
 
 
-def find_sound(task: SoundTask) -> SlideRecord | None:
-    """The slide's record if all its bytes are those that this version wrote, else None."""
-    if task.committed.version != __version__ or not is_sound(task.store, task.key, task.store_record):
-        return None
-    return task.committed
+def is_as_made(task: SoundTask) -> bool:
+    """Whether all bytes of a slide are those that this version of wsicurate wrote."""
+    return task.committed.version == __version__ and is_sound(task.store, task.key, task.store_record)
 
 
 def tile_settings(config: TileConfig) -> dict[str, Any]:

@@ -244,7 +244,7 @@ class LocalBytes:
 
     def put(self, key: str, parts: Iterable[Bytes], *, outlasts_power: bool = True) -> None:
         """See `ByteStore.put`."""
-        path = self._writable(key)
+        path = self.checked_path(key)
         with _explained(path):
             partial = self._write_partial(path, parts, flush=outlasts_power)
             try:
@@ -257,7 +257,7 @@ class LocalBytes:
 
     def put_if_absent(self, key: str, value: Bytes) -> bool:
         """See `ByteStore.put_if_absent`."""
-        path = self._writable(key)
+        path = self.checked_path(key)
         if os.path.lexists(path):
             return False
         with _explained(path):
@@ -273,7 +273,7 @@ class LocalBytes:
 
     def delete(self, key: str) -> None:
         """See `ByteStore.delete`. Folders that become empty go as well, up to the root."""
-        path = self._writable(key)
+        path = self.checked_path(key)
         with _explained(path):
             if self._fence is None:
                 path.unlink(missing_ok=True)
@@ -341,13 +341,13 @@ class LocalBytes:
 
     def raise_fence(self, fence: str) -> None:
         """See `ByteStore.raise_fence`."""
-        path = self._writable(fence)
+        path = self.checked_path(fence)
         with _explained(path):
             _make_folder(path)
 
     def lower_fence(self, fence: str) -> None:
         """See `ByteStore.lower_fence`."""
-        path = lowered = self._writable(fence)
+        path = lowered = self.checked_path(fence)
         with _explained(path):
             if not path.name.endswith(_LOWERED):
                 lowered = path.with_name(path.name + _LOWERED)
@@ -385,13 +385,17 @@ class LocalBytes:
             LinkedPathError: if the way there leads through a link.
             StoreWriteError: if the folder cannot be made.
         """
-        path = self._writable(key)
+        path = self.checked_path(key)
         with _explained(path):
             _make_folder(path.parent)
         return path
 
-    def _writable(self, key: str) -> Path:
-        """The path of a value that is to be written or deleted."""
+    def checked_path(self, key: str) -> Path:
+        """The path of a value that is to be written or deleted.
+
+        Raises:
+            LinkedPathError: if a folder on the way there is a link.
+        """
         link = self._link_above(key)
         if link is not None:
             raise LinkedPathError(
