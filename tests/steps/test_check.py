@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from wsicurate.config import TileConfig
-from wsicurate.errors import StoreNotFoundError
+from wsicurate.errors import ConfigError, StoreNotFoundError
+from wsicurate.steps import opening
 from wsicurate.steps.check import check
 from wsicurate.steps.tile import tile
 from wsicurate.store.arrays import write_array
 from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.embeddings import EmbeddingRecord, write_embedding
 from wsicurate.store.leases import Leases
+from wsicurate.store.tidying import tidy
 
 CONFIG = TileConfig(patch_px=128, workers=1)
 
@@ -195,3 +200,55 @@ def test_what_a_live_run_works_on_is_not_a_problem(store: Path) -> None:
 def test_no_store(tmp_path: Path) -> None:
     with pytest.raises(StoreNotFoundError):
         check(tmp_path / "none")
+
+
+def test_what_a_killed_run_leaves_of_a_finished_slide_is_no_problem(store: Path) -> None:
+    slide = slide_of(store)
+    work = store / ".wsicurate" / slide.name
+    work.mkdir(parents=True)
+    report = check(store, workers=1)
+    assert (report.problems, report.leftovers) == ([], [])  # an empty folder is nothing
+    (work / "0123456789abcdef-000000.segment").write_bytes(b"x")
+    report = check(store, workers=1)
+    assert report.problems == []
+    assert report.leftovers == [f".wsicurate/{slide.name}"]
+    tidy(LocalBytes(store))
+    assert not (store / ".wsicurate").exists()
+
+
+def test_a_store_that_wrote_no_checksums_says_so() -> None:
+    golden = Path(__file__).parents[1] / "golden" / "0.1.0-jpeg.zarr"
+    report = check(golden, workers=1)
+    assert report.problems == []
+    assert report.notes == ["wsicurate 0.1.0 wrote no checksums: edits of its records are not found"]
+
+
+def test_strays_do_not_stop_it(store: Path) -> None:
+    (store / "curations").mkdir()
+    strays = ["slides/.DS_Store", "slides/notes/readme.txt", "runs/.DS_Store", "curations/.DS_Store", ".wsicurate/x"]
+    for stray in strays:
+        (store / stray).parent.mkdir(parents=True, exist_ok=True)
+        (store / stray).write_bytes(b"x")
+    found = {problem.where: problem.what for problem in check(store, workers=1).problems}
+    assert set(found) == {"slides/.DS_Store", "slides/notes", "runs/.DS_Store", "curations/.DS_Store", ".wsicurate/x"}
+    assert all("remove it" in what for what in found.values())
+
+
+@pytest.mark.parametrize("workers", [0, -1, True, 1.5])
+def test_workers_are_a_number(store: Path, workers: Any) -> None:
+    with pytest.raises(ConfigError, match="--workers is"):
+        check(store, workers=workers)
+
+
+def test_folders_are_searched_for_slides_once(
+    small_slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, store = Path(shutil.copytree(small_slides, tmp_path / "slides")), tmp_path / "a.zarr"
+    tile(folder, store, replace(CONFIG, codec="none"))
+    moved = folder.rename(tmp_path / "moved")
+    hashed: list[object] = []
+    plain = opening.quick_hash
+    monkeypatch.setattr(opening, "quick_hash", lambda files: hashed.append(files) or plain(files))
+    with ThreadPoolExecutor(1) as executor:
+        assert check(store, slides=[moved], executor=executor).problems == []
+    assert len(hashed) == 3  # one for each slide, not for each pair

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from wsicurate.errors import SlideChangedError, WorkerCrashedError
+from wsicurate.errors import SlideChangedError, SlideTimeoutError, WorkerCrashedError
 from wsicurate.steps.crew import Crew, Done
 
 
@@ -23,6 +23,9 @@ def work(argument: Any) -> Any:
         case "fail":
             raise SlideChangedError("a.svs changed")
         case "sleep":
+            time.sleep(60)
+        case "sleep deaf":
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})  # as a decoder that looks at no signal
             time.sleep(60)
         case "count threads":
             import numpy  # noqa: F401  (its BLAS is counted)
@@ -86,6 +89,30 @@ def test_only_the_task_that_kills_its_process_is_lost(crew: Crew) -> None:
     assert {tag for tag, report in reports.items() if report.error} == {2, 6}
     assert isinstance(reports[2].error, WorkerCrashedError)
     assert [reports[tag].result for tag in (0, 1, 3, 4, 5, 7, 8, 9)] == [0, 1, 3, 4, 5, 7, 8, 9]
+
+
+@pytest.mark.parametrize("how", ["sleep", "sleep deaf"])
+def test_a_task_that_takes_too_long_is_lost_alone(crew: Crew, how: str) -> None:
+    run(crew, [0, 1])  # the workers have started
+    began = time.monotonic()
+    crew.submit(work, how, "long", limit_s=0.5)
+    for number in range(6):
+        crew.submit(work, number, number, limit_s=30)
+    reports = {done.tag: done for _ in range(60) if crew.load for done in crew.finished(1.0)}
+    assert isinstance(reports["long"].error, SlideTimeoutError)
+    assert [reports[number].result for number in range(6)] == list(range(6))
+    assert time.monotonic() - began < 20
+    assert run(crew, [7])[0].result == 7  # limits end with their tasks
+
+
+def test_the_seconds_of_a_task_are_reported(crew: Crew) -> None:
+    assert 0.005 < run(crew, [1])[0].seconds < 10
+
+
+def test_as_many_tasks_fly_as_the_executor_has_workers() -> None:
+    with ThreadPoolExecutor(7) as threads:
+        assert Crew(None, threads).workers == 7
+        assert Crew(3, threads).workers == 3
 
 
 def test_any_executor_will_do() -> None:

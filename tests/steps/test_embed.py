@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import signal
@@ -18,15 +19,18 @@ from tests.embedding.small import write_small
 from wsicurate.config import EmbedConfig, TileConfig
 from wsicurate.errors import (
     ConfigError,
+    CorruptStoreError,
     EncoderError,
     EncoderMemoryError,
     EncoderUnavailableError,
     NothingToDoError,
     StoreNotFoundError,
     StoreSettingsError,
+    StoreWriteError,
 )
 from wsicurate.steps.check import check
 from wsicurate.steps.embed import embed
+from wsicurate.steps.info import info
 from wsicurate.steps.opening import open_store
 from wsicurate.steps.progress import Progress
 from wsicurate.steps.tile import tile
@@ -184,6 +188,73 @@ def test_vectors_of_patches_that_are_gone_are_replaced(store: Path, config: Embe
     mark.write_text(mark.read_text().replace(slide.record.content_hash, "0" * 32))
     assert embed(store, config).count("embedded") == 1
     assert len(open_store(store).vectors("small"))
+
+
+@pytest.mark.parametrize("damage", ["a flipped bit", "other vectors", "attributes cut short", "a chunk gone"])
+def test_vectors_that_cannot_be_read_back_are_made_anew(store: Path, config: EmbedConfig, damage: str) -> None:
+    embed(store, config)
+    before = vectors_of(store)
+    keys = list(open_store(store).slides)
+    folders = [store / "slides" / key / "embeddings" / "small" for key in keys]
+    chunk, mark = folders[0] / "c" / "0" / "0", folders[0] / "zarr.json"
+    if damage == "a flipped bit":
+        data = bytearray(chunk.read_bytes())
+        data[20] ^= 1
+        chunk.write_bytes(data)
+    elif damage == "other vectors":
+        shutil.copy(folders[1] / "c" / "0" / "0", chunk)
+    elif damage == "attributes cut short":
+        mark.write_bytes(mark.read_bytes()[:-40])
+    else:
+        chunk.unlink()
+    (problem, *_) = check(store, workers=1).problems
+    assert problem.where.startswith(f"slides/{keys[0]}/embeddings/small")
+    assert "embed it again" in problem.what
+    report = embed(store, config)
+    assert sorted(outcome.status for outcome in report.outcomes) == ["embedded", "unchanged", "unchanged"]
+    assert vectors_of(store) == before
+    assert check(store, workers=1).problems == []
+
+
+def test_a_damaged_slide_stops_nobody_and_is_named(store: Path, config: EmbedConfig) -> None:
+    key = next(iter(open_store(store).slides))
+    mark = store / "slides" / key / "zarr.json"
+    mark.write_bytes(mark.read_bytes()[:-9])
+    with pytest.raises(CorruptStoreError, match="skip_damaged=True"):
+        open_store(store)
+    assert list(open_store(store, skip_damaged=True).damaged) == [key]
+    report = embed(store, config)
+    assert (report.count("embedded"), report.exit_status) == (2, 3)
+    (failed,) = (outcome for outcome in report.outcomes if outcome.status == "failed")
+    assert (failed.slide_id, failed.reason) == (key, "corrupt")
+    assert "tile or import it again with --overwrite" in failed.message
+    found = info(store)
+    assert len(found.slides) == 2
+    assert list(found.damaged) == [key]
+
+
+def test_a_slide_with_one_empty_vector_costs_itself_alone(store: Path, tmp_path: Path) -> None:
+    """Whether its block comes first or later."""
+    report = embed(store, described("SometimesZero", tmp_path))
+    assert report.count("embedded") == 2
+    (failed,) = (outcome for outcome in report.outcomes if outcome.status == "failed")
+    assert failed.slide_id == report.outcomes[0].slide_id
+    assert "returns a vector of zeros" in failed.message
+
+
+def test_a_complete_store_that_is_read_only_is_fine(
+    store: Path, config: EmbedConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed(store, config)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr(LocalBytes, "_write_partial", refuse)
+    report = embed(store, config)
+    assert (report.count("unchanged"), report.exit_status) == (3, 0)
+    with pytest.raises(StoreWriteError, match="read-only"):
+        embed(store, replace(config, name="other"))
 
 
 def test_vectors_that_mean_nothing_stop_the_run(store: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from wsicurate.store.bytestore import ByteStore, LocalBytes, MemoryBytes
 from wsicurate.store.codecs import JpegCodec, ZstdCodec
 from wsicurate.store.commit import SlideContent, commit_slide, remove_slide
 from wsicurate.store.layout import segment_path, slide_key
+from wsicurate.store.leases import EXPIRY_S, Holder, Lease, Leases
 from wsicurate.store.records import SlideRecord, StoreRecord
 from wsicurate.store.segments import Segment, is_finished, read_segment, write_segment
 from wsicurate.store.store import Store, create_store, read_slide_record
@@ -139,6 +140,48 @@ def test_the_mark_comes_last_and_only_with_the_lease() -> None:
     assert read_slide_record(store, KEY) is None
     commit_slide(store, KEY, slide_record(), plan, store_record("jpeg"))
     assert read_slide_record(store, KEY) is not None
+
+
+@pytest.mark.parametrize("where", ["local", "memory"])
+def test_an_overtaken_finaliser_changes_nothing(tmp_path: Path, where: str) -> None:
+    """A stalls after it has read its segments; B takes over, finishes and gives back; A wakes up."""
+    store: ByteStore = LocalBytes(tmp_path) if where == "local" else MemoryBytes()
+    create_store(store, store_record("jpeg"))
+    work = content(store, "jpeg", 12, [list(range(12))], {})
+    clock = [0.0]
+    first, second = (Leases(store, clock=lambda: clock[0], renewal_s=3600) for _ in range(2))
+    lease = first.acquire(f".wsicurate/{KEY}")
+    assert isinstance(lease, Lease)
+    committed: list[dict[str, bytes]] = []
+
+    def stalled() -> bool:
+        if not committed:
+            assert isinstance(second.acquire(f".wsicurate/{KEY}"), Holder)
+            clock[0] += EXPIRY_S + 1
+            taken = second.acquire(f".wsicurate/{KEY}")
+            assert isinstance(taken, Lease)
+            commit_slide(store.fenced(taken.fence), KEY, slide_record(), work, store_record("jpeg"))
+            second.release(taken)
+            committed.append({key: store.get(key) for key in store.keys()})
+        return True  # it did not look, or looked just before
+
+    with pytest.raises(LeaseLostError, match="another run took over"):
+        commit_slide(store.fenced(lease.fence), KEY, slide_record(), work, store_record("jpeg"), still_ours=stalled)
+    first.close()
+    assert {key: store.get(key) for key in store.keys()} == committed[0]
+    assert read_slide_record(store, KEY) is not None
+
+
+def test_a_finaliser_whose_segments_were_taken_away_says_so() -> None:
+    store = MemoryBytes()
+    work = content(store, "jpeg", 4, [[0, 1], [2, 3]], {})
+    store.delete(work.segments[1])
+    with pytest.raises(LeaseLostError, match="another run works on this slide"):
+        commit_slide(store, KEY, slide_record(), work, store_record("jpeg"))
+    segment = read_segment(store, work.segments[0])
+    store.delete(work.segments[0])
+    with pytest.raises(LeaseLostError, match="another run works on this slide"):
+        list(segment.patches(store, 0, 2))
 
 
 def test_segments_that_do_not_hold_the_plan_are_refused() -> None:

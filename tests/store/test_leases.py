@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from wsicurate.errors import LeaseLostError
 from wsicurate.store.bytestore import MemoryBytes
-from wsicurate.store.leases import EXPIRY_S, Holder, Lease, Leases, is_current
+from wsicurate.store.leases import EXPIRY_S, Holder, Lease, Leases, is_current, lower_stale_fences
 from wsicurate.store.owners import Owner, this_process
 
 
@@ -163,6 +164,56 @@ def test_held_leases_are_renewed_until_given_back(store: MemoryBytes) -> None:
     assert json.loads(store.get(lease.key))["beat"] > 0
     run.close()
     assert list(store.keys()) == []
+
+
+def test_what_is_no_lease_is_not_taken_for_one(store: MemoryBytes, runs: tuple[Leases, Leases, Clock]) -> None:
+    for name in ("lease-000007 (1)", "lease-", "lease-x", "lease-000003.bak"):
+        store.put(f"work/{name}", [b"{}"])
+    lease = runs[0].acquire("work")
+    assert isinstance(lease, Lease)
+    assert lease.generation == 1
+    assert is_current(store, lease)
+    runs[0].release(lease)
+    assert len(list(store.keys())) == 4
+
+
+@pytest.mark.parametrize("value", [b"[]", b"1", b"null", b'{"owner": 3}', b'{"token": "x"}'])
+def test_a_lease_of_another_shape_is_nobody_s(
+    store: MemoryBytes, runs: tuple[Leases, Leases, Clock], value: bytes
+) -> None:
+    store.put("work/lease-000001", [value])
+    assert runs[1].holder("work") is None
+    assert not is_current(store, Lease("work", 1, "t"))
+    assert isinstance(runs[0].acquire("work"), Lease)
+
+
+def test_a_holder_that_wakes_up_late_cannot_bring_its_lease_back(store: MemoryBytes) -> None:
+    """The renewal looks, sleeps while another takes over and gives back, and writes."""
+    clock = Clock()
+    first = Leases(store, clock=clock, renewal_s=3600)
+    second = Leases(store, clock=clock, renewal_s=3600)
+    lease = first.acquire("work")
+    assert isinstance(lease, Lease)
+    assert is_current(store, lease)
+    second.acquire("work")
+    clock.now += EXPIRY_S + 1
+    taken = second.acquire("work")
+    assert isinstance(taken, Lease)
+    second.release(taken)
+    with pytest.raises(LeaseLostError):
+        store.fenced(lease.fence).put(lease.key, [b"alive"])
+    assert list(store.keys()) == []
+    assert store.fences() == []
+    first.close()
+
+
+def test_fences_without_leases_are_lowered(store: MemoryBytes, runs: tuple[Leases, Leases, Clock]) -> None:
+    lease = runs[0].acquire("work")
+    assert isinstance(lease, Lease)
+    store.raise_fence("work/.fence-000007-dead")
+    store.raise_fence("other/.fence-000001-dead")
+    lower_stale_fences(store, "")
+    assert store.fences() == [lease.fence]
 
 
 def test_a_damaged_lease_is_nobody_s(store: MemoryBytes, runs: tuple[Leases, Leases, Clock]) -> None:

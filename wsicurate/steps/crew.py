@@ -24,7 +24,7 @@ from wsicurate.errors import SlideTimeoutError, WorkerCrashedError
 #: Tasks handed to the executor at once, per worker: one runs, one waits.
 IN_FLIGHT_PER_WORKER = 2
 
-#: How much longer than its limit a task may run before its process is ended: decoders do not look at signals.
+#: How much longer than its limit a task may run at most before its process is ended: decoders do not look at signals.
 _GRACE_S = 10.0
 
 #: Where libraries look for their number of threads. Workers are as many as cores already: a pool in each of them would
@@ -225,7 +225,7 @@ def _interrupted_after(limit_s: float | None) -> Iterator[None]:
         raise timeout_error(limit_s)
 
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - nobody reads the traceback of a process that must end
-        faulthandler.dump_traceback_later(limit_s + _GRACE_S, exit=True, file=nowhere)
+        faulthandler.dump_traceback_later(limit_s + min(limit_s, _GRACE_S), exit=True, file=nowhere)
         try:
             if hasattr(signal, "SIGALRM"):
                 signal.signal(signal.SIGALRM, interrupt)

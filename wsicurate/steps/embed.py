@@ -46,7 +46,7 @@ from wsicurate.steps.progress import Progress, ProgressCallback, SlideOutcome, S
 from wsicurate.steps.runs import write_run
 from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.embeddings import EmbeddingRecord, read_embedding_record, write_embedding
-from wsicurate.store.layout import embedding_path, work_path
+from wsicurate.store.layout import ROOT, embedding_path, work_path
 from wsicurate.store.leases import Holder, Lease, Leases
 from wsicurate.store.records import SlideRecord, StoreRecord, differences, fingerprint_of
 from wsicurate.store.store import SlidePatches, read_slide_record, read_slides, restore_root
@@ -414,7 +414,7 @@ class _Run:
         if self._is_done(job):
             self._finish(job, "unchanged", patches=len(job.slide))
             return
-        self.bytes.checked_path(embedding_path(job.key, self.encoder))
+        self.bytes.checked_path(f"{embedding_path(job.key, self.encoder)}/{ROOT}")
         lease = self._leases.acquire(work_path(job.key))
         if isinstance(lease, Holder):
             if not job.is_noted:
