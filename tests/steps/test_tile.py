@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import tree
+from tests.kills import Inline
 from tests.slides.test_readers import corrupt_tile
 from wsicurate.config import EmbedConfig, TileConfig
 from wsicurate.errors import (
@@ -30,11 +31,14 @@ from wsicurate.errors import (
 )
 from wsicurate.slides.opening import open_slide
 from wsicurate.slides.synthetic import CohortSlide, GroundTruth
+from wsicurate.steps import tile as tile_module
 from wsicurate.steps.check import check
 from wsicurate.steps.embed import embed
 from wsicurate.steps.opening import open_store
 from wsicurate.steps.progress import Progress
 from wsicurate.steps.tile import TileReport, tile
+from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.leases import Holder, Lease, Leases
 
 Paint = Callable[..., tuple[Path, GroundTruth]]
 
@@ -602,3 +606,44 @@ def test_a_slide_that_takes_too_long_is_given_up(small_slides: Path, tmp_path: P
     assert "give them more time with --slide-timeout" in report.outcomes[0].message
     assert tile(small_slides, tmp_path / "a.zarr", QUICK).exit_status == 0
     assert check(tmp_path / "a.zarr").problems == []
+
+
+def test_a_slide_that_another_run_finished_between_two_looks_is_not_redone(
+    tmp_path: Path, paint: Paint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = paint(seed=41, width=768, height=512)
+    store, plain = tmp_path / "a.zarr", Leases.acquire
+    monkeypatch.setattr(Leases, "acquire", lambda self, folder: other_first(self, folder))
+
+    def other_first(self: Leases, folder: str) -> Lease | Holder:
+        monkeypatch.setattr(Leases, "acquire", plain)
+        tile(path.parent, store, QUICK, executor=Inline())
+        return plain(self, folder)
+
+    report = tile(path.parent, store, QUICK, executor=Inline())
+    assert [outcome.status for outcome in report.outcomes] == ["unchanged"]
+    assert not (store / ".wsicurate").exists()
+
+
+def test_words_are_updated_under_the_lease(small_slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slide that another run works on is waited for, though only its words are new."""
+    store, table = tmp_path / "a.zarr", tmp_path / "slides.csv"
+    tile(small_slides, store, QUICK)
+    name = sorted(path.name for path in small_slides.glob("*.svs"))[0]
+    table.write_text(f"slide,label\n{name},tumour\n")
+    monkeypatch.setattr(tile_module, "_POLL_S", 0.01)
+    key = slide_folders(store)[0].name
+    other = Leases(LocalBytes(store))
+    lease = other.acquire(f".wsicurate/{key}")
+    assert isinstance(lease, Lease)
+    notes: list[str] = []
+
+    def told(progress: Progress) -> None:
+        notes.append(progress.note)
+        if progress.note.startswith("waiting for"):
+            other.release(lease)
+
+    report = tile(small_slides, store, replace(QUICK, slide_table=table), progress=told)
+    assert sorted(outcome.status for outcome in report.outcomes) == ["unchanged", "unchanged", "updated"]
+    assert any("coming back to it later" in note for note in notes)
+    other.close()

@@ -355,7 +355,8 @@ class SlideRun:
 
     def _take_on(self, job: Job) -> None:
         committed = self._committed(job)
-        if not self.config.dry_run and (committed is None or self.config.overwrite):
+        is_to_be_written = committed is None or self.config.overwrite or job.is_noted
+        if is_to_be_written and not self.config.dry_run:
             self.bytes.checked_path(mark_path(job.key))  # before anything is cut
             if not self._hold(job):
                 return
