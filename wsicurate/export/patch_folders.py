@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +11,7 @@ from typing import Any
 
 from wsicurate.config import MPP_RANGE, is_plausible_mpp
 from wsicurate.errors import NothingToDoError, PatchImportError
+from wsicurate.tables import parse_number, parse_whole_number, read_table
 
 #: Endings of files that are taken for patches.
 PATCH_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"])
@@ -226,21 +225,15 @@ def _patch(name: str, facts: Mapping[str, str], where: str) -> FoundPatch:
 
 def _corner(facts: Mapping[str, str], axis: str, where: str) -> int:
     text = facts.get(axis, "")
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not value.is_integer() or not 0 <= value < 2**31:
+    value = parse_whole_number(text)
+    if value is None or not 0 <= value < 2**31:
         raise PatchImportError(f"{where}: {axis} is {text!r}; give both x and y, whole level-0 pixels from 0")
-    return int(value)
+    return value
 
 
 def _mpp(text: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not is_plausible_mpp(value):
+    value = parse_number(text)
+    if value is None or not is_plausible_mpp(value):
         raise PatchImportError(f"{where}: mpp is {text!r}; give µm per pixel from {MPP_RANGE[0]:g} to {MPP_RANGE[1]:g}")
     return value
 
@@ -254,7 +247,13 @@ def _table_rows(table: Path, names: Sequence[str]) -> dict[str, Mapping[str, str
             lookup.setdefault(key, []).append(name)
     rows: dict[str, Mapping[str, str]] = {}
     lines: dict[str, int] = {}
-    for line, row in _read_table(table):
+    found_table = read_table(
+        table, what="the table", columns=("path", *WORDS, *NUMBERS), required=("path",), error=PatchImportError
+    )
+    for found_row in found_table.rows:
+        line, row = found_row.line, found_row.cells
+        if not row["path"]:
+            raise PatchImportError(f"{table}, line {line}: the column 'path' is empty; name the image")
         written = row["path"].replace("\\", "/").removeprefix("./")
         found = next((lookup[written] for lookup in lookups if written in lookup), [])
         if not found:
@@ -274,32 +273,6 @@ def _table_rows(table: Path, names: Sequence[str]) -> dict[str, Mapping[str, str
         rows[found[0]] = row
         lines[found[0]] = line
     return rows
-
-
-def _read_table(table: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
-    try:
-        lines = table.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise PatchImportError(f"the table {table} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise PatchImportError(f"the table {table} is not UTF-8 text: {error}; save it as CSV in UTF-8") from error
-    header = lines[0] if lines else ""
-    reader = csv.DictReader(lines, delimiter="\t" if "\t" in header else ",", restkey="")
-    columns = [name.strip() for name in reader.fieldnames or []]
-    if "path" not in columns:
-        raise PatchImportError(
-            f"the table {table} has no column 'path'; its header is {header!r}. Name the column of file names 'path' "
-            f"(known columns: path, {', '.join((*WORDS, *NUMBERS))})"
-        )
-    for record in reader:
-        if record.get(""):
-            raise PatchImportError(
-                f"{table}, line {reader.line_num}: more cells than the header has columns; quote cells with commas"
-            )
-        row = {key.strip(): str(value or "").strip() for key, value in record.items() if key}
-        if not row["path"]:
-            raise PatchImportError(f"{table}, line {reader.line_num}: the column 'path' is empty; name the image")
-        yield reader.line_num, row
 
 
 def _listed(words: Sequence[str], most: int = 8) -> str:
