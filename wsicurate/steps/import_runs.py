@@ -184,15 +184,16 @@ class PlacedRun(ImageRun):
         progress: ProgressCallback,
     ) -> None:
         super().__init__(path, config, sources, record, executor, progress)
-        self._total += len(missing)
-        for item in missing:
-            self._outcomes[item.slide] = SlideOutcome(
+        self.add_outcomes(
+            SlideOutcome(
                 slide_id=safe_name(item.slide),
                 name=item.slide,
                 status="failed",
                 reason="not_found",
                 message=f"{item.path} is about it, and no slide in --slides is called so",
             )
+            for item in missing
+        )
 
     def _survey_task(self, job: Job, committed: SlideRecord | None) -> tuple[Callable[[Any], Any], Any]:
         return survey_placed, PlacedSurveyTask(job.source, self.config, self.record, committed)

@@ -134,4 +134,4 @@ def _files_of(path: Path, record: SlideRecord) -> tuple[Path, ...]:
     if record.source["files"] == 1:
         return (path,)
     neighbours, _ = find_slides([path.parent])
-    return next((source.files for source in neighbours if source.path.resolve() == path.resolve()), (path,))
+    return next((source.files for source in neighbours if path in source.files), (path,))
