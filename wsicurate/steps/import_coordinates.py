@@ -139,7 +139,7 @@ def slide_resolution(slide: Slide, coordinates: Coordinates, mpp: float | None) 
     if mpp is not None:
         return {"mpp": mpp / per_patch_px, "origin": "--mpp", "objective_power": power, "warnings": []}
     try:
-        found = resolve(slide.metadata)
+        found = resolve(slide.metadata, size=(slide.levels[0].width, slide.levels[0].height))
     except NoResolutionError as error:
         if coordinates.mpp is None:
             raise NoResolutionError(
