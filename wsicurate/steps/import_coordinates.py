@@ -19,6 +19,7 @@ from wsicurate.slides.discovery import SlideSource
 from wsicurate.slides.identity import FileStamp, check_unchanged, quick_hash, stamp
 from wsicurate.slides.overview import read_overview
 from wsicurate.slides.resolution import resolve
+from wsicurate.steps.import_images import BEYOND_SLIDE
 from wsicurate.steps.tile_tasks import as_committed, opened, shrink
 from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.records import SlideRecord, StoreRecord, fingerprint_of
@@ -27,9 +28,6 @@ from wsicurate.tiling.geometry import TOLERANCE, ReadPlan
 from wsicurate.tiling.windows import cut_window, free_window, plan_windows, window_tissue
 from wsicurate.tissue.masks import find_mask
 from wsicurate.tissue.scores import SCORES, SCORES_VERSION, patch_scores
-
-#: Why a patch is not in the store.
-BEYOND_SLIDE = "beyond_slide"
 
 _MASK = "otsu"
 
@@ -134,6 +132,8 @@ def slide_resolution(slide: Slide, coordinates: Coordinates, mpp: float | None) 
     Raises:
         NoResolutionError: if nobody says.
     """
+    if coordinates.um is not None:
+        return _own_resolution(slide, coordinates)
     per_patch_px = coordinates.source_px / coordinates.patch_px
     power = slide.metadata.objective_power
     if mpp is not None:
@@ -157,6 +157,21 @@ def slide_resolution(slide: Slide, coordinates: Coordinates, mpp: float | None) 
     return {**dataclasses.asdict(found), "warnings": warnings}
 
 
+def _own_resolution(slide: Slide, coordinates: Coordinates) -> dict[str, Any]:
+    """The slide's own resolution: nothing else says where coordinates in µm lie.
+
+    Raises:
+        NoResolutionError: if it states none.
+    """
+    try:
+        found = resolve(slide.metadata, size=(slide.levels[0].width, slide.levels[0].height))
+    except NoResolutionError as error:
+        raise NoResolutionError(
+            f"{coordinates.path} gives coordinates in µm, and where they lie on the slide is not known: {error}"
+        ) from error
+    return {**dataclasses.asdict(found), "warnings": list(found.warnings)}
+
+
 def survey_placed(task: PlacedSurveyTask) -> PlacedSurvey:
     """Look at a slide and the coordinates on it.
 
@@ -168,6 +183,7 @@ def survey_placed(task: PlacedSurveyTask) -> PlacedSurvey:
     before = stamp(slide_source.files)
     slide = opened(slide_source, before)
     resolution = slide_resolution(slide, coordinates, task.config.mpp)
+    coordinates = coordinates.on_slide(float(resolution["mpp"]))
     size = task.store_record.patch_px
     plan = plan_windows(
         [level.downsample for level in slide.levels], float(resolution["mpp"]), coordinates.source_px, size
