@@ -251,8 +251,8 @@ def test_dicom_files_need_no_ending(tmp_path: Path) -> None:
         write_dicom(tmp_path / "s" / name, "1.5", size=(100 * len(name), 80 * len(name)))
     (slide,), _ = find_slides([tmp_path])
     assert (slide.name, len(slide.files)) == (f"{tmp_path.name}/s", 4)
-    (slide,), _ = find_slides([tmp_path / "s" / "IM000001"])
-    assert (slide.name, len(slide.files)) == ("s/1.5", 4)
+    (slide,), _ = find_slides([tmp_path / "s" / "IM000001"], [row("x.dicom", patient="p")])
+    assert (slide.name, len(slide.files), slide.patient) == ("s/1.5", 4, "p")
 
 
 def test_a_series_in_two_folders_is_one_slide_and_a_copy_of_it_another(tmp_path: Path) -> None:

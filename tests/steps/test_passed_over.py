@@ -15,6 +15,7 @@ from wsicurate.config import TileConfig
 from wsicurate.console import show_tiled
 from wsicurate.errors import ConfigError
 from wsicurate.slides.synthetic import write_slide
+from wsicurate.steps.opening import open_store
 from wsicurate.steps.tile import tile
 from wsicurate.store.bytestore import LocalBytes
 
@@ -90,3 +91,11 @@ def test_names_that_the_store_s_file_system_takes_for_one(
         tile(slides, tmp_path / "b.zarr", QUICK)
     with pytest.raises(ConfigError, match=r"differ in case alone"):  # the other one is in the store
         tile(slides / "good.svs", tmp_path / "a.zarr", QUICK)
+
+
+def test_moved_slides_are_found_beside_what_cannot_be_read(slides: Path, tmp_path: Path) -> None:
+    tile(slides, tmp_path / "a.zarr", replace(QUICK, codec="none"))
+    moved = slides.rename(tmp_path / "moved")
+    os.mkfifo(moved / "pipe.svs")
+    (moved / "dangling.svs").symlink_to("gone.svs")
+    assert open_store(tmp_path / "a.zarr", slides=[moved])[0].shape == (128, 128, 3)

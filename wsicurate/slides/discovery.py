@@ -92,8 +92,9 @@ def search_slides(inputs: Sequence[Path], rows: Sequence[SlideRow] = (), *, tabl
     are called and whichever of them are named. What looks like a slide and cannot be one is among ``passed_over``; a
     file that cannot be opened is a slide like any other, so that opening it says why.
 
-    A row's ``slide`` is a path below an input folder, a slide_id, a file name, a file name without its ending, or the
-    last part of a path, tried in this order; where nothing matches, again with both in Unicode's form NFC.
+    A row's ``slide`` is a path below an input folder, a slide_id, a file name, a file name without its ending, the last
+    part of a path, or the name of any file of a series, tried in this order; where nothing matches, again with both in
+    Unicode's form NFC.
 
     Args:
         inputs: files and folders.

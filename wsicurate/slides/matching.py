@@ -143,4 +143,5 @@ _KEYS: tuple[Callable[[Candidate], list[str]], ...] = (
     lambda candidate: [PurePosixPath(candidate.source.name).name],
     lambda candidate: [PurePosixPath(candidate.source.name).stem],
     _ends,
+    lambda candidate: [file.name for file in candidate.source.files],  # any file of a DICOM series
 )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.errors import SlideChangedError, SlideNotFoundError
+from wsicurate.errors import SlideChangedError, SlideError, SlideNotFoundError
 from wsicurate.slides.base import Slide
 from wsicurate.slides.discovery import find_slides
 from wsicurate.slides.identity import quick_hash
@@ -120,7 +121,11 @@ class SlidePixels:
             if file.suffix.lower() in {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
         ]
         found, _ = find_slides(self._folders, rows)
-        return {quick_hash(source.files): source.files for source in found}
+        moved = {}
+        for source in found:
+            with suppress(SlideError):  # what cannot be read is none of those that were tiled
+                moved[quick_hash(source.files)] = source.files
+        return moved
 
     def close(self) -> None:
         """Close the slide that is open."""
