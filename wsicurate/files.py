@@ -40,7 +40,7 @@ def require_file(path: Path) -> os.stat_result:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open a regular file for reading. Unlike `open`, it never waits for somebody to write into a named pipe.
+    """Open a regular file for reading. Unlike `open`, it never waits for a writer of a named pipe.
 
     Raises:
         NotAFileError: if the path leads to something else.

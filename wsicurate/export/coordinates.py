@@ -60,7 +60,7 @@ MAX_CORNER = 2**31
 
 @dataclass(frozen=True, kw_only=True)
 class Coordinates:
-    """Where somebody cut the patches of one slide.
+    """Where the patches of one slide were cut.
 
     Attributes:
         path: the file.

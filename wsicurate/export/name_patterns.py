@@ -19,22 +19,19 @@ from wsicurate.errors import PatchImportError
 DEADLINE_S = 10.0
 SECONDS_PER_NAME = 1e-4
 
-_BATCH = 256
-
-_SCRIPT = f"""
+_SCRIPT = """
 import json, re, sys
 task = json.load(sys.stdin)
 try:
     pattern = re.compile(task["pattern"])
 except Exception as error:
-    print(json.dumps({{"error": str(error) or type(error).__name__}}))
+    print(json.dumps({"error": str(error) or type(error).__name__}))
     sys.exit()
-print(json.dumps({{"groups": list(pattern.groupindex)}}), flush=True)
-for start in range(0, len(task["names"]), {_BATCH}):
-    for name in task["names"][start : start + {_BATCH}]:
-        match = pattern.search(name)
-        print(json.dumps(None if match is None else match.groupdict()))
-    sys.stdout.flush()
+print(json.dumps({"groups": list(pattern.groupindex)}), flush=True)
+step = 1 + len(task["names"]) // 1000
+for number, name in enumerate(task["names"]):
+    match = pattern.search(name)
+    print(json.dumps(None if match is None else match.groupdict()), flush=number % step == 0)
 """
 
 
@@ -64,7 +61,7 @@ def match_names(pattern: str, names: Sequence[str]) -> Matches:
         ended = subprocess.run(command, input=task, capture_output=True, timeout=deadline, check=False)
     except subprocess.TimeoutExpired as error:
         done = max(0, (error.stdout or b"").count(b"\n") - 1)
-        where = f" at names such as {names[done]!r}" if done < len(names) else ""
+        where = f" near {names[done]!r}" if done < len(names) else ""
         raise PatchImportError(
             f"--name-pattern {pattern!r} does not come to an end{where}: stopped after {deadline:.0f} s. Repeats "
             "within repeats, such as (a+)+, take for ever; write it without"

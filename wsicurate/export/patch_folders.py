@@ -159,7 +159,7 @@ def _image_names(folder: Path) -> tuple[list[str], dict[str, str]]:
             folders.clear()
             continue
         visited.add(real)
-        if "zarr.json" in files:  # a store that somebody put among the patches
+        if "zarr.json" in files:  # a store among the patches
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -139,7 +139,7 @@ def group_files(files: Sequence[DicomFile]) -> list[DicomGroup]:
 
     Files of one folder are grouped by their series alone, as readers do. Groups of one series in several folders are
     one slide where they are of one study and container, no image size is in both, and all sizes are those of one
-    pyramid: levels that somebody sorted apart. A copy of a series in another folder is a slide of its own.
+    pyramid: levels that were sorted apart. A copy of a series in another folder is a slide of its own.
     """
     by_folder: dict[tuple[str, str], list[DicomFile]] = defaultdict(list)
     for file in files:

@@ -185,7 +185,7 @@ class _Search:
                 folders.clear()
                 continue
             visited.add(real)
-            if any(mark in files for mark in _ZARR_MARKS):  # a store that somebody put among the slides, or an NGFF
+            if any(mark in files for mark in _ZARR_MARKS):  # a store among the slides, or an NGFF
                 folders.clear()
                 self._add_zarr(root, Path(parent))
                 continue

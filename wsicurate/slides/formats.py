@@ -1,4 +1,4 @@
-"""What a file is by its name and its first bytes: a slide, a slide of a format that nobody here reads, or neither."""
+"""What a file is by its name and its first bytes: a slide, a slide of a format that is not read here, or neither."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ Look = Literal["slide", "image", "dicom", "unread", "archive", "partial", "litte
 def look_of(path: Path) -> Look:
     """What a file looks like, by its ending, or, where that says nothing, by its first bytes.
 
-    ``slide`` and ``image`` by their ending; ``dicom`` by either; ``unread``: a slide of a format that nobody here
-    reads; ``tiff``, ``czi``, ``jp2``: a slide format under an ending of none; ``other``: an ending of what is no slide;
+    ``slide`` and ``image`` by their ending; ``dicom`` by either; ``unread``: a slide of a format that is not read
+    here; ``tiff``, ``czi``, ``jp2``: a slide format under an ending of none; ``other``: an ending of what is no slide;
     empty: unknown. Nothing but a regular file is opened.
     """
     name, suffix = path.name.lower(), path.suffix.lower()

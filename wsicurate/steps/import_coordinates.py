@@ -34,7 +34,7 @@ _MASK = "otsu"
 
 @dataclass(frozen=True, kw_only=True)
 class PlacedSource:
-    """A slide and the coordinates that somebody chose on it.
+    """A slide and the coordinates that were chosen on it.
 
     Attributes:
         slide: the slide.
@@ -130,7 +130,7 @@ def slide_resolution(slide: Slide, coordinates: Coordinates, mpp: float | None) 
     """The slide's resolution for the record: ``--mpp``, else the slide's own, else what the coordinates say.
 
     Raises:
-        NoResolutionError: if nobody says.
+        NoResolutionError: if none is stated.
     """
     if coordinates.um is not None:
         return _own_resolution(slide, coordinates)
