@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from wsicurate.errors import ConfigError, NothingToDoError, SlideNotFoundError, SlideTableError, UnreadableSlideError
+from wsicurate.slides import dicom_series
 from wsicurate.slides.discovery import PassedOver, find_slides, search_slides
 from wsicurate.slides.identity import quick_hash, stamp
 from wsicurate.slides.table import SlideRow
@@ -413,3 +414,15 @@ def test_a_folder_that_cannot_be_read_stops_nobody(tmp_path: Path, monkeypatch: 
 def test_names_that_cannot_be_are_refused_in_one_line(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="does not exist or cannot be reached"):
         find_slides([tmp_path / name])
+
+
+def test_a_dicom_header_without_an_end_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dicom_series, "_HEADER_BYTES", 4096)
+    write_dicom(tmp_path / "good" / "0.dcm", "1.4")
+    data = write_dicom(tmp_path / "bad" / "0.dcm", "1.5").read_bytes()
+    place = data.index(b"\x08\x00\x08\x00")
+    element = b"\x08\x00\x01\x00UL\x04\x00\0\0\0\0"
+    (tmp_path / "bad" / "0.dcm").write_bytes(data[:place] + element * 1_000 + data[place:])
+    assert dicom_series.read_dicom_file(tmp_path / "good" / "0.dcm").series == "1.4"
+    assert dicom_series.read_dicom_file(tmp_path / "bad" / "0.dcm").series == ""
+    assert len(find_slides([tmp_path])[0]) == 2

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from wsicurate.files import open_file
 
@@ -25,6 +25,9 @@ _OTHER_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.30": "a parametric map",
     "1.2.840.10008.5.1.4.1.1.104.": "an encapsulated document",
 }
+
+#: What is looked at stands within this, bytes.
+_HEADER_BYTES = 2**21
 
 # Tags, in the order in which they stand in a file.
 _IMAGE_TYPE = 0x00080008
@@ -83,7 +86,8 @@ def read_dicom_file(path: Path) -> DicomFile:
         if read_file_meta_info(path).get("TransferSyntaxUID") == _DEFLATED:  # it would be inflated as a whole
             return DicomFile(path)
         with open_file(path) as file:
-            header = read_partial(file, stop_when=lambda tag, vr, length: tag > _ROWS, specific_tags=list(_TAGS))
+            beginning = cast(BinaryIO, _Beginning(file))
+            header = read_partial(beginning, lambda tag, vr, length: tag > _ROWS, specific_tags=list(_TAGS))
         media = str(header.file_meta.get("MediaStorageSOPClassUID", ""))
         values = _text(header, _IMAGE_TYPE).split("\\")
         return DicomFile(
@@ -96,6 +100,19 @@ def read_dicom_file(path: Path) -> DicomFile:
         )
     except Exception:  # pydicom raises many kinds on broken files; opening the slide says what is wrong
         return DicomFile(path)
+
+
+class _Beginning:
+    """A file that ends after `_HEADER_BYTES`: a header that is longer is not waited for."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell, self.name = file.seek, file.tell, str(file.name)
+
+    def read(self, size: int = -1) -> bytes:
+        """Read on, at most to the end of the beginning."""
+        left = max(0, _HEADER_BYTES - self._file.tell())
+        return self._file.read(left if size < 0 else min(size, left))
 
 
 def _text(header: Any, tag: int) -> str:
