@@ -123,6 +123,13 @@ def test_packed_patches_of_several_sizes_and_options_that_do_not_fit(tmp_path: P
         import_patches(tmp_path / "in", tmp_path / "t.zarr", QUICK)
 
 
+def test_a_broken_file_among_packed_ones_is_named(tmp_path: Path) -> None:
+    write_clam(tmp_path / "in" / "B.h5", [(0, 0)])
+    (tmp_path / "in" / "A.h5").write_bytes(b"nothing")
+    with pytest.raises(PatchImportError, match=r"A.h5 cannot be read as HDF5: .*signature"):
+        import_patches(tmp_path / "in", tmp_path / "s.zarr", QUICK)
+
+
 def test_packed_patches_on_their_slides(slides: Path, tmp_path: Path) -> None:
     """With --slides, the same file is one of coordinates."""
     write_clam(tmp_path / "in" / "slide.h5", [(10, 20), (300, 40)], size=3072)

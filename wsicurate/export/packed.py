@@ -52,14 +52,13 @@ class PackedPatches:
 
 
 def holds_patches(path: Path) -> bool:
-    """Whether a file, or the first HDF5 file below a folder, holds patches themselves."""
-    files = [path] if not path.is_dir() else _hdf5_files(path)[:1]
-    try:
-        for file in files:
+    """Whether a file, or the first HDF5 file below a folder that can be read, holds patches themselves."""
+    for file in _hdf5_files(path) if path.is_dir() else [path]:
+        try:
             with open_hdf5(file) as opened:
                 return any(name in opened for name in IMAGE_DATASETS)
-    except PatchImportError:
-        return False
+        except PatchImportError:
+            continue
     return False
 
 
