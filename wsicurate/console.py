@@ -191,7 +191,7 @@ def show_tiled(report: TileReport) -> None:
             "patches dropped: " + ", ".join(f"{count:,} {reason}" for reason, count in sorted(dropped.items()))
         )
     for outcome in report.outcomes:
-        if outcome.status in ("skipped", "failed") or (outcome.message and outcome.status != "excluded"):
+        if outcome.message and (outcome.status, outcome.reason) != ("excluded", "kind"):
             console.print(_text(f"{outcome.status} {outcome.name} ({outcome.reason or 'note'}): {outcome.message}"))
         for warning in outcome.warnings:
             console.print(_text(f"warning {outcome.name}: {warning}"))

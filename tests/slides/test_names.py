@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsicurate.slides.names import MAX_LENGTH, safe_name
+from wsicurate.slides.names import MAX_LENGTH, case_twins, safe_name
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1))
@@ -54,3 +54,8 @@ def test_names_that_are_no_utf8() -> None:
 )
 def test_examples(name: str, safe: str) -> None:
     assert safe_name(name) == safe
+
+
+def test_names_that_differ_in_case_alone() -> None:
+    assert case_twins(["s/b@0.5", "s/a@0.5", "S/a@0.5"]) == ("S/a@0.5", "s/a@0.5")
+    assert case_twins(["a", "b", "a", "\N{KELVIN SIGN}"]) is None

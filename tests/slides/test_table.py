@@ -31,6 +31,16 @@ def test_tabs_a_byte_order_mark_and_quotes(tmp_path: Path) -> None:
     assert (row.slide, row.label) == ("a, b.svs", 'x "y"')
 
 
+def test_a_table_as_a_german_excel_writes_it(tmp_path: Path) -> None:
+    text = 'Slide;MPP;Slide ID;Label\r\nA.tif;0,499;;"T1; N0\r\nM0"\r\n;;;\r\n\r\nB.tif;0,25;b;P\x851\r\n'
+    for content in (text.encode(), text.encode("utf-8-sig"), text.encode("utf-16")):
+        first, second = read_slide_table(table(tmp_path, content))
+        assert (first.slide, first.mpp, first.slide_id, first.label) == ("A.tif", 0.499, None, "T1; N0\r\nM0")
+        assert (second.slide, second.mpp, second.slide_id, second.label) == ("B.tif", 0.25, "b", "P\x851")
+    with pytest.raises(SlideTableError, match=r"line 2: mpp is '1.000,5'"):
+        read_slide_table(table(tmp_path, "slide;mpp\nA;1.000,5\n"))
+
+
 def test_the_real_table(sections: Path) -> None:
     rows = read_slide_table(sections / "sections.csv")
     assert [row.mpp for row in rows] == [0.6961, 0.6691, 0.6901, 0.6907]

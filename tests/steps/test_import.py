@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from tests.conftest import tree
 from wsicurate.config import ImportConfig, TileConfig
 from wsicurate.errors import ConfigError, NothingToDoError, PatchImportError, StoreSettingsError
+from wsicurate.export import name_patterns
 from wsicurate.pixels.jpeg import decode_jpeg, encode_jpeg
 from wsicurate.steps import import_sources
 from wsicurate.steps.check import check
 from wsicurate.steps.import_images import commit_images
-from wsicurate.steps.imports import import_patches
+from wsicurate.steps.imports import ImportReport, import_patches
 from wsicurate.steps.opening import open_store
 from wsicurate.steps.tile import tile
 
@@ -384,3 +388,152 @@ def test_large_groups_are_cut(images: WriteImages, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(import_sources, "PART_IMAGES", 2)
     import_patches(images("a.png", "b.png", "c.png"), tmp_path / "s.zarr", QUICK)
     assert [slide.names for slide in open_store(tmp_path / "s.zarr").slides.values()] == [["a.png", "b.png"], ["c.png"]]
+
+
+def in_process(folder: Path, store: Path, config: ImportConfig = QUICK) -> ImportReport:
+    """Without the start of processes."""
+    with ThreadPoolExecutor(1) as thread:
+        return import_patches(folder, store, config, executor=thread)
+
+
+def test_what_is_no_image_drops_that_alone(images: WriteImages, tmp_path: Path) -> None:
+    folder = images("A/a.png", "A/b.png")
+    os.mkfifo(folder / "A" / "pipe.png")
+    (folder / "A" / "dangling.png").symlink_to("gone.png")
+    (folder / "A" / "loop.png").symlink_to("loop.png")
+    (folder / "A" / "zero.png").symlink_to("/dev/zero")
+    (folder / "A" / "up").symlink_to(folder)
+    (folder / "A" / "folder.png").mkdir()
+    (folder / "A" / "linked.png").symlink_to(folder / "A" / "a.png")
+    with (folder / "A" / "large.png").open("wb") as file:
+        file.truncate(2**40)
+    report = in_process(folder, tmp_path / "s.zarr")
+    names = ["dangling.png", "large.png", "loop.png", "pipe.png", "zero.png"]
+    assert [(patch.name, patch.reason) for patch in report.dropped] == [
+        (f"A/{name}", "unreadable_image") for name in names
+    ]
+    assert (report.exit_status, report.patches) == (3, 3)
+    assert check(tmp_path / "s.zarr", workers=1).problems == []
+    again = in_process(folder, tmp_path / "s.zarr")
+    assert [outcome.status for outcome in again.outcomes] == ["unchanged"]
+
+
+def test_a_folder_that_cannot_be_searched_stops_nobody(
+    images: WriteImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = images("A/a.png", "B/b.png")
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name == "B":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    report = in_process(folder, tmp_path / "s.zarr")
+    assert {(outcome.name, outcome.status, outcome.reason) for outcome in report.outcomes} == {
+        ("cohort/A", "imported", ""),
+        ("cohort/B", "skipped", "unreadable_folder"),
+    }
+    assert report.exit_status == 3
+
+
+@pytest.mark.parametrize("name", ["pipe", "loop", "n" * 300])
+def test_an_input_that_is_nothing_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ConfigError, match="is a named pipe|does not exist or cannot be reached"):
+        import_patches(tmp_path / name, tmp_path / "s.zarr", QUICK)
+
+
+def deep_png() -> bytes:
+    return bytes(imagecodecs.png_encode(picture(1).astype(np.uint16) * 257))
+
+
+def with_a_wrong_checksum(data: bytes) -> bytes:
+    place = data.rindex(b"IEND") - 5  # the last byte of the pixels' checksum
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+def test_images_are_right_or_dropped(tmp_path: Path) -> None:
+    rgb = Image.fromarray(picture(5))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    scan = encoded(rgb, "JPEG")
+    broken = bytearray(scan)
+    broken[len(scan) // 2 : len(scan) // 2 + 40] = bytes([0xFF, 0xD9] * 20)
+    no_marker = encoded(rgb.convert("CMYK"), "JPEG").replace(b"Adobe", b"Xdobe")
+    files: dict[str, tuple[bytes, str]] = {
+        "bomb.png": (encoded(Image.new("1", (20_000, 20_000)), "PNG"), "unreadable_image"),
+        "broken.jpg": (bytes(broken), "unreadable_image"),
+        "checksum.png": (with_a_wrong_checksum(encoded(rgb, "PNG")), "unreadable_image"),
+        "deep.png": (deep_png(), "unreadable_image"),
+        "deep.tif": (bytes(tiff(picture(1).astype(np.uint16) * 257)), "unreadable_image"),
+        "ink.jpg": (no_marker, "unreadable_image"),
+        "is.gif.png": (encoded(rgb, "GIF"), "unreadable_image"),
+        "is.eps.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n", "unreadable_image"),
+        "moving.webp": (encoded(rgb, "WEBP", save_all=True, append_images=[rgb.rotate(90)]), "unreadable_image"),
+        "moving.png": (encoded(rgb, "PNG", save_all=True, append_images=[rgb.rotate(90)]), "unreadable_image"),
+        "grey alpha.png": (encoded(rgb.convert("LA"), "PNG"), "unreadable_image"),
+        "lab.tif": (encoded(Image.merge("LAB", rgb.split()), "TIFF"), "unreadable_image"),
+        "short.webp": (encoded(rgb, "WEBP", lossless=True)[:-60], "unreadable_image"),
+        "turned.jpg": (encoded(rgb, "JPEG", exif=turned, quality=95), ""),
+        "turned.png": (encoded(rgb, "PNG", exif=turned), ""),
+        "upright.jpg": (scan, ""),
+    }
+    folder = tmp_path / "kinds"
+    folder.mkdir()
+    for name, (data, _) in files.items():
+        (folder / name).write_bytes(data)
+    for codec in ("zstd", "jpeg"):
+        report = in_process(folder, tmp_path / f"{codec}.zarr", replace(QUICK, codec=codec, patch_px=PX))
+        assert {patch.name: patch.reason for patch in report.dropped} == {
+            name: reason for name, (_, reason) in files.items() if reason
+        }
+        (slide,) = open_store(tmp_path / f"{codec}.zarr").slides.values()
+        assert slide.names == ["turned.jpg", "turned.png", "upright.jpg"]
+        seen = np.rot90(picture(5), -1).astype(int)  # as every viewer shows it
+        assert np.abs(slide[0] - seen).mean() < 6
+        assert np.abs(slide[1] - seen).mean() < (6 if codec == "jpeg" else 1e-9)
+
+
+def tiff(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, pixels, photometric="rgb")
+    return buffer.getvalue()
+
+
+def test_corners_beyond_any_slide_cost_no_memory(images: WriteImages, tmp_path: Path) -> None:
+    folder = images("a.png", "b.png")
+    (tmp_path / "t.csv").write_text("path;slide;x;y\na.png;S;0;0\nb.png;S;2147480000;2147480000\n")
+    report = in_process(folder, tmp_path / "s.zarr", replace(QUICK, table=tmp_path / "t.csv"))
+    assert (report.exit_status, report.patches) == (0, 2)
+    assert check(tmp_path / "s.zarr", workers=1).problems == []
+
+
+def test_a_pattern_without_an_end_is_stopped(
+    images: WriteImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(name_patterns, "DEADLINE_S", 0.3)
+    folder = images("0b.png", f"{'a' * 40}.png")
+    with pytest.raises(PatchImportError, match=r"does not come to an end near 'a{40}.png': stopped after"):
+        in_process(folder, tmp_path / "s.zarr", replace(QUICK, name_pattern=r"(?P<slide>(a+)+|0)b"))
+    with pytest.raises(PatchImportError, match="is no regular expression: maximum recursion"):
+        in_process(folder, tmp_path / "s.zarr", replace(QUICK, name_pattern="(" * 5000))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_table_as_excel_writes_it(images: WriteImages, tmp_path: Path, encoding: str) -> None:
+    folder = images("a.png", "b.png")
+    text = 'Path;Label;Patient;X;Y;MPP\r\na.png;"T1; N0\x85";P\u20281;64;0;0,5\r\n;;;;;\r\nb;x;P\u20281;0;64,0;0,5\r\n'
+    (tmp_path / "t.csv").write_bytes(text.encode(encoding))
+    in_process(folder, tmp_path / "s.zarr", replace(QUICK, table=tmp_path / "t.csv"))
+    (slide,) = open_store(tmp_path / "s.zarr").slides.values()
+    assert (slide.record.patient, slide.labels, slide.xy.tolist()) == (
+        "P\u20281",
+        ["T1; N0\x85", "x"],
+        [[64, 0], [0, 64]],
+    )
+    (tmp_path / "t.csv").write_text("path;x;y\na.png;1.000;0\n")
+    with pytest.raises(PatchImportError, match="x is '1.000'"):
+        in_process(folder, tmp_path / "t.zarr", replace(QUICK, table=tmp_path / "t.csv"))

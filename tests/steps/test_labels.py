@@ -64,7 +64,12 @@ def test_readable_names_will_do(pool: Pool, tmp_path: Path) -> None:
     [
         (["slide,label", "nobody.svs,a"], r"line 2: the store holds no patch with slide 'nobody.svs'"),
         (["row,label", "99,a"], "no patch with row '99'"),
-        (["row,label", "x,a"], "no patch with row 'x'"),
+        (["row,label", "x,a"], "line 2: no patch with row 'x': give a whole number"),
+        (["row,label", "nan,a"], "no patch with row 'nan'"),
+        (["row,label", "inf,a"], "no patch with row 'inf'"),
+        (["row;x;label", "1;-inf;a"], "no patch with x '-inf'"),
+        (["slide,mpp,label", "a.svs,nan,a"], "no patch with mpp 'nan': give a number"),
+        (["row;label", "1.000;a"], "no patch with row '1.000': give a whole number, without a thousands"),
         (["row,label", "1,a", "1,b"], "lines 2 and 3: a patch is 'a' and 'b'"),
         (["slide,class", "a,b"], r"have the columns \['class', 'slide'\]; name 'label'"),
         (["row,label", "1,"], "line 2: no label"),
@@ -73,6 +78,17 @@ def test_readable_names_will_do(pool: Pool, tmp_path: Path) -> None:
 def test_bad_tables_are_explained(pool: Pool, tmp_path: Path, lines: list[str], words: str) -> None:
     with pytest.raises(CurationError, match=words):
         labels_of(pool, write(tmp_path / "l.csv", *lines))
+
+
+def test_tables_as_excel_writes_them(pool: Pool, tmp_path: Path) -> None:
+    first, second, _ = pool.store.slides.values()
+    path = tmp_path / "l.csv"
+    path.write_bytes(
+        f'Slide ID;MPP;Label\r\n{first.slide_id};0,5;"tumour, grade\r\n2"\r\n{second.slide_id};;a\x85b\r\n;;\r\n'.encode(
+            "utf-16"
+        )
+    )
+    assert labels_of(pool, path).names == ("a\x85b", "tumour, grade\r\n2")
 
 
 def test_missing_labels_are_explained(pool: Pool, tmp_path: Path) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from wsicurate.config import MPP_RANGE, is_plausible_mpp
 from wsicurate.errors import NothingToDoError, PatchImportError
+from wsicurate.export.name_patterns import match_names
+from wsicurate.tables import parse_number, parse_whole_number, read_table
 
 #: Endings of files that are taken for patches.
 PATCH_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"])
@@ -36,7 +36,7 @@ class FoundPatch:
 
     Attributes:
         name: path below the input folder, with ``/``.
-        label, patient, slide, site, kind: text, or None where nobody says.
+        label, patient, slide, site, kind: text, or None where it is not specified.
         x, y: level-0 pixel of its top-left corner on its slide, or None.
         mpp: µm per pixel of the image, or None.
     """
@@ -60,11 +60,13 @@ class FoundPatches:
         root: the folder.
         patches: sorted by name.
         notes: what was assumed or passed over, in sentences.
+        unreadable: folders below it that cannot be searched, by their path below it, and why.
     """
 
     root: Path
     patches: Sequence[FoundPatch]
     notes: Sequence[str] = ()
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_patches(
@@ -88,11 +90,12 @@ def find_patches(
         NothingToDoError: if there is no image.
         PatchImportError: if layout, pattern or table are wrong, or do not fit a file; the message names it.
     """
-    names = list(_image_names(folder))
+    names, unreadable = _image_names(folder)
     if not names:
+        closed = "".join(f"; {folder / name} cannot be searched: {reason}" for name, reason in unreadable.items())
         raise NothingToDoError(
             f"no image in {folder}; looked for {' '.join(sorted(PATCH_SUFFIXES))}. "
-            "Coordinates of TRIDENT, CLAM or hs2p need --slides"
+            f"Coordinates of TRIDENT, CLAM, HEST, STAMP or hs2p need --slides{closed}"
         )
     notes: list[str] = []
     rows: dict[str, Mapping[str, str]] = {}
@@ -102,11 +105,11 @@ def find_patches(
             notes.append(f"{len(names) - len(rows):,} images of {folder} are not in {table} and are left out")
         names = [name for name in names if name in rows]
     levels = None if layout is None else _layout(layout)
-    pattern = None if name_pattern is None else _pattern(name_pattern)
+    by_pattern = None if name_pattern is None else _by_pattern(folder, names, name_pattern)
     by_folder = levels is None and all(name.count("/") == 1 for name in names)
     by_prefix = (
         levels is None
-        and pattern is None
+        and by_pattern is None
         and not by_folder
         and all("/" not in name and _CLASS_PREFIX.fullmatch(PurePosixPath(name).stem) for name in names)
     )
@@ -119,8 +122,8 @@ def find_patches(
             facts["label"] = name.partition("/")[0]
         elif by_prefix:
             facts["label"] = name.partition("___")[0]
-        if pattern is not None:
-            facts |= _by_pattern(folder, name, pattern)
+        if by_pattern is not None:
+            facts |= by_pattern[name]
         where = f"{folder / name}"
         if name in rows:
             facts |= {key: value for key, value in rows[name].items() if value}
@@ -135,38 +138,39 @@ def find_patches(
             else "--layout, --name-pattern or --table"
         )
         notes.append(f"labels are from {source}: {_listed(sorted({patch.label or 'none' for patch in patches}))}")
-    elif levels is None and pattern is None and table is None:
+    elif levels is None and by_pattern is None and table is None:
         notes.append("no labels: images lie in no class folders; --layout, --name-pattern or --table say what is what")
-    return FoundPatches(root=folder, patches=patches, notes=notes)
+    return FoundPatches(root=folder, patches=patches, notes=notes, unreadable=unreadable)
 
 
-def _image_names(folder: Path) -> Iterator[str]:
-    """Paths of the images below a folder, sorted."""
+def _image_names(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """Paths of the images below a folder, sorted; folders that cannot be searched, and why."""
+    unreadable: dict[str, str] = {}
 
     def refuse(error: OSError) -> None:
-        raise PatchImportError(
-            f"the folder {error.filename} cannot be searched: {error.strerror}; mend that or move it away"
-        )
+        below = Path(os.fsdecode(error.filename or folder)).relative_to(folder).as_posix()
+        unreadable[below] = error.strerror or str(error)
 
-    found = []
+    found: list[str] = []
+    visited: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
-        if "zarr.json" in files:  # a store that somebody put among the patches
+        real = os.path.realpath(parent)
+        if real in visited:  # a link back up, or to what was seen
             folders.clear()
             continue
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        visited.add(real)
+        if "zarr.json" in files:  # a store among the patches
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = Path(parent).relative_to(folder).as_posix()
         prefix = "" if below == "." else f"{below}/"
-        if prefix.count("/") > _MAX_DEPTH:
-            raise PatchImportError(f"{parent} lies more than {_MAX_DEPTH} folders deep: a link that leads back up?")
         found += [
             prefix + name
             for name in files
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in PATCH_SUFFIXES  # noqa: PTH122 - speed
         ]
-    yield from sorted(found)
-
-
-_MAX_DEPTH = 40
+    return sorted(found), unreadable
 
 
 def _layout(layout: str) -> list[str]:
@@ -180,20 +184,6 @@ def _layout(layout: str) -> list[str]:
     return levels
 
 
-def _pattern(text: str) -> re.Pattern[str]:
-    try:
-        pattern = re.compile(text)
-    except re.error as error:
-        raise PatchImportError(f"--name-pattern is {text!r}, which is no regular expression: {error}") from error
-    unknown = [name for name in pattern.groupindex if name not in (*WORDS, *NUMBERS)]
-    if unknown or not pattern.groupindex:
-        raise PatchImportError(
-            f"--name-pattern is {text!r}, with the named groups {unknown or 'none'}; name groups "
-            f"{', '.join((*WORDS, *NUMBERS))}, such as (?P<slide>.+)_(?P<x>\\d+)_(?P<y>\\d+)"
-        )
-    return pattern
-
-
 def _by_layout(folder: Path, name: str, levels: Sequence[str]) -> dict[str, str]:
     parts = name.split("/")[:-1]
     if len(parts) != len(levels):
@@ -204,14 +194,24 @@ def _by_layout(folder: Path, name: str, levels: Sequence[str]) -> dict[str, str]
     return {level: part for level, part in zip(levels, parts, strict=True) if level not in _NOTHING}
 
 
-def _by_pattern(folder: Path, name: str, pattern: re.Pattern[str]) -> dict[str, str]:
-    match = pattern.search(PurePosixPath(name).name)
-    if match is None:
+def _by_pattern(folder: Path, names: Sequence[str], pattern: str) -> dict[str, dict[str, str]]:
+    """What the name pattern says of each image."""
+    matches = match_names(pattern, [PurePosixPath(name).name for name in names])
+    unknown = [group for group in matches.groups if group not in (*WORDS, *NUMBERS)]
+    if unknown or not matches.groups:
         raise PatchImportError(
-            f"the name of {folder / name} does not match --name-pattern {pattern.pattern!r}; mend the pattern, "
-            "or move the file away"
+            f"--name-pattern is {pattern!r}, with the named groups {unknown or 'none'}; name groups "
+            f"{', '.join((*WORDS, *NUMBERS))}, such as (?P<slide>.+)_(?P<x>\\d+)_(?P<y>\\d+)"
         )
-    return {key: value for key, value in match.groupdict().items() if value}
+    facts = {}
+    for name, match in zip(names, matches.found, strict=True):
+        if match is None:
+            raise PatchImportError(
+                f"the name of {folder / name} does not match --name-pattern {pattern!r}; correct the pattern, "
+                "or move the file away"
+            )
+        facts[name] = {key: value for key, value in match.items() if value}
+    return facts
 
 
 def _patch(name: str, facts: Mapping[str, str], where: str) -> FoundPatch:
@@ -226,21 +226,15 @@ def _patch(name: str, facts: Mapping[str, str], where: str) -> FoundPatch:
 
 def _corner(facts: Mapping[str, str], axis: str, where: str) -> int:
     text = facts.get(axis, "")
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not value.is_integer() or not 0 <= value < 2**31:
+    value = parse_whole_number(text)
+    if value is None or not 0 <= value < 2**31:
         raise PatchImportError(f"{where}: {axis} is {text!r}; give both x and y, whole level-0 pixels from 0")
-    return int(value)
+    return value
 
 
 def _mpp(text: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not is_plausible_mpp(value):
+    value = parse_number(text)
+    if value is None or not is_plausible_mpp(value):
         raise PatchImportError(f"{where}: mpp is {text!r}; give µm per pixel from {MPP_RANGE[0]:g} to {MPP_RANGE[1]:g}")
     return value
 
@@ -254,7 +248,13 @@ def _table_rows(table: Path, names: Sequence[str]) -> dict[str, Mapping[str, str
             lookup.setdefault(key, []).append(name)
     rows: dict[str, Mapping[str, str]] = {}
     lines: dict[str, int] = {}
-    for line, row in _read_table(table):
+    found_table = read_table(
+        table, what="the table", columns=("path", *WORDS, *NUMBERS), required=("path",), error=PatchImportError
+    )
+    for found_row in found_table.rows:
+        line, row = found_row.line, found_row.cells
+        if not row["path"]:
+            raise PatchImportError(f"{table}, line {line}: the column 'path' is empty; name the image")
         written = row["path"].replace("\\", "/").removeprefix("./")
         found = next((lookup[written] for lookup in lookups if written in lookup), [])
         if not found:
@@ -274,32 +274,6 @@ def _table_rows(table: Path, names: Sequence[str]) -> dict[str, Mapping[str, str
         rows[found[0]] = row
         lines[found[0]] = line
     return rows
-
-
-def _read_table(table: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
-    try:
-        lines = table.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise PatchImportError(f"the table {table} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise PatchImportError(f"the table {table} is not UTF-8 text: {error}; save it as CSV in UTF-8") from error
-    header = lines[0] if lines else ""
-    reader = csv.DictReader(lines, delimiter="\t" if "\t" in header else ",", restkey="")
-    columns = [name.strip() for name in reader.fieldnames or []]
-    if "path" not in columns:
-        raise PatchImportError(
-            f"the table {table} has no column 'path'; its header is {header!r}. Name the column of file names 'path' "
-            f"(known columns: path, {', '.join((*WORDS, *NUMBERS))})"
-        )
-    for record in reader:
-        if record.get(""):
-            raise PatchImportError(
-                f"{table}, line {reader.line_num}: more cells than the header has columns; quote cells with commas"
-            )
-        row = {key.strip(): str(value or "").strip() for key, value in record.items() if key}
-        if not row["path"]:
-            raise PatchImportError(f"{table}, line {reader.line_num}: the column 'path' is empty; name the image")
-        yield reader.line_num, row
 
 
 def _listed(words: Sequence[str], most: int = 8) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wsicurate.errors import SlideChangedError, SlideNotFoundError, UnreadableSlideError
+from wsicurate.files import NotAFileError, open_file, require_file
 
 _BLOCK_BYTES = 64 * 1024
 _BLOCKS = 16
@@ -25,14 +27,22 @@ def stamp(files: Sequence[Path]) -> FileStamp:
     """The stamp of a slide's files as they are now.
 
     Raises:
-        SlideNotFoundError: if one of them is gone.
+        SlideNotFoundError: if one of them is gone, or cannot be reached.
+        UnreadableSlideError: if one of them is no file, but a named pipe, say.
     """
-    try:
-        stats = [file.stat() for file in files]
-    except FileNotFoundError as error:
-        raise SlideNotFoundError(f"{error.filename} is not there (any more); put it back and run again") from error
-    except OSError as error:
-        raise SlideNotFoundError(f"{error.filename} cannot be reached: {error.strerror}") from error
+    stats = []
+    for file in files:
+        try:
+            stats.append(require_file(file))
+        except NotAFileError as error:
+            raise UnreadableSlideError(f"{file} cannot be read: {error.strerror}") from error
+        except FileNotFoundError as error:
+            link = f" is a link to {os.readlink(file)}, which" if file.is_symlink() else ""  # noqa: PTH115 - as written
+            raise SlideNotFoundError(f"{file}{link} is not there (any more); put it back and run again") from error
+        except OSError as error:
+            raise SlideNotFoundError(
+                f"{file} cannot be reached: {error.strerror}; correct that and run again"
+            ) from error
     return FileStamp(tuple(stat.st_size for stat in stats), tuple(stat.st_mtime_ns for stat in stats))
 
 
@@ -70,7 +80,7 @@ def quick_hash(files: Sequence[Path]) -> str:
         digest = hashlib.blake2b(size.to_bytes(8, "little"), digest_size=16)
         last = max(size - _BLOCK_BYTES, 0)
         try:
-            with file.open("rb") as stream:
+            with open_file(file) as stream:
                 for offset in sorted({last * block // (_BLOCKS - 1) for block in range(_BLOCKS)}):
                     stream.seek(offset)
                     digest.update(stream.read(_BLOCK_BYTES))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from PIL import Image
 
 from wsicurate.errors import NotBrightfieldError, UnreadableSlideError
 from wsicurate.slides.base import Level, SlideBase, SlideMetadata
+from wsicurate.slides.stated import mpp_of_tags
 
 #: Larger images are refused: they are decoded whole, by each worker, and Pillow needs seven bytes a pixel.
 MAX_PIXELS = 180_000_000
@@ -20,7 +22,7 @@ MAX_PIXELS = 180_000_000
 class ImageSlide(SlideBase):
     """A plain image as a slide of one level. It is decoded whole on the first read, then kept.
 
-    Density tags of plain images (72 or 96 dpi) mean nothing, so the metadata states no resolution.
+    Densities of PNG and JPEG (72 or 96 dpi) mean nothing, so their metadata states no resolution; a TIFF's tags may.
     """
 
     reader = "image"
@@ -33,6 +35,7 @@ class ImageSlide(SlideBase):
             with _opened(path) as image:
                 width, height = image.size
                 vendor, mode = (image.format or "image").lower(), image.mode
+                properties = _tiff_properties(image)
         except Exception as error:  # Pillow raises many kinds on broken files
             raise UnreadableSlideError(f"{path} cannot be opened as an image: {error}") from error
         if mode.startswith(("I", "F")):
@@ -46,7 +49,7 @@ class ImageSlide(SlideBase):
                 "pixels are read: convert it to a tiled pyramid (vips im_vips2tiff, bfconvert)"
             )
         self.levels = (Level(width, height, 1.0),)
-        self.metadata = SlideMetadata(mpp=None, objective_power=None, vendor=vendor, properties={})
+        self.metadata = SlideMetadata(mpp_of_tags(properties), None, vendor, properties)
 
     def read(
         self,
@@ -75,6 +78,18 @@ class ImageSlide(SlideBase):
     def close(self) -> None:
         """See `Slide.close`."""
         self._pixels = None
+
+
+def _tiff_properties(image: Image.Image) -> dict[str, str]:
+    """Description and resolution tags of a TIFF, named as OpenSlide names them; of other images, nothing."""
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
+    properties = {}
+    for name, tag in (("ImageDescription", 270), ("XResolution", 282), ("YResolution", 283)):
+        if tag in tags:
+            properties[f"tiff.{name}"] = str(tags[tag]) if tag == 270 else f"{float(tags[tag]):.17g}"
+    if tags:
+        properties["tiff.ResolutionUnit"] = {1: "none", 2: "inch", 3: "centimeter"}.get(tags.get(296, 2), "unknown")
+    return properties
 
 
 @contextmanager

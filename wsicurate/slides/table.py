@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsicurate.config import MPP_RANGE, is_plausible_mpp
 from wsicurate.errors import SlideTableError
+from wsicurate.tables import Row, parse_number, read_table
 
 #: Columns with a meaning; all but ``slide`` are optional, others are kept as they are.
 COLUMNS = ("slide", "mpp", "patient", "slide_id", "label", "site", "kind")
@@ -38,7 +38,7 @@ class SlideRow:
 
 
 def read_slide_table(path: Path) -> list[SlideRow]:
-    """Read a slide table: CSV, or TSV where the header holds tabs; UTF-8.
+    """Read a slide table, as `wsicurate.tables` reads all tables.
 
     Args:
         path: the file. Its header names at least ``slide``; see `COLUMNS`.
@@ -50,25 +50,11 @@ def read_slide_table(path: Path) -> list[SlideRow]:
         SlideTableError: if the file is missing, is not such a table, lacks the column ``slide``, has an empty
             ``slide``, an ``mpp`` that is no resolution, or names a slide twice.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = file.read().splitlines()
-    except OSError as error:
-        raise SlideTableError(f"the slide table {path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise SlideTableError(f"the slide table {path} is not UTF-8 text: {error}; save it as CSV in UTF-8") from error
-    header = lines[0] if lines else ""
-    reader = csv.DictReader(lines, delimiter="\t" if "\t" in header else ",", restkey="")
-    columns = [name.strip() for name in reader.fieldnames or []]
-    if "slide" not in columns:
-        raise SlideTableError(
-            f"the slide table {path} has no column 'slide'; its header is {header!r}. "
-            f"Name the column of file names 'slide' (known columns: {', '.join(COLUMNS)})"
-        )
+    table = read_table(path, what="the slide table", columns=COLUMNS, required=("slide",), error=SlideTableError)
     rows: list[SlideRow] = []
     seen: dict[str, int] = {}
-    for record in reader:
-        row = _row(path, reader.line_num, record)
+    for found in table.rows:
+        row = _row(path, found)
         if row.slide in seen:
             raise SlideTableError(
                 f"{path}, lines {seen[row.slide]} and {row.line}: the slide {row.slide!r} stands there twice; keep one"
@@ -78,35 +64,30 @@ def read_slide_table(path: Path) -> list[SlideRow]:
     return rows
 
 
-def _row(path: Path, line: int, record: Mapping[str, str | list[str] | None]) -> SlideRow:
-    if record.get(""):
-        raise SlideTableError(
-            f"{path}, line {line}: more cells than the header has columns; quote cells that hold commas"
-        )
-    cells = {key.strip(): str(value or "").strip() for key, value in record.items()}
+def _row(path: Path, row: Row) -> SlideRow:
+    cells = row.cells
     if not cells["slide"]:
-        raise SlideTableError(f"{path}, line {line}: the column 'slide' is empty; name the slide or delete the line")
+        raise SlideTableError(
+            f"{path}, line {row.line}: the column 'slide' is empty; name the slide or delete the line"
+        )
     return SlideRow(
         slide=cells["slide"],
-        line=line,
-        mpp=_mpp(path, line, cells.get("mpp", "")),
+        line=row.line,
+        mpp=_mpp(path, row.line, cells.get("mpp", "")),
         patient=cells.get("patient") or None,
         slide_id=cells.get("slide_id") or None,
         label=cells.get("label") or None,
         site=cells.get("site") or None,
         kind=(cells.get("kind") or "").upper() or None,
-        extra={key: value for key, value in cells.items() if key not in COLUMNS and key},
+        extra={key: value for key, value in cells.items() if key not in COLUMNS},
     )
 
 
 def _mpp(path: Path, line: int, text: str) -> float | None:
     if not text:
         return None
-    try:
-        mpp = float(text)
-    except ValueError:
-        mpp = float("nan")
-    if not is_plausible_mpp(mpp):
+    mpp = parse_number(text)
+    if mpp is None or not is_plausible_mpp(mpp):
         raise SlideTableError(
             f"{path}, line {line}: mpp is {text!r}; give µm per pixel from {MPP_RANGE[0]:g} to {MPP_RANGE[1]:g}, "
             "or leave the cell empty"

@@ -493,6 +493,11 @@ def _metadata(first: Directory, vendor: str) -> SlideMetadata:
         text = first.text(tag)
         if text is not None:
             properties[f"tiff.{name}"] = text
+    for name, tag in (("XResolution", tags.X_RESOLUTION), ("YResolution", tags.Y_RESOLUTION)):
+        if (density := first.rational(tag)) is not None:
+            properties[f"tiff.{name}"] = f"{density:.17g}"
+    unit_names = {1: "none", 2: "inch", 3: "centimeter"}
+    properties["tiff.ResolutionUnit"] = unit_names.get(first.integer(tags.RESOLUTION_UNIT, 2), "unknown")
     mpp: tuple[float, float] | None = None
     power: float | None = None
     if vendor == "aperio":

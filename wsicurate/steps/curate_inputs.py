@@ -19,6 +19,7 @@ from wsicurate.store.embeddings import EmbeddingRecord
 from wsicurate.store.manifest import Curation
 from wsicurate.store.records import fingerprint_of
 from wsicurate.store.store import Store
+from wsicurate.tables import read_lines
 
 #: What makes vectors comparable.
 _IDENTITY = ("weights_hash", "preprocessing", "pooling", "dim")
@@ -195,12 +196,7 @@ def _kept(store: Store, config: CurateConfig, encoder: EmbeddingRecord) -> Curat
 def _lines(path: Path | str | None) -> list[str]:
     if path is None:
         return []
-    try:
-        return Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CurationError(
-            f"--exclude-patients {path} cannot be read: {error}; give a text file, one name a line"
-        ) from error
+    return read_lines(Path(path), what="--exclude-patients", error=CurationError)
 
 
 def _file_hash(path: Path | str | None) -> str | None:

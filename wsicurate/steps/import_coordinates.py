@@ -18,6 +18,7 @@ from wsicurate.slides.discovery import SlideSource
 from wsicurate.slides.identity import FileStamp, check_unchanged, quick_hash, stamp
 from wsicurate.slides.overview import read_overview
 from wsicurate.slides.resolution import resolve
+from wsicurate.steps.import_images import BEYOND_SLIDE
 from wsicurate.steps.tile_tasks import as_committed, opened, shrink
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.records import SlideRecord, StoreRecord, fingerprint_of
@@ -27,15 +28,12 @@ from wsicurate.tiling.windows import cut_window, free_window, plan_windows, wind
 from wsicurate.tissue.masks import find_mask
 from wsicurate.tissue.scores import SCORES, SCORES_VERSION, patch_scores
 
-#: Why a patch is not in the store.
-BEYOND_SLIDE = "beyond_slide"
-
 _MASK = "otsu"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlacedSource:
-    """A slide and the coordinates that somebody chose on it.
+    """A slide and the coordinates that were chosen on it.
 
     Attributes:
         slide: the slide.
@@ -131,14 +129,16 @@ def slide_resolution(slide: Slide, coordinates: Coordinates, mpp: float | None) 
     """The slide's resolution for the record: ``--mpp``, else the slide's own, else what the coordinates say.
 
     Raises:
-        NoResolutionError: if nobody says.
+        NoResolutionError: if none is stated.
     """
+    if coordinates.um is not None:
+        return _own_resolution(slide, coordinates)
     per_patch_px = coordinates.source_px / coordinates.patch_px
     power = slide.metadata.objective_power
     if mpp is not None:
         return {"mpp": mpp / per_patch_px, "origin": "--mpp", "objective_power": power, "warnings": []}
     try:
-        found = resolve(slide.metadata)
+        found = resolve(slide.metadata, size=(slide.levels[0].width, slide.levels[0].height))
     except NoResolutionError as error:
         if coordinates.mpp is None:
             raise NoResolutionError(
@@ -156,6 +156,21 @@ def slide_resolution(slide: Slide, coordinates: Coordinates, mpp: float | None) 
     return {**dataclasses.asdict(found), "warnings": warnings}
 
 
+def _own_resolution(slide: Slide, coordinates: Coordinates) -> dict[str, Any]:
+    """The slide's own resolution: nothing else says where coordinates in µm lie.
+
+    Raises:
+        NoResolutionError: if it states none.
+    """
+    try:
+        found = resolve(slide.metadata, size=(slide.levels[0].width, slide.levels[0].height))
+    except NoResolutionError as error:
+        raise NoResolutionError(
+            f"{coordinates.path} gives coordinates in µm, and where they lie on the slide is not known: {error}"
+        ) from error
+    return {**dataclasses.asdict(found), "warnings": list(found.warnings)}
+
+
 def survey_placed(task: PlacedSurveyTask) -> PlacedSurvey:
     """Look at a slide and the coordinates on it.
 
@@ -167,6 +182,7 @@ def survey_placed(task: PlacedSurveyTask) -> PlacedSurvey:
     before = stamp(slide_source.files)
     slide = opened(slide_source, before)
     resolution = slide_resolution(slide, coordinates, task.config.mpp)
+    coordinates = coordinates.on_slide(float(resolution["mpp"]))
     size = task.store_record.patch_px
     plan = plan_windows(
         [level.downsample for level in slide.levels], float(resolution["mpp"]), coordinates.source_px, size

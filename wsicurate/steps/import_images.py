@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.errors import SlideChangedError, SlideNotFoundError
+from wsicurate.export.packed import open_pixels
+from wsicurate.files import NotAFileError, open_file
 from wsicurate.pixels.jpeg import decode_jpeg
 from wsicurate.pixels.resample import resample_area
 from wsicurate.slides.tcga import Barcode
@@ -29,9 +33,16 @@ from wsicurate.tissue.scores import SCORES, SCORES_VERSION, patch_scores
 #: Why an image is not in the store.
 UNREADABLE = "unreadable_image"
 OTHER_SIZE = "other_size"
+BEYOND_SLIDE = "beyond_slide"
 
 #: Longest side of the mosaic that stands for an overview, pixels.
 MOSAIC_PX = 1024
+
+#: Cells of the mask that says where patches lie, at most: about one a patch, and larger ones on an empty slide.
+MASK_CELLS = 4_000_000
+
+#: Larger files are no patches: one of 4,096 pixels a side has 50 MB of pixels.
+MAX_FILE_BYTES = 2**28
 
 #: Images per segment of work.
 SEGMENT_IMAGES = 512
@@ -53,6 +64,11 @@ class ImageSource:
         origin: who said so.
         patient, site, kind, label: of all its images, or None.
         barcode: of all its images, or None.
+        packed: where the images are in an HDF5 file, ``root``: its data set of them, and the row of each.
+        made_by: whose files they are: ``images``, or what wrote the HDF5.
+        pitch: level-0 pixels that an image covers; None where that is its own edge.
+        level, downsample: what the images were read from, where that is known.
+        extent: width and height of the slide's level 0, where that is known; what reaches beyond is dropped.
     """
 
     slide_id: str
@@ -69,6 +85,41 @@ class ImageSource:
     kind: str | None = None
     label: str | None = None
     barcode: Barcode | None = None
+    packed: PackedRows | None = None
+    made_by: str = "images"
+    pitch: int | None = None
+    level: int = 0
+    downsample: float = 1.0
+    extent: tuple[int, int] | None = None
+
+    def edge(self, patch_px: int) -> int:
+        """Level-0 pixels that an image covers."""
+        return patch_px if self.pitch is None else self.pitch
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """Rows of a data set of an HDF5 file.
+
+    Attributes:
+        dataset: its name.
+        rows: which, in the order of the images.
+    """
+
+    dataset: str
+    rows: NDArray[np.intp]
+
+    def part(self, first: int, count: int) -> PackedRows:
+        """Those of some images."""
+        return PackedRows(self.dataset, self.rows[first : first + count])
+
+
+def reaches_beyond(source: ImageSource, patch_px: int) -> NDArray[np.bool_]:
+    """bool, (n,): which images reach beyond their slide, as far as its extent is known."""
+    beyond: NDArray[np.bool_] = np.any(source.xy < 0, axis=1)
+    if source.extent is not None:
+        beyond = beyond | np.any(source.xy + source.edge(patch_px) > np.array(source.extent), axis=1)
+    return beyond
 
 
 @dataclass(frozen=True)
@@ -119,6 +170,8 @@ class ImageSegmentTask:
         store_record: patch size and codec.
         store: where it is written, fenced by the lease on the slide.
         segment: where the segment goes.
+        packed: as in the source, of these images.
+        beyond: positions of those that reach beyond their slide.
     """
 
     root: Path
@@ -129,6 +182,8 @@ class ImageSegmentTask:
     store_record: StoreRecord
     store: ByteStore
     segment: str
+    packed: PackedRows | None = None
+    beyond: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -167,16 +222,17 @@ def image_settings(source: ImageSource, store_record: StoreRecord) -> dict[str, 
         label = None if source.labels is None else source.labels[position]
         words.update(repr((name, label)).encode("utf-8", "surrogateescape"))
     words.update(source.xy.astype("<i4").tobytes())
-    return {
+    settings = {
         "mpp": float(source.mpp),
         "patch_px": store_record.patch_px,
         "codec": store_record.codec,
         "quality": store_record.quality,
-        "import": "images",
+        "import": source.made_by,
         "names, labels and places": words.hexdigest(),
         "scores": SCORES_VERSION,
         "tissue": PATCH_TISSUE_VERSION,
     }
+    return settings if source.pitch is None else {**settings, "source_px": source.pitch}
 
 
 def survey_images(task: ImageSurveyTask) -> ImageSurvey:
@@ -187,27 +243,20 @@ def survey_images(task: ImageSurveyTask) -> ImageSurvey:
         SlideChangedError: if the store holds other patches under the source's name.
     """
     source, store_record = task.source, task.store_record
-    total, digests = 0, []
-    identity = hashlib.blake2b(digest_size=16)
-    for name in source.names:
-        try:
-            data = read_file(source.root / name)
-            digest = hashlib.blake2b(data, digest_size=16).digest()
-            total += len(data)
-        except PermissionError:
-            digest = bytes(16)
-        digests.append(digest)
-        identity.update(digest)
+    digests, total = _digests(source)
+    identity = hashlib.blake2b(b"".join(digests), digest_size=16)
     source_record = {
         "path": str(source.root.absolute()),
         "bytes": total,
-        "files": len(source.names),
+        "files": len(source.names) if source.packed is None else 1,
         "quick_hash": identity.hexdigest(),
     }
     settings = image_settings(source, store_record)
-    fingerprint = fingerprint_of(settings, {"mpp": source.mpp, "bytes": total, "hash": source_record["quick_hash"]})
-    size = store_record.patch_px
-    extent = source.xy.max(axis=0) + size
+    size, edge = store_record.patch_px, source.edge(store_record.patch_px)
+    mpp = float(source.mpp * size / edge)  # of level 0
+    fingerprint = fingerprint_of(settings, {"mpp": mpp, "bytes": total, "hash": source_record["quick_hash"]})
+    extent = np.maximum(source.xy.max(axis=0) + edge, 1) if source.extent is None else source.extent
+    reduction, rest = divmod(edge, size * source.downsample)
     record = SlideRecord(
         slide_id=source.slide_id,
         name=source.name,
@@ -215,14 +264,14 @@ def survey_images(task: ImageSurveyTask) -> ImageSurvey:
         patch_px=size,
         source=source_record,
         reader="images",
-        resolution={"mpp": float(source.mpp), "origin": source.origin, "objective_power": None, "warnings": []},
+        resolution={"mpp": mpp, "origin": source.origin, "objective_power": None, "warnings": []},
         reading={
             "width": int(extent[0]),
             "height": int(extent[1]),
-            "level": 0,
-            "downsample": 1.0,
-            "reduction": 1,
-            "pitch": float(size),
+            "level": source.level,
+            "downsample": float(source.downsample),
+            "reduction": int(reduction) if rest == 0 else None,
+            "pitch": float(edge),
             "effective_mpp": float(source.mpp),
             "upsampled": False,
             "lattice": "none" if source.is_placed else "virtual",
@@ -242,21 +291,49 @@ def survey_images(task: ImageSurveyTask) -> ImageSurvey:
     return ImageSurvey(record, False, source.xy, b"".join(digests), total / len(source.names) if task.dry_run else 0.0)
 
 
+def _digests(source: ImageSource) -> tuple[list[bytes], int]:
+    """BLAKE2b-128 of each image, zeros where it cannot be read, and the size of all their files."""
+    digests, total = [], 0
+    if source.packed is not None:
+        with open_pixels(source.root, source.packed.dataset) as read:
+            for row in source.packed.rows.tolist():
+                try:
+                    digests.append(hashlib.blake2b(read(row).tobytes(), digest_size=16).digest())
+                except OSError:
+                    digests.append(_UNREAD)
+        return digests, source.root.stat().st_size
+    for name in source.names:
+        try:
+            data = read_file(source.root / name)
+        except UnusableImageError:
+            digests.append(_UNREAD)
+        else:
+            digests.append(hashlib.blake2b(data, digest_size=16).digest())
+            total += len(data)
+    return digests, total
+
+
+_UNREAD = bytes(16)
+
+
 def read_file(path: Path) -> bytes:
     """All bytes of a file.
 
     Raises:
         SlideNotFoundError: if it is not there.
-        PermissionError: if it may not be read.
+        UnusableImageError: if it may not be read, is no file, is too large for a patch, or a link that leads nowhere.
     """
     try:
-        return path.read_bytes()
-    except PermissionError:
-        raise
+        with open_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                raise UnusableImageError(UNREADABLE, f"{path} has {size:,} bytes, too many for a patch")
+            return file.read()
     except OSError as error:
-        raise SlideNotFoundError(
-            f"{path} cannot be read: {error.strerror or error}; put it back and run again"
-        ) from error
+        reason = error.strerror or str(error)
+        if isinstance(error, PermissionError | NotAFileError) or path.is_symlink():
+            raise UnusableImageError(UNREADABLE, f"{path} cannot be read: {reason}") from error
+        raise SlideNotFoundError(f"{path} cannot be read: {reason}; put it back and run again") from error
 
 
 def read_images(task: ImageSegmentTask) -> None:
@@ -272,20 +349,20 @@ def read_images(task: ImageSegmentTask) -> None:
     dropped: list[int] = []
     reasons: list[str] = []
     messages: dict[str, str] = {}
-    for position, name in enumerate(task.names):
-        path, row = task.root / name, task.first + position
-        digest = task.digests[16 * position : 16 * position + 16]
-        try:
-            data = _unchanged(path, digest)
-            pixels, encoded = _patch(data, path, task.store_record)
-        except UnusableImageError as error:
-            dropped.append(row)
-            reasons.append(error.reason)
-            messages.setdefault(error.reason, str(error))
-            continue
-        rows.append(row)
-        scores.append(np.concatenate([[patch_tissue(pixels, task.mpp)], patch_scores(pixels)]).astype(np.float32))
-        patches.append(encoded)
+    with _loader(task) as load:
+        for position in range(len(task.names)):
+            row = task.first + position
+            try:
+                pixels, encoded = load(position)
+            except UnusableImageError as error:
+                dropped.append(row)
+                reasons.append(error.reason)
+                messages.setdefault(error.reason, str(error))
+                continue
+            rows.append(row)
+            tissue = [patch_tissue(pixels, task.mpp)]
+            scores.append(np.concatenate([tissue, patch_scores(pixels)]).astype(np.float32))
+            patches.append(encoded)
     segment = Segment(
         rows=np.array(rows, dtype=np.int32),
         scores=np.array(scores, dtype=np.float32).reshape(len(rows), 1 + len(SCORES)),
@@ -297,70 +374,136 @@ def read_images(task: ImageSegmentTask) -> None:
     write_segment(task.store, task.segment, segment, patches)
 
 
+@contextmanager
+def _loader(task: ImageSegmentTask) -> Iterator[Callable[[int], tuple[NDArray[np.uint8], bytes]]]:
+    """Reads the images of a segment by position: pixels, and the bytes to store."""
+
+    def digest_of(position: int) -> bytes:
+        return task.digests[16 * position : 16 * position + 16]
+
+    def check_within(position: int) -> None:
+        if position in task.beyond:
+            raise UnusableImageError(
+                BEYOND_SLIDE, f"{task.names[position]} reaches beyond its slide, where whoever cut it made pixels up"
+            )
+
+    if task.packed is None:
+
+        def from_file(position: int) -> tuple[NDArray[np.uint8], bytes]:
+            check_within(position)
+            path = task.root / task.names[position]
+            return _patch(_unchanged(path, digest_of(position)), path, task.store_record)
+
+        yield from_file
+        return
+    packed = task.packed
+    with open_pixels(task.root, packed.dataset) as read:
+
+        def from_array(position: int) -> tuple[NDArray[np.uint8], bytes]:
+            check_within(position)
+            try:
+                pixels = np.ascontiguousarray(read(int(packed.rows[position])))
+            except OSError as error:
+                raise UnusableImageError(UNREADABLE, f"{task.names[position]} cannot be read: {error}") from error
+            _check_digest(task.root, pixels.tobytes(), digest_of(position))
+            return pixels, task.store_record.chunk_codec().encode(pixels)
+
+        yield from_array
+
+
 def _unchanged(path: Path, digest: bytes) -> bytes:
-    try:
-        data = read_file(path)
-    except PermissionError as error:
-        raise UnusableImageError(UNREADABLE, f"{path} may not be read: {error.strerror}") from error
+    data = read_file(path)
+    _check_digest(path, data, digest)
+    return data
+
+
+def _check_digest(path: Path, data: bytes, digest: bytes) -> None:
     if hashlib.blake2b(data, digest_size=16).digest() != digest:
         raise SlideChangedError(f"{path} changed while it was imported; wait until it is copied, then run again")
-    return data
 
 
 def _patch(data: bytes, path: Path, store_record: StoreRecord) -> tuple[NDArray[np.uint8], bytes]:
     """Pixels, and the bytes to store: the file's where it is a JPEG that decodes to the same pixels here and there."""
-    size = store_record.patch_px
-    pixels = decode_image(data, path)
-    if pixels.shape[:2] != (size, size):
-        raise UnusableImageError(
-            OTHER_SIZE, f"{path} has {pixels.shape[1]}x{pixels.shape[0]} pixels, not {size}x{size}"
-        )
-    if store_record.codec == "jpeg" and data[:2] == b"\xff\xd8":
+    pixels = decode_image(data, path, store_record.patch_px)
+    if data[:2] == b"\xff\xd8":
         try:
             ours = decode_jpeg(data)
         except ValueError as error:
             if "Unsupported color conversion" not in str(error):  # four inks, stored anew below
                 raise UnusableImageError(UNREADABLE, f"{path} does not decode: {error}") from error
         else:
-            if np.array_equal(ours, pixels):
+            if store_record.codec == "jpeg" and np.array_equal(ours, pixels):
                 return pixels, append_checksum(data)
     return pixels, store_record.chunk_codec().encode(pixels)
 
 
-def decode_image(data: bytes, path: Path) -> NDArray[np.uint8]:
-    """Decode an image file of any kind that holds one picture of 8-bit grey or colour.
+def decode_image(data: bytes, path: Path, patch_px: int) -> NDArray[np.uint8]:
+    """Decode an image file of any kind that holds one picture of 8-bit grey or colour, as it is meant to be seen.
+
+    Args:
+        data: the file.
+        path: for messages.
+        patch_px: edge that the image must have, pixels; nothing of another is decoded.
 
     Returns:
-        uint8, (h, w, 3), RGB.
+        uint8, (patch_px, patch_px, 3), RGB.
 
     Raises:
         UnusableImageError: if it does not decode as a whole, or holds something else; nothing is made up.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
+            if image.size != (patch_px, patch_px):
+                raise UnusableImageError(
+                    OTHER_SIZE, f"{path} has {image.width}x{image.height} pixels, not {patch_px}x{patch_px}"
+                )
             if image.mode not in _MODES:
                 raise UnusableImageError(
                     UNREADABLE, f"{path} has pixels of mode {image.mode}; convert it to 8-bit RGB to import it"
                 )
+            if _bits(image, data) > 8:
+                raise UnusableImageError(
+                    UNREADABLE, f"{path} has {_bits(image, data)} bits a channel; convert it to 8-bit RGB to import it"
+                )
+            if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
+                raise UnusableImageError(
+                    UNREADABLE, f"{path} is in four inks and does not say how they are meant; convert it to RGB"
+                )
             if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
                 raise UnusableImageError(UNREADABLE, f"{path} holds several images; save each as a file")
-            if image.mode == "RGB":
-                return np.asarray(image)
-            if image.mode == "RGBA" or "transparency" in image.info:
-                alpha = np.asarray(image.convert("RGBA"))[..., 3]
+            if image.format == "PNG":
+                with Image.open(io.BytesIO(data), formats=["PNG"]) as checked:
+                    checked.verify()  # its checksums, which decoding passes over
+            image.load()
+            upright = image if image.getexif().get(_ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
+            if upright.mode == "RGB" and "transparency" not in upright.info:
+                return np.asarray(upright)
+            if upright.mode == "RGBA" or "transparency" in upright.info:
+                alpha = np.asarray(upright.convert("RGBA"))[..., 3]
                 if alpha.min() < 255:
                     raise UnusableImageError(UNREADABLE, f"{path} is transparent in part; what is behind is not known")
-            return np.asarray(image.convert("RGB"))
+            return np.asarray(upright.convert("RGB"))
     except UnusableImageError:
         raise
     except Exception as error:  # Pillow raises many kinds on broken files
-        words = str(error).replace(repr(data), "")
+        words = " ".join(str(error).replace(repr(data), "").split())
         raise UnusableImageError(UNREADABLE, f"{path} cannot be decoded: {words or type(error).__name__}") from error
 
 
+def _bits(image: Any, data: bytes) -> int:
+    """Bits of a channel in the file: Pillow halves 16 in silence."""
+    if image.format == "PNG":
+        return data[24]
+    return max(image.tag_v2.get(258, (8,))) if image.format == "TIFF" else 8
+
+
+#: What Pillow is asked for: some of the others run programs.
+IMAGE_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
+
 _MODES = ("RGB", "RGBA", "L", "P", "1", "CMYK")
+_ORIENTATION = 0x0112
 
 
 def commit_images(task: ImageCommitTask) -> SlideRecord:
@@ -372,9 +515,13 @@ def commit_images(task: ImageCommitTask) -> SlideRecord:
     source, size = task.source, task.store_record.patch_px
     width, height = int(task.record.reading["width"]), int(task.record.reading["height"])
     mosaic, downsample = _mosaic(task, width, height)
-    cells = (math.ceil(height / size), math.ceil(width / size))
+    edge = source.edge(size)
+    cell = edge * max(1, math.ceil(math.sqrt(height / edge * (width / edge) / MASK_CELLS)))
+    cells = (math.ceil(height / cell), math.ceil(width / cell))
     mask = np.zeros(cells, dtype=bool)
-    mask[source.xy[:, 1] // size, source.xy[:, 0] // size] = True
+    columns, rows = (source.xy // cell).T
+    within = (rows >= 0) & (columns >= 0) & (rows < cells[0]) & (columns < cells[1])
+    mask[rows[within], columns[within]] = True
     content = SlideContent(
         xy=source.xy,
         tissue=None,
@@ -384,7 +531,7 @@ def commit_images(task: ImageCommitTask) -> SlideRecord:
         overview=mosaic,
         overview_downsample=downsample,
         mask=mask,
-        mask_downsample=(float(size), float(size)),
+        mask_downsample=(float(cell), float(cell)),
         labels=source.labels,
         names=source.names,
     )
@@ -394,15 +541,17 @@ def commit_images(task: ImageCommitTask) -> SlideRecord:
 def _mosaic(task: ImageCommitTask, width: int, height: int) -> tuple[NDArray[np.uint8], tuple[float, float]]:
     """A small picture of all patches where they lie, white elsewhere."""
     size, codec = task.store_record.patch_px, task.store_record.chunk_codec()
-    scale = max(1.0, max(width, height) / MOSAIC_PX)
+    cover = task.source.edge(size)
+    scale = max(math.ceil(cover / size), max(width, height) / MOSAIC_PX)  # patches are shrunk, not enlarged
     shape = max(1, round(height / scale)), max(1, round(width / scale))
     picture = np.full((*shape, 3), 255, dtype=np.uint8)
     for key in task.segments:
         stored = read_own_segment(task.store, key)
         for position, row in enumerate(stored.segment.rows.tolist()):
             x, y = task.source.xy[row].tolist()
-            top, bottom = (round(edge * shape[0] / height) for edge in (y, y + size))
-            left, right = (round(edge * shape[1] / width) for edge in (x, x + size))
+            top, bottom = (round(edge * shape[0] / height) for edge in (y, y + cover))
+            left, right = (round(edge * shape[1] / width) for edge in (x, x + cover))
+            bottom, right = min(bottom, top + size), min(right, left + size)
             if bottom > top and right > left:
                 patch = _small(stored.patch(task.store, position), size, bottom - top, right - left, codec)
                 picture[top:bottom, left:right] = patch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -14,6 +15,7 @@ from wsicurate._version import __version__
 from wsicurate.config import ImportConfig
 from wsicurate.errors import ConfigError, PatchImportError
 from wsicurate.export.coordinates import Coordinates, find_coordinates
+from wsicurate.export.packed import find_packed
 from wsicurate.export.patch_folders import find_patches
 from wsicurate.slides.names import safe_name
 from wsicurate.steps.import_coordinates import (
@@ -31,10 +33,19 @@ from wsicurate.steps.import_images import (
     ImageSource,
     ImageSurveyTask,
     commit_images,
+    reaches_beyond,
     read_images,
     survey_images,
 )
-from wsicurate.steps.import_sources import ASSUMED_MPP, image_sources, mpp_at, one_size, slides_of_names, target_mpp
+from wsicurate.steps.import_sources import (
+    ASSUMED_MPP,
+    image_sources,
+    mpp_at,
+    one_size,
+    packed_sources,
+    slides_of_names,
+    target_mpp,
+)
 from wsicurate.steps.progress import ProgressCallback, SlideOutcome, Status
 from wsicurate.steps.tile import Job, SlideRun
 from wsicurate.steps.tile_tasks import CommitTask, commit
@@ -58,6 +69,58 @@ def image_run(
     patch_px = one_size(found, config.patch_px)
     notes = list(found.notes)
     sources = list(image_sources(found, config.mpp, patch_px))
+    notes += _notes_on(sources)
+    run = ImageRun(path, config, sources, _image_record(config, patch_px), executor, progress)
+    run.add_outcomes(
+        SlideOutcome(
+            slide_id=safe_name(f"{folder.name}/{name}"),
+            name=f"{folder.name}/{name}",
+            status="skipped",
+            reason="unreadable_folder",
+            message=f"the folder cannot be searched: {reason}; make it readable, or move it away",
+        )
+        for name, reason in found.unreadable.items()
+    )
+    return run, notes
+
+
+def packed_run(
+    patches: Path, path: Path, config: ImportConfig, executor: Executor | None, progress: ProgressCallback
+) -> tuple[SlideRun, list[str]]:
+    """The run that imports patches in HDF5 files, and what was assumed, in sentences; raises as `import_patches`."""
+    if config.codec == "none":
+        raise ConfigError("--codec is none, which keeps coordinates alone: give --slides, to read the patches from")
+    if config.layout or config.name_pattern or config.table:
+        raise ConfigError(f"--layout, --name-pattern and --table are for image files, and {patches} holds HDF5")
+    found = find_packed(patches)
+    sizes = {packed.coordinates.patch_px: packed for packed in found}
+    patch_px = config.patch_px or found[0].coordinates.patch_px
+    if len(sizes) > 1 and config.patch_px is None:
+        (one, first), (other, second) = list(sizes.items())[:2]
+        raise PatchImportError(
+            f"the patches have several sizes: {one} px in {first.path}, {other} px in {second.path}; give --patch-px "
+            f"{one} (or {other}) to take those of that edge alone, or import each size into a store of its own"
+        )
+    wanted = [packed for packed in found if packed.coordinates.patch_px == patch_px]
+    if not wanted:
+        raise PatchImportError(
+            f"--patch-px is {patch_px} and no patch in {patches} has that edge; those of {found[0].path} have "
+            f"{found[0].coordinates.patch_px} pixels"
+        )
+    root = Path(os.path.abspath(patches))  # noqa: PTH100 - not resolve(): a link keeps the name that the user gave
+    sources, notes = packed_sources(wanted, root if patches.is_dir() else root.parent, config.mpp)
+    notes += [
+        f"{packed.path} is left out: its patches have {packed.coordinates.patch_px} pixels"
+        for packed in found
+        if packed.coordinates.patch_px != patch_px
+    ]
+    notes += _notes_on(sources)
+    return ImageRun(path, config, sources, _image_record(config, patch_px), executor, progress), notes
+
+
+def _notes_on(sources: Sequence[ImageSource]) -> list[str]:
+    """What is assumed of images, in sentences."""
+    notes = []
     if any(source.origin == "unknown" for source in sources):
         notes.append(
             f"nobody says how large a pixel is: taken for {ASSUMED_MPP:g} µm and recorded as unknown; "
@@ -67,14 +130,17 @@ def image_run(
         notes.append(
             "nobody says where the images lie on their slides: x and y are those of a lattice made up for them"
         )
-    record = StoreRecord(
+    return notes
+
+
+def _image_record(config: ImportConfig, patch_px: int) -> StoreRecord:
+    return StoreRecord(
         patch_px=patch_px,
         codec=config.codec,
         quality=config.quality if config.codec == "jpeg" else None,
         version=__version__,
         tiling=None,
     )
-    return ImageRun(path, config, sources, record, executor, progress), notes
 
 
 def placed_run(
@@ -110,13 +176,7 @@ def placed_run(
     notes = [f"{item.path} is left out: no slide in {folders} is called {item.slide!r}" for item in missing]
     if any(item.has_vectors for item in found) and config.encoder_name is None:
         notes.append("the files hold vectors as well, which are not imported; --encoder-name takes them")
-    record = StoreRecord(
-        patch_px=patch_px,
-        codec=config.codec,
-        quality=config.quality if config.codec == "jpeg" else None,
-        version=__version__,
-        tiling=None,
-    )
+    record = _image_record(config, patch_px)
     return PlacedRun(path, config, sources, missing, record, executor, progress), notes
 
 
@@ -141,6 +201,7 @@ class ImageRun(SlideRun):
     def _segment_tasks(self, job: Job, fingerprint: str) -> Iterator[tuple[str, int, Callable[[Any], Any], Any]]:
         source: ImageSource = job.source
         digests: bytes = job.survey.digests
+        beyond = np.flatnonzero(reaches_beyond(source, self.record.patch_px))
         for number, first in enumerate(range(0, len(source.names), SEGMENT_IMAGES)):
             names = source.names[first : first + SEGMENT_IMAGES]
             key = segment_path(job.key, fingerprint, number)
@@ -153,6 +214,8 @@ class ImageRun(SlideRun):
                 store_record=self.record,
                 store=self._held(job),
                 segment=key,
+                packed=None if source.packed is None else source.packed.part(first, len(names)),
+                beyond=frozenset(beyond[(beyond >= first) & (beyond < first + len(names))] - first),
             )
             yield key, len(names), read_images, task
 
@@ -183,15 +246,16 @@ class PlacedRun(ImageRun):
         progress: ProgressCallback,
     ) -> None:
         super().__init__(path, config, sources, record, executor, progress)
-        self._total += len(missing)
-        for item in missing:
-            self._outcomes[item.slide] = SlideOutcome(
+        self.add_outcomes(
+            SlideOutcome(
                 slide_id=safe_name(item.slide),
                 name=item.slide,
                 status="failed",
                 reason="not_found",
                 message=f"{item.path} is about it, and no slide in --slides is called so",
             )
+            for item in missing
+        )
 
     def _survey_task(self, job: Job, committed: SlideRecord | None) -> tuple[Callable[[Any], Any], Any]:
         return survey_placed, PlacedSurveyTask(job.source, self.config, self.record, committed)
@@ -200,7 +264,7 @@ class PlacedRun(ImageRun):
         result: PlacedSurvey = job.survey
         if result.read_plan is None:
             raise ValueError(f"the survey of {job.source.name} came back without a plan")
-        cells = (result.plan // job.source.coordinates.source_px).astype(np.int32)
+        cells = (result.plan // round(result.read_plan.pitch)).astype(np.int32)
         for number, rows in enumerate(segments(cells)):
             key = segment_path(job.key, fingerprint, number)
             task = PlacedSegmentTask(

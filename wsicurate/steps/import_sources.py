@@ -15,25 +15,24 @@ import numpy as np
 
 from wsicurate.errors import PatchImportError, SlideError
 from wsicurate.export.coordinates import Coordinates
+from wsicurate.export.packed import PackedPatches, at_raster_order
 from wsicurate.export.patch_folders import FoundPatch, FoundPatches
+from wsicurate.files import open_file
 from wsicurate.slides.discovery import IMAGE_SUFFIXES, SlideSource, find_slides
+from wsicurate.slides.identity import stamp
 from wsicurate.slides.names import safe_name
 from wsicurate.slides.opening import open_slide
 from wsicurate.slides.table import SlideRow
 from wsicurate.slides.tcga import Barcode, parse_barcode
-from wsicurate.steps.import_coordinates import (
-    slide_resolution,
-)
-from wsicurate.steps.import_images import (
-    ImageSource,
-)
+from wsicurate.steps.import_coordinates import slide_resolution
+from wsicurate.steps.import_images import IMAGE_FORMATS, ImageSource, PackedRows
 from wsicurate.store.layout import slide_key
 from wsicurate.tiling.geometry import TOLERANCE
 
-#: Images of which nobody says which slide they are from are kept together up to this many.
+#: Images without a slide of their own are kept together up to this many.
 PART_IMAGES = 16_384
 
-#: What images are taken for of which nobody says the resolution; the record says ``unknown``.
+#: What images without a stated resolution are taken for; the record says ``unknown``.
 ASSUMED_MPP = 0.5
 
 #: Threads that look at the headers of images: the time is the file system's.
@@ -84,7 +83,7 @@ def _header_size(path: Path) -> tuple[int, int] | None:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with open_file(path) as file, Image.open(file, formats=IMAGE_FORMATS) as image:
             return image.size
     except Exception:  # Pillow raises many kinds on broken files; the worker that reads it says what is wrong
         return None
@@ -149,7 +148,7 @@ def _source(
             if (one.x, one.y) == (other.x, other.y):
                 raise PatchImportError(
                     f"{root / one.name} and {root / other.name} both lie at x={one.x} y={one.y} of the slide "
-                    f"{group.name or root.name!r}; name their slides, or mend one"
+                    f"{group.name or root.name!r}; name their slides, or correct one"
                 )
         xy = np.array([(patch.x, patch.y) for patch in members], dtype=np.int32)
     else:
@@ -176,6 +175,50 @@ def _source(
     )
 
 
+def packed_sources(
+    found: Sequence[PackedPatches], root: Path, mpp: float | None
+) -> tuple[list[ImageSource], list[str]]:
+    """Patches in HDF5 files as slides of the store, and what was assumed or left out, in sentences."""
+    sources, notes = [], []
+    for packed in found:
+        coordinates = packed.coordinates
+        if packed.is_placed:
+            rows, corners, repeated = at_raster_order(packed)
+            if repeated:
+                notes.append(f"{repeated:,} patches of {packed.path} lie where others lie, and are left out")
+        else:
+            rows = np.arange(packed.count)
+            columns = max(1, math.ceil(math.sqrt(packed.count)))
+            corners = np.stack([rows % columns, rows // columns], axis=1) * coordinates.patch_px
+        own = coordinates.mpp if mpp is None else mpp
+        barcode = parse_barcode(coordinates.slide)
+        name = f"{root.name}/{coordinates.slide}"
+        sources.append(
+            ImageSource(
+                slide_id=safe_name(name),
+                name=name,
+                root=packed.path,
+                names=[packed.names[row] for row in rows.tolist()],
+                labels=None,
+                xy=corners.astype(np.int32),
+                is_placed=packed.is_placed,
+                mpp=ASSUMED_MPP if own is None else own,
+                origin="unknown" if own is None else "coordinates" if mpp is None else "--mpp",
+                patient=barcode.patient if barcode else None,
+                site=barcode.site if barcode else None,
+                kind=barcode.kind if barcode else None,
+                barcode=barcode,
+                packed=PackedRows(packed.dataset, rows),
+                made_by=coordinates.format,
+                pitch=coordinates.source_px if packed.is_placed else None,
+                level=coordinates.level,
+                downsample=coordinates.downsample,
+                extent=coordinates.extent,
+            )
+        )
+    return sources, notes
+
+
 def _one(word: str, group: _Group, members: Sequence[FoundPatch]) -> str | None:
     """What all images of a slide say.
 
@@ -191,7 +234,7 @@ def _one(word: str, group: _Group, members: Sequence[FoundPatch]) -> str | None:
         (one, first), (other, second) = list(by_value.items())[:2]
         raise PatchImportError(
             f"{first.name} and {second.name} are of one slide, {group.name!r}, and of two values of {word}, {one!r} "
-            f"and {other!r}; mend one, or give them different slides"
+            f"and {other!r}; correct one, or give them different slides"
         )
     return next(iter(by_value), None)
 
@@ -243,6 +286,7 @@ def target_mpp(slide: SlideSource, coordinates: Coordinates, mpp: float | None) 
     if coordinates.mpp is not None:
         return coordinates.mpp
     try:
+        stamp(slide.files)
         with open_slide(slide.path, plain_images=slide.row is not None) as opened:
             own = float(slide_resolution(opened, coordinates, None)["mpp"])
     except SlideError:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from wsicurate.config import ImportConfig
 from wsicurate.errors import CorruptStoreError, PatchImportError, StoreError, StoreNotFoundError
 from wsicurate.export.vectors import Vectors, find_vector_files, read_vectors
+from wsicurate.slides.names import safe_name
 from wsicurate.steps.progress import Progress, ProgressCallback, SlideOutcome
 from wsicurate.store.embeddings import (
     EmbeddingRecord,
@@ -28,12 +29,17 @@ from wsicurate.store.leases import Holder, Leases
 from wsicurate.store.records import fingerprint_of
 from wsicurate.store.store import SlidePatches, Store
 
-#: What the record of imported vectors says where nobody knows.
+#: What the record of imported vectors says of what is not known.
 UNKNOWN = "unknown"
 
 
 def import_vectors(
-    patches: Path, store_path: Path, config: ImportConfig, progress: ProgressCallback
+    patches: Path,
+    store_path: Path,
+    config: ImportConfig,
+    progress: ProgressCallback,
+    *,
+    only: Collection[str] | None = None,
 ) -> list[SlideOutcome]:
     """Give the slides of a store vectors that others computed.
 
@@ -41,12 +47,21 @@ def import_vectors(
     Files without (`.npy`) hold one vector per patch: of the slide of their name, or, if the input is a single file, of
     the whole store, in the order of its index.
 
+    Args:
+        patches: the files.
+        store_path: the store's folder.
+        config: settings.
+        progress: called after each slide.
+        only: ids of the slides that are given vectors; files about others are passed over. None: all are.
+
     Returns:
-        What became of each slide that vectors are about.
+        What became of each slide that vectors are about, and of each file that fits none: ``failed`` where counts or
+        coordinates do not match, or the file cannot be read.
 
     Raises:
         StoreNotFoundError: if there is no store.
-        PatchImportError: if a file holds no vectors or fits no slide, or counts or coordinates do not match.
+        NothingToDoError: if there is no file of vectors.
+        PatchImportError: if no encoder is named, or a single file does not hold one vector per patch of the store.
     """
     if config.encoder_name is None:
         raise PatchImportError(f"{patches} holds vectors; --encoder-name says which encoder made them")
@@ -58,21 +73,32 @@ def import_vectors(
         ) from error
     files = find_vector_files(patches)
     work: list[tuple[SlidePatches, Path, NDArray[np.floating[Any]] | None]] = []
+    outcomes: list[SlideOutcome] = []
     if len(files) == 1 and files[0].suffix.lower() == ".npy":
         work = _whole_store(store, read_vectors(files[0]))
     else:
-        by_name = _slides_by_name(store)
+        by_name = _slides_by_name(store, only)
         for file in files:
-            work += [(slide, file, None) for slide in _slides_of(by_name, file)]
-    outcomes: list[SlideOutcome] = []
+            try:
+                work += [(slide, file, None) for slide in _slides_of(by_name, file)]
+            except PatchImportError as error:
+                if only is None:
+                    outcomes.append(_failed(safe_name(file.stem), file.name, error))
     leases = Leases(store.bytes)
     try:
         for slide, file, values in work:
-            outcomes.append(_import(store, leases, slide, file, values, config))
+            try:
+                outcomes.append(_import(store, leases, slide, file, values, config))
+            except PatchImportError as error:
+                outcomes.append(_failed(slide.slide_id, slide.record.name, error))
             progress(Progress(slides_done=len(outcomes), slides_total=len(work), outcome=outcomes[-1]))
     finally:
         leases.close()
     return outcomes
+
+
+def _failed(slide_id: str, name: str, error: PatchImportError) -> SlideOutcome:
+    return SlideOutcome(slide_id=slide_id, name=name, status="failed", reason="vectors", message=str(error))
 
 
 def _whole_store(store: Store, vectors: Vectors) -> list[tuple[SlidePatches, Path, NDArray[np.floating[Any]] | None]]:
@@ -92,9 +118,11 @@ def _whole_store(store: Store, vectors: Vectors) -> list[tuple[SlidePatches, Pat
     return work
 
 
-def _slides_by_name(store: Store) -> dict[str, list[SlidePatches]]:
+def _slides_by_name(store: Store, only: Collection[str] | None) -> dict[str, list[SlidePatches]]:
     by_name: dict[str, list[SlidePatches]] = defaultdict(list)
     for slide in store.slides.values():
+        if only is not None and slide.slide_id not in only:
+            continue
         name = PurePosixPath(slide.record.name)
         for key in {slide.key, slide.slide_id, slide.record.name, name.name, name.stem}:
             by_name[key].append(slide)
@@ -132,7 +160,7 @@ def _import(
     record = EmbeddingRecord(
         encoder=encoder,
         dim=int(vectors.shape[1]),
-        # Nobody knows the weights: equal names stand for equal weights, and for nothing that was embedded here.
+        # The weights are not known: equal names stand for equal weights, and for nothing that was embedded here.
         weights_hash=hashlib.sha256(f"imported\0{encoder}".encode()).hexdigest(),
         preprocessing={},
         pooling=UNKNOWN,
@@ -188,7 +216,8 @@ def _aligned(slide: SlidePatches, vectors: Vectors) -> NDArray[np.floating[Any]]
     Raises:
         PatchImportError: if a patch has none, or, without coordinates, if there are more or fewer vectors than patches.
     """
-    if vectors.xy is None:
+    corners = vectors.corners(float(slide.record.resolution["mpp"]))
+    if corners is None:
         if len(vectors.values) != len(slide):
             lost = len(slide.dropped_xy)
             raise PatchImportError(
@@ -198,7 +227,7 @@ def _aligned(slide: SlidePatches, vectors: Vectors) -> NDArray[np.floating[Any]]
             )
         return vectors.values
     row_of: dict[tuple[int, int], int] = {}
-    for row, (x, y) in enumerate(vectors.xy.tolist()):
+    for row, (x, y) in enumerate(corners.tolist()):
         row_of.setdefault((x, y), row)
     wanted = [(x, y) for x, y in slide.xy.tolist()]
     missing = [corner for corner in wanted if corner not in row_of]

@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Literal
 
 from wsicurate.config import ImportConfig
-from wsicurate.errors import ConfigError, WsicurateError
+from wsicurate.errors import ConfigError, PatchImportError, WsicurateError
+from wsicurate.export.packed import holds_patches
 from wsicurate.export.patch_folders import PATCH_SUFFIXES
-from wsicurate.steps.import_runs import image_run, placed_run
+from wsicurate.files import kind_of
+from wsicurate.slides.names import safe_name
+from wsicurate.steps.import_runs import image_run, packed_run, placed_run
 from wsicurate.steps.import_vectors import import_vectors
-from wsicurate.steps.progress import ProgressCallback, SlideOutcome, no_progress
+from wsicurate.steps.progress import ProgressCallback, SlideOutcome, Status, no_progress
 from wsicurate.steps.runs import write_run
 from wsicurate.steps.tile import SlideRun, TileReport
 from wsicurate.store.bytestore import LocalBytes
@@ -69,10 +72,12 @@ def import_patches(
 
     - A folder of patch images of one size: each set that belongs together (a slide, by name, folder or table) becomes
       a slide of the store. JPEG files are stored as they are.
-    - Files of coordinates by TRIDENT, CLAM or hs2p, with ``config.slides``: the patches are read from the slides, or,
-      with codec ``none``, kept as coordinates.
-    - Files of vectors by TRIDENT, CLAM or as `.npy`, with ``config.encoder_name``: they become embeddings of slides
-      that the store holds, or, with ``config.slides`` as well, of those that are imported by their coordinates.
+    - HDF5 files that hold the patches themselves, as CLAM's create_patches.py and HEST write them: one slide each.
+    - Files of coordinates by TRIDENT, CLAM, HEST, STAMP or hs2p, with ``config.slides``: the patches are read from the
+      slides, or, with codec ``none``, kept as coordinates.
+    - Files of vectors by TRIDENT, CLAM, STAMP, HEST or as `.npy`, with ``config.encoder_name``: they become embeddings
+      of slides that the store holds, or, with ``config.slides`` as well, of those that are imported by their
+      coordinates.
 
     Args:
         patches: the folder.
@@ -94,19 +99,27 @@ def import_patches(
     began = time.monotonic()
     config = config or ImportConfig()
     folder = Path(patches)
-    if not folder.exists():
-        raise ConfigError(f"the input {folder} does not exist; give a folder of patch images")
+    try:
+        kind_of_file = kind_of(folder.stat().st_mode)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"the input {folder} does not exist or cannot be reached ({reason}); give a folder of patch images"
+        ) from error
+    if kind_of_file not in ("", "a folder"):
+        raise ConfigError(f"the input {folder} is {kind_of_file}; give a folder of patch images")
     path = Path(store).absolute()
     kind = _kind_of(folder, config)
     if kind == "vectors":
         return _import_vectors(folder, path, config, progress, began)
-    make = image_run if kind == "images" else placed_run
+    make = {"images": image_run, "packed": packed_run}.get(kind, placed_run)
     run, notes = make(folder, path, config, executor, progress)
     outcomes: Sequence[SlideOutcome] = ()
     try:
         outcomes = run.work()
-        if kind == "features" and config.encoder_name is not None and not config.dry_run:
-            import_vectors(folder, path, config, no_progress)
+        if kind == "features" and not config.dry_run:
+            run.add_outcomes(_vectors_of(folder, path, config, outcomes))
+            outcomes = run.outcomes()
     except BaseException as error:
         if run.has_begun and not config.dry_run:
             with contextlib.suppress(WsicurateError):
@@ -125,13 +138,13 @@ def import_patches(
     return report
 
 
-Kind = Literal["images", "coordinates", "features", "vectors"]
+Kind = Literal["images", "packed", "coordinates", "features", "vectors"]
 
 _DATA_SUFFIXES = frozenset([".h5", ".hdf5", ".npy", ".npz"])
 
 
 def _kind_of(patches: Path, config: ImportConfig) -> Kind:
-    """What the input is: images, coordinates with or without vectors, or vectors alone."""
+    """What the input is: images, as files or in HDF5; coordinates with or without vectors; or vectors alone."""
     if not config.slides and not _holds_data(patches):
         if patches.is_file():
             raise ConfigError(f"the input {patches} is a file; give the folder of patch images that it lies in")
@@ -140,6 +153,8 @@ def _kind_of(patches: Path, config: ImportConfig) -> Kind:
         return "coordinates" if config.encoder_name is None else "features"
     if config.encoder_name is not None:
         return "vectors"
+    if holds_patches(patches):
+        return "packed"
     raise ConfigError(
         f"{patches} holds coordinates or vectors: coordinates need --slides, the folder of their slides; vectors of "
         "patches that are in the store need --encoder-name"
@@ -162,12 +177,47 @@ def _holds_data(patches: Path) -> bool:
 def _import_vectors(
     patches: Path, path: Path, config: ImportConfig, progress: ProgressCallback, began: float
 ) -> ImportReport:
+    """Vectors alone.
+
+    Raises:
+        PatchImportError: if none of them fits; nothing was done.
+    """
     outcomes = import_vectors(patches, path, config, progress)
+    if outcomes and all(outcome.status == "failed" for outcome in outcomes):
+        raise PatchImportError(outcomes[0].message)
     seconds = time.monotonic() - began
     if not config.dry_run:
         settings = dataclasses.asdict(config)
         write_run(LocalBytes(path), "import", settings=settings, outcomes=outcomes, seconds=seconds, ended="complete")
     return ImportReport(store=path, outcomes=outcomes, seconds=seconds, dry_run=config.dry_run)
+
+
+def _vectors_of(
+    patches: Path, path: Path, config: ImportConfig, imported: Sequence[SlideOutcome]
+) -> Iterator[SlideOutcome]:
+    """What became of the vectors that came with coordinates; those of slides that are not in the store are passed over.
+
+    The patches are counted with their slides already. Errors are outcomes: the patches were imported.
+    """
+    there = {outcome.slide_id for outcome in imported if outcome.status in ("imported", "unchanged", "updated")}
+    if not there:
+        return
+    try:
+        found = import_vectors(patches, path, config, no_progress, only=there)
+    except WsicurateError as error:
+        name = f"{patches.name} (vectors)"
+        yield SlideOutcome(slide_id=safe_name(name), name=name, status="failed", reason="vectors", message=str(error))
+        return
+    for outcome in found:
+        status: Status = "embedded" if outcome.status == "imported" else outcome.status
+        yield dataclasses.replace(
+            outcome,
+            slide_id=f"{outcome.slide_id} vectors",
+            name=f"{outcome.name} (vectors)",
+            status=status,
+            patches=0,
+            megabytes=outcome.megabytes if status == "embedded" else 0.0,
+        )
 
 
 def _write_record(

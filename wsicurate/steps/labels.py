@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.errors import CurationError
 from wsicurate.steps.pool import Pool
+from wsicurate.tables import parse_number, parse_whole_number, read_table
 
 #: ``--labels`` with this word takes the labels that the store holds.
 FROM_STORE = "store"
+
+#: Columns that say which patches a line labels, as text and as numbers.
+_NAMES = ("slide_id", "slide", "patient")
+_NUMBERS = ("mpp", "row", "x", "y")
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def _from_table(pool: Pool, path: Path) -> Labels:
             what = ", ".join(f"{column} {value!r}" for column, value in record.items())
             raise CurationError(
                 f"{path}, line {line}: the store holds no patch with {what}, for example "
-                f"{pool.keys[0].rpartition('@')[0]!r}; mend the name or take the line out"
+                f"{pool.keys[0].rpartition('@')[0]!r}; correct the name or delete the line"
             )
         for row in rows.tolist():
             if labels[row] is not None and labels[row] != label:
@@ -82,36 +85,24 @@ def _from_table(pool: Pool, path: Path) -> Labels:
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and filled cells of each line."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    table = read_table(path, what="the labels", columns=("label", *_NAMES, *_NUMBERS), error=CurationError)
+    if "label" not in table.columns or not set(table.columns) & {"slide_id", "slide", "row", "patient"}:
         raise CurationError(
-            f"the labels {path} cannot be read: {error}; give a CSV in UTF-8, or the word store"
-        ) from error
-    reader = csv.DictReader(text.splitlines())
-    columns = {name.strip() for name in reader.fieldnames or []}
-    if "label" not in columns or not columns & {"slide_id", "slide", "row", "patient"}:
-        raise CurationError(
-            f"the labels {path} have the columns {sorted(columns)}; name 'label' and one or more of 'slide_id', "
+            f"the labels {path} have the columns {sorted(table.columns)}; name 'label' and one or more of 'slide_id', "
             "'slide', 'row', 'x', 'y', 'patient'"
         )
-    for record in _records(path, reader):
-        cells = {str(key).strip(): str(value or "").strip() for key, value in record.items() if key is not None}
-        named = {
-            column: cells[column]
-            for column in ("slide_id", "slide", "mpp", "row", "x", "y", "patient")
-            if cells.get(column)
-        }
-        if not cells.get("label") or not named:
-            raise CurationError(f"{path}, line {reader.line_num}: no label, or nothing that it labels; fill the cells")
-        yield reader.line_num, {"label": cells["label"], **named}
-
-
-def _records(path: Path, reader: csv.DictReader[str]) -> Iterator[dict[str | Any, str | Any]]:
-    try:
-        yield from reader
-    except csv.Error as error:
-        raise CurationError(f"the labels {path}, line {reader.line_num}: {error}; mend or take the line out") from error
+    for row in table.rows:
+        named = {column: row.cells[column] for column in (*_NAMES, *_NUMBERS) if row.cells.get(column)}
+        if not row.cells["label"] or not named:
+            raise CurationError(f"{path}, line {row.line}: no label, or nothing that it labels; fill the cells")
+        for column in _NUMBERS:
+            read = parse_number if column == "mpp" else parse_whole_number
+            if column in named and read(named[column]) is None:
+                raise CurationError(
+                    f"{path}, line {row.line}: no patch with {column} {named[column]!r}: give a "
+                    f"{'number' if column == 'mpp' else 'whole number, without a thousands separator'}"
+                )
+        yield row.line, {"label": row.cells["label"], **named}
 
 
 class _Index:
@@ -132,16 +123,12 @@ class _Index:
         """Patches that have all that a line names."""
         named = [set(numbers.get(record[column], ())) for column, numbers in self._by.items() if column in record]
         slides = set.intersection(*named) if named else set(range(len(self._pool.keys)))
-        try:
-            numbers = {column: float(record[column]) for column in ("row", "x", "y", "mpp") if column in record}
-        except ValueError:
-            return np.empty(0, dtype=np.intp)
-        if "mpp" in numbers:
+        if "mpp" in record:
             keys = self._pool.keys
-            slides = {slide for slide in slides if keys[slide].rpartition("@")[2] == f"{numbers['mpp']:g}"}
-        wanted = {column: int(value) for column, value in numbers.items() if column != "mpp" and value == int(value)}
-        if len(wanted) < len(numbers) - ("mpp" in numbers):
-            return np.empty(0, dtype=np.intp)
+            slides = {slide for slide in slides if keys[slide].rpartition("@")[2] == f"{parse_number(record['mpp']):g}"}
+        wanted = {
+            column: int(parse_whole_number(record[column]) or 0) for column in ("row", "x", "y") if column in record
+        }
         parts = [np.empty(0, dtype=np.intp)]
         for slide in sorted(slides):
             start, stop = (int(value) for value in self._pool.starts[slide : slide + 2])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.errors import SlideChangedError, SlideNotFoundError
+from wsicurate.errors import SlideChangedError, SlideError, SlideNotFoundError
 from wsicurate.slides.base import Slide
 from wsicurate.slides.discovery import find_slides
 from wsicurate.slides.identity import quick_hash
@@ -56,7 +57,11 @@ def find_moved(folders: Sequence[Path]) -> MovedSlides:
         if file.suffix.lower() in {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
     ]
     found, _ = find_slides(folders, rows)
-    return {quick_hash(source.files): source.files for source in found}
+    moved = {}
+    for source in found:
+        with suppress(SlideError):  # what cannot be read is none of those that were tiled
+            moved[quick_hash(source.files)] = source.files
+    return moved
 
 
 class SlidePixels:
@@ -144,4 +149,4 @@ def _files_of(path: Path, record: SlideRecord) -> tuple[Path, ...]:
     if record.source["files"] == 1:
         return (path,)
     neighbours, _ = find_slides([path.parent])
-    return next((source.files for source in neighbours if source.path.resolve() == path.resolve()), (path,))
+    return next((source.files for source in neighbours if path in source.files), (path,))

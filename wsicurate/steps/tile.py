@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from wsicurate._version import __version__
 from wsicurate.config import TileConfig
 from wsicurate.errors import (
+    ConfigError,
     CorruptStoreError,
     LeaseLostError,
     LinkedPathError,
@@ -34,7 +35,8 @@ from wsicurate.errors import (
     StoreWriteError,
     WsicurateError,
 )
-from wsicurate.slides.discovery import find_slides
+from wsicurate.slides.discovery import PassedOver, search_slides
+from wsicurate.slides.names import case_twins, safe_name
 from wsicurate.slides.table import SlideRow, read_slide_table
 from wsicurate.steps.crew import Crew, Done, timeout_error
 from wsicurate.steps.progress import Progress, ProgressCallback, SlideOutcome, Status, no_progress
@@ -54,7 +56,7 @@ from wsicurate.steps.tile_tasks import (
 )
 from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.commit import SlideContent, remove_slide, remove_work
-from wsicurate.store.layout import ROOT, mark_path, segment_path, slide_key, slide_path, work_path
+from wsicurate.store.layout import ROOT, SLIDES, mark_path, segment_path, slide_key, slide_path, work_path
 from wsicurate.store.leases import Lease, Leases
 from wsicurate.store.records import SlideRecord, StoreRecord, differences, fingerprint_of
 from wsicurate.store.segments import is_finished
@@ -151,7 +153,7 @@ def tile(
     settings = store_settings(config)
     table = None if config.slide_table is None else Path(config.slide_table)
     rows = [] if table is None else read_slide_table(table)
-    sources, unmatched = find_slides(inputs, rows, table=table)
+    sources, unmatched, passed_over = search_slides(inputs, rows, table=table)
     path = Path(store).absolute()
     record = StoreRecord(
         patch_px=config.patch_px,
@@ -161,6 +163,7 @@ def tile(
         tiling=settings,
     )
     run = SlideRun(path, config, sources, record, executor, progress)
+    run.add_outcomes(_outcome_of(item) for item in passed_over)
     outcomes: Sequence[SlideOutcome] = ()
     try:
         outcomes = run.work()
@@ -179,6 +182,14 @@ def tile(
     if not config.dry_run:
         _write_record(run, unmatched, report.seconds, ended="complete")
     return report
+
+
+def _outcome_of(item: PassedOver) -> SlideOutcome:
+    """What looks like a slide and is not tiled, as the closing table shows it."""
+    status: Status = "skipped" if item.is_slide else "excluded"
+    return SlideOutcome(
+        slide_id=safe_name(item.name), name=item.name, status=status, reason=item.reason, message=item.message
+    )
 
 
 def _write_record(run: SlideRun, unmatched: Sequence[SlideRow], seconds: float, *, ended: str) -> None:
@@ -256,6 +267,12 @@ class SlideRun:
         """What became of the slides so far, sorted by slide_id."""
         return [self._outcomes[key] for key in sorted(self._outcomes)]
 
+    def add_outcomes(self, outcomes: Iterable[SlideOutcome]) -> None:
+        """Report what will not be worked on: what was passed over, or is not there."""
+        for outcome in outcomes:
+            self._outcomes[f"{outcome.slide_id} {outcome.reason}"] = outcome
+        self._total = len(self._waiting) + len(self._outcomes)
+
     def work(self) -> list[SlideOutcome]:
         """Do it all."""
         self._prepare()
@@ -307,6 +324,7 @@ class SlideRun:
                 "Use the same settings, or another -o"
                 + ("" if self.config.overwrite else ", or --overwrite to redo its slides")
             )
+        self._check_case(ours)
         if self.config.dry_run:
             return
         with contextlib.suppress(StoreWriteError):  # a store that is complete can be read-only
@@ -315,6 +333,24 @@ class SlideRun:
             self.bytes.put(ROOT, [self.record.to_json()])
         elif there.tiling is None and self.record.tiling is not None:
             self.bytes.put(ROOT, [dataclasses.replace(there, tiling=self.record.tiling).to_json()])
+
+    def _check_case(self, keys: Iterable[str]) -> None:
+        """Refuse names that differ in case alone where the store's file system takes them for one.
+
+        Raises:
+            ConfigError: if there are two.
+        """
+        twins = case_twins([*keys, *self.bytes.children(SLIDES)])
+        if twins is None:
+            return
+        try:
+            self.bytes.get(ROOT.upper())
+        except KeyError:
+            return  # case makes a difference here
+        raise ConfigError(
+            f"{twins[0]} and {twins[1]} differ in case alone, and the file system of {self._path} takes them for one "
+            "name; rename one (for tile, by its slide_id in --slide-table), or put the store elsewhere"
+        )
 
     def _comparable(self, record: StoreRecord) -> dict[str, Any]:
         """Everything that must be equal for two runs to share a store."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wsicurate._version import __version__
 from wsicurate.config import TileConfig
-from wsicurate.errors import SlideChangedError, UnreadableRegionError, UnreadableSlideError
+from wsicurate.errors import SlideChangedError, TooCoarseError, UnreadableRegionError, UnreadableSlideError
 from wsicurate.pixels.resample import resample_area
 from wsicurate.slides.base import ReadCounts, Slide
 from wsicurate.slides.discovery import SlideSource
@@ -210,6 +210,8 @@ def survey(task: SurveyTask) -> Survey:
         slide.metadata,
         table_mpp=source.row.mpp if source.row else None,
         default_mpp=config.default_mpp,
+        size=(slide.levels[0].width, slide.levels[0].height),
+        target_mpp=config.mpp,
     )
     settings = tile_settings(config)
     fingerprint = fingerprint_of(
@@ -218,7 +220,12 @@ def survey(task: SurveyTask) -> Survey:
     record = _record(source, config, slide, resolution, source_record, settings, fingerprint)
     if task.committed is not None:
         return Survey(as_committed(task.committed, record), before, is_committed=True)
-    planned = _plan(slide, resolution, record, before, config)
+    try:
+        planned = _plan(slide, resolution, record, before, config)
+    except TooCoarseError as error:
+        if not resolution.warnings:
+            raise
+        raise TooCoarseError(f"{error}. Its resolution is in doubt: {'; '.join(resolution.warnings)}") from error
     if config.dry_run:
         planned = dataclasses.replace(planned, bytes_per_patch=_estimate(slide, planned, task.store_record))
     check_unchanged(source.files, before)
