@@ -149,11 +149,11 @@ def test_another_readers_segments_are_cut_again(paint: Paint, tmp_path: Path, mo
     path, _ = paint(tissue=0.7)
     store = tmp_path / "a.zarr"
     monkeypatch.setattr(opening, "_open_directly", lambda path: None)
-    monkeypatch.setattr(tile_tasks, "_kept", None)
+    monkeypatch.setattr(tile_tasks, "_kept", tile_tasks._Kept())
     tile(path, store, TileConfig(workers=1), executor=Here(fails=True))
     assert list(store.rglob("*.segment"))
     monkeypatch.undo()
-    monkeypatch.setattr(tile_tasks, "_kept", None)
+    monkeypatch.setattr(tile_tasks, "_kept", tile_tasks._Kept())
     again = Here(fails=False)
     tile(path, store, TileConfig(workers=1), executor=again)
     assert "cut_segment" in again.done
