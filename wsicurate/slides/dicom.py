@@ -13,7 +13,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,17 +24,14 @@ from wsicurate.slides.byte_source import ByteSource, FileSource, waiting_neighbo
 from wsicurate.slides.tile_codecs import (
     MAX_TILE_PX,
     BrokenTileError,
+    ColouredDecoder,
+    Jpeg2000Tiles,
     JpegTiles,
-    TileDecoder,
     UnsureError,
-    codestream_of,
-    decode_jpeg2000,
-    pixels_are_ycbcr,
-    read_jpeg2000_frame,
-    read_jpeg_frame,
+    what_pixels_say,
     ycbcr_to_rgb,
 )
-from wsicurate.slides.tiled import Page, TiledSlide, levels_of
+from wsicurate.slides.tiled import Page, TiledSlide, levels_of, spread_tiles
 
 _WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 _NATIVE, _JPEG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.50"
@@ -81,9 +77,6 @@ _MAX_FRAMES = 1 << 24
 
 #: Frames of a level whose pixels are looked at where neither markers nor tag settle what they are.
 _SAMPLED_FRAMES = 6
-
-#: Fewer pixels than this prove nothing.
-_MIN_SAMPLED_PX = 4096
 
 
 class _RefusedError(Exception):
@@ -516,7 +509,7 @@ def _page(members: Sequence[_Instance], first_source: int, number: int) -> tuple
         across=across,
         offsets=offsets,
         lengths=lengths,
-        decode=partial(_decode_native, is_ycbcr=False),
+        decode=_NativeFrames(False),  # until its colours are settled
         can_paint_holes=True,
         files=files,
     )
@@ -710,94 +703,79 @@ def _with_colours(
     """The level with its decoder: what the components are is settled here as far as the frames do not say it.
 
     Raises:
-        _RefusedError: if tag and codestreams contradict each other and the pixels do not tell which is right.
+        _RefusedError: if tag, codestreams and pixels contradict each other.
     """
     photometric, syntax = first.text(_PHOTOMETRIC), first.text(_SYNTAX)
     tagged = _PHOTOMETRIC_IS_YCBCR.get(photometric)
     if tagged is None or (syntax == _NATIVE and photometric not in ("RGB", "YBR_FULL")):
         raise _RefusedError(f"{where} has the photometric interpretation {photometric}, which is not decoded here")
-    found = _untransformed(page, sources, syntax)
-    said = pixels_are_ycbcr(found) if len(found) >= _MIN_SAMPLED_PX else None
     # These two say that the codestream transforms its components itself: of one that does not, they say nothing.
     is_silent = syntax in _JPEG2000 and photometric in ("YBR_ICT", "YBR_RCT")
-    if is_silent and len(found) and said is None:
-        raise _RefusedError(
-            f"{where} is tagged {photometric}, its codestreams hold components that are not transformed, and its "
-            "pixels do not tell whether these are RGB or YCbCr; convert it with the right PhotometricInterpretation"
+    decode = _decoder(syntax, None if is_silent else tagged)
+    try:
+        looked_at, said = what_pixels_say(decode, _sampled(page, sources), (page.tile_height, page.tile_width))
+    except UnsureError as error:
+        raise _RefusedError(f"{where} cannot be decoded here: {error}") from error
+    if not looked_at or (not is_silent and said in (None, tagged)):
+        return replace(page, decode=decode), []
+    if is_silent and said is not None:
+        space = "YCbCr" if said else "RGB"
+        warning = (
+            f"{where} is tagged {photometric}, its codestreams are not transformed; by the pixels, read as {space}"
         )
-    if said is None or (said == tagged and not is_silent):
-        return replace(page, decode=_decoder(syntax, None if is_silent else tagged)), []
-    space = "YCbCr" if said else "RGB"
-    warning = f"{where} is tagged {photometric}, and its frames are {space} by their pixels: read so"
-    return replace(page, decode=_decoder(syntax, said)), [warning]
+        return replace(page, decode=_decoder(syntax, said)), [warning]
+    found = "are not transformed" if is_silent else f"hold {'YCbCr' if said else 'RGB'} by their pixels"
+    raise _RefusedError(
+        f"{where} is tagged {photometric}, and its frames {found}: which is right is not known; write it with the "
+        "right PhotometricInterpretation"
+    )
 
 
-def _decoder(syntax: str, is_ycbcr: bool | None) -> TileDecoder:
+def _decoder(syntax: str, is_ycbcr: bool | None) -> ColouredDecoder:
     """The decoder of frames; of what does not say it itself, ``is_ycbcr`` says what it is."""
     if syntax == _JPEG:
         return JpegTiles(b"", is_ycbcr=bool(is_ycbcr))
-    if syntax in _JPEG2000:
-        return partial(decode_jpeg2000, is_ycbcr=is_ycbcr)
-    return partial(_decode_native, is_ycbcr=bool(is_ycbcr))
+    return Jpeg2000Tiles(is_ycbcr) if syntax in _JPEG2000 else _NativeFrames(bool(is_ycbcr))
 
 
-def _decode_native(data: bytes, out: NDArray[np.uint8], *, is_ycbcr: bool) -> None:
-    """Uncompressed pixels."""
-    if len(data) != out.size:
-        raise BrokenTileError(f"it holds {len(data)} bytes of pixels, not {out.size}")
-    out[:] = np.frombuffer(data, dtype=np.uint8).reshape(out.shape)
-    if is_ycbcr:
-        out[:] = ycbcr_to_rgb(out)
+@dataclass(frozen=True)
+class _NativeFrames:
+    """Uncompressed pixels.
 
-
-def _untransformed(page: Page, sources: Mapping[int, ByteSource], syntax: str) -> NDArray[np.uint8]:
-    """Pixels, (n, 3), of some frames spread over the level whose own markers do not say what they are.
-
-    Raises:
-        _RefusedError: if the frames are of a kind that is not decoded here.
+    Attributes:
+        is_ycbcr: whether they are YCbCr, not RGB.
     """
-    present = np.flatnonzero(page.lengths)
-    picks = present[np.unique(np.linspace(0, present.size - 1, min(_SAMPLED_FRAMES, present.size)).astype(int))]
-    decode = _decoder(syntax, is_ycbcr=False)
-    out = np.empty((page.tile_height, page.tile_width, 3), dtype=np.uint8)
-    step = max(1, min(out.shape[:2]) // 128)
-    found = [np.empty((0, 3), dtype=np.uint8)]
-    for index in picks.tolist():
+
+    is_ycbcr: bool
+
+    def __call__(self, data: bytes, out: NDArray[np.uint8]) -> None:
+        if len(data) != out.size:
+            raise BrokenTileError(f"it holds {len(data)} bytes of pixels, not {out.size}")
+        out[:] = np.frombuffer(data, dtype=np.uint8).reshape(out.shape)
+        if self.is_ycbcr:
+            out[:] = ycbcr_to_rgb(out)
+
+    def says_itself(self, data: bytes) -> bool:
+        return False
+
+    def with_tag(self, *, is_ycbcr: bool) -> _NativeFrames:
+        return _NativeFrames(is_ycbcr)
+
+
+def _sampled(page: Page, sources: Mapping[int, ByteSource]) -> Iterator[bytes]:
+    """The codestreams of some frames; what cannot be read is passed over, and costs its own region later."""
+    for index in spread_tiles(page, _SAMPLED_FRAMES):
         source = sources[0 if page.files is None else int(page.files[index])]
         offset, length = int(page.offsets[index]), int(page.lengths[index])
-        if length > 2 * out.size + 65536:
+        if length > 6 * page.tile_width * page.tile_height + 65536:
             continue
         try:
             data = source.read(offset, length)
-            if isinstance(page, _EncapsulatedPage):
-                data = _frame(data)
-            if not _says_itself(data, syntax):
-                decode(data, out)
-                found.append(out[::step, ::step].reshape(-1, 3))
+            yield _frame(data) if isinstance(page, _EncapsulatedPage) else data
         except (BrokenTileError, EOFError, OSError):
-            continue  # a damaged frame costs its own region
-        except UnsureError as error:
-            raise _RefusedError(f"its frames cannot be decoded here: {error}") from error
+            continue
     for source in sources.values():
         source.close()
-    return np.concatenate(found)
-
-
-def _says_itself(data: bytes, syntax: str) -> bool:
-    """Whether a frame's own markers say what its components are.
-
-    Raises:
-        BrokenTileError: if it is damaged.
-        UnsureError: if it is of a kind that is not decoded here.
-    """
-    if syntax == _JPEG:
-        return read_jpeg_frame(data).proves_ycbcr is not None
-    if syntax not in _JPEG2000:
-        return False
-    frame = read_jpeg2000_frame(codestream_of(data))
-    if frame.components != ((8, 1, 1),) * 3:
-        raise UnsureError("JPEG 2000 of components that differ in size or depth")
-    return frame.is_transformed
 
 
 def openslide_differs(slide: DicomSlide, path: Path) -> str:

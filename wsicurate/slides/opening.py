@@ -84,8 +84,9 @@ def _readers(
         source = FileSource(path)
         directories = directories_of(source)
         images = image_directories(directories, vendor)
-        check_upright(images, str(path))
         has_tiles = any(_has_tiles(directory) for directory in images[:1])
+        if has_tiles or not plain_images:  # flat images are turned as a whole
+            check_upright(images, str(path))
         doubt = openslide_doubts(source, directories, vendor)
         source.close()
         if doubt:

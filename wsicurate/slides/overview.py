@@ -17,7 +17,8 @@ OVERVIEW_MPP = 8.0
 #: Longest side of an overview, pixels.
 MAX_SIDE = 4096
 
-_BLOCK_LEVEL_PX = 2048
+#: Edge of the blocks that are read at once, pixels of the level.
+_BLOCK_LEVEL_PX, _MAX_BLOCK_LEVEL_PX = 2048, 4224
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,13 @@ class Overview:
         pixels: uint8, (h, w, 3), RGB; unreadable and unscanned places are white.
         unreadable: bool, (h, w), True where no level could be decoded.
         downsample: level-0 pixels per overview pixel along x and y.
+        level: of the slide, from which most of it was read.
     """
 
     pixels: NDArray[np.uint8]
     unreadable: NDArray[np.bool_]
     downsample: tuple[float, float]
+    level: int = 0
 
 
 def read_overview(slide: Slide, slide_mpp: float, *, mpp: float = OVERVIEW_MPP) -> Overview:
@@ -54,12 +57,15 @@ def read_overview(slide: Slide, slide_mpp: float, *, mpp: float = OVERVIEW_MPP) 
         (index for index, level in enumerate(slide.levels) if level.width >= width and level.height >= height),
         key=lambda index: slide.levels[index].downsample,
     )
-    step = max(1, int(_BLOCK_LEVEL_PX * width / slide.levels[first].width))
+    # A block holds whole tiles where these are large, so that each is decoded once.
+    tile_px = max(slide.levels[first].tile_px or (0, 0))
+    block_px = tile_px if _BLOCK_LEVEL_PX < tile_px <= _MAX_BLOCK_LEVEL_PX else _BLOCK_LEVEL_PX
+    step = max(1, int(block_px * width / slide.levels[first].width))
     for top in range(0, height, step):
         for left in range(0, width, step):
             block = (slice(top, min(top + step, height)), slice(left, min(left + step, width)))
             _fill(slide, first, block, pixels, unreadable)
-    return Overview(pixels, unreadable, (full.width / width, full.height / height))
+    return Overview(pixels, unreadable, (full.width / width, full.height / height), first)
 
 
 Block = tuple[slice, slice]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,11 +36,13 @@ from wsicurate.slides.tile_codecs import (
     RGB,
     YCBCR,
     BrokenTileError,
+    Jpeg2000Tiles,
     JpegTiles,
     UnsureError,
     tile_decoder,
+    what_pixels_say,
 )
-from wsicurate.slides.tiled import Page, TiledSlide, levels_of
+from wsicurate.slides.tiled import Page, TiledSlide, levels_of, spread_tiles
 
 #: Tiles of a level that OpenSlide is given: it keeps a table of all of them.
 MAX_TILES = 1 << 24
@@ -51,9 +53,13 @@ _MAX_TILE_BYTES = 1 << 30
 #: Tiles of a level whose own markers are compared with the file's tag before OpenSlide is given the file.
 _SAMPLED_TILES = 16
 
+#: Tiles of a level whose pixels are compared with what the file says of them, and their pixels in all.
+_LOOKED_AT, _LOOKED_AT_PX = 4, 1 << 20
+
 #: Bytes at the beginning of a JPEG that hold its markers, mostly.
 _MARKER_BYTES = 4096
 
+_BIG_ENDIAN = b"MM\0*"
 _REDUCED = 1
 _GREY = (0, 1)  # photometric interpretations: 0 is white, 0 is black
 _PALETTE = 3
@@ -86,7 +92,8 @@ class TiffSlide(TiledSlide):
         source: its bytes, if they come from elsewhere.
 
     Attributes:
-        is_beyond_openslide: whether its tiles are compressed in a way that OpenSlide cannot decode in such a file.
+        is_beyond_openslide: whether OpenSlide is known not to open such a file: its tiles are compressed in a way that
+            it does not decode there, or it is a classic TIFF in big-endian order.
 
     Raises:
         DeclinedError: if another reader should take it: it contradicts itself, or is not surely decoded right here.
@@ -103,13 +110,16 @@ class TiffSlide(TiledSlide):
         source = source or FileSource(path)
         try:
             directories = list(walk_directories(source))
+            is_unknown_order = not vendor and source.read(0, 4) == _BIG_ENDIAN
+            if is_unknown_order:
+                is_aperio = (directories[0].text(tags.IMAGE_DESCRIPTION) or "").startswith("Aperio")
+                vendor = "aperio" if is_aperio else "generic-tiff"
             _check_stained(directories[0], str(path))
             pyramid = _pyramid(directories, vendor)
             check_upright(pyramid, str(path))
             schemes = {directory.integer(tags.COMPRESSION, 1) for directory in pyramid}
-            self.is_beyond_openslide = bool(
-                schemes & (BEYOND_OPENSLIDE if vendor == "aperio" else BEYOND_OPENSLIDE | APERIO_ONLY)
-            )
+            unknown = BEYOND_OPENSLIDE if vendor == "aperio" else BEYOND_OPENSLIDE | APERIO_ONLY
+            self.is_beyond_openslide = is_unknown_order or bool(schemes & unknown)
             pages = [_page(directory, vendor, number) for number, directory in enumerate(pyramid)]
             metadata = _metadata(pyramid[0], vendor)
         except TiffError as error:
@@ -122,6 +132,14 @@ class TiffSlide(TiledSlide):
             _propagate_holes(pages)
         kept, warnings = fitting_levels(levels_of(pages))
         pages = [pages[index] for index in kept]
+        try:
+            pages = [
+                _with_colours(source, page, f"{path} cannot be opened as a slide: level {level}")
+                for level, page in enumerate(pages)
+            ]
+        except (SlideError, DeclinedError):
+            source.close()
+            raise
         distrust = next(filter(None, (_contradiction(source, page, 1) for page in pages)), "")
         super().__init__(path, [source], pages, replace(metadata, warnings=warnings), distrust=distrust)
         if self.is_beyond_openslide:
@@ -249,7 +267,10 @@ def _doubt(source: ByteSource, directory: Directory) -> str:
         extra = directory.integers(tags.EXTRA_SAMPLES)
         if not extra.size or extra[0] == 0:
             return f"has {samples} channels, of which the fourth would be taken for transparency without being it"
-    if directory.integer(tags.COMPRESSION, 1) == JPEG and photometric in (RGB, YCBCR) and samples == 3:
+    is_jpeg = directory.integer(tags.COMPRESSION, 1) == JPEG
+    if photometric == YCBCR and not is_jpeg and tags.YCBCR_SUBSAMPLING not in directory:
+        return "is in YCbCr and does not say how its chroma is sampled"
+    if is_jpeg and photometric in (RGB, YCBCR) and samples == 3:
         return _contradiction(source, _jpeg_page(directory), _SAMPLED_TILES)
     return ""
 
@@ -266,9 +287,7 @@ def _contradiction(source: ByteSource, page: Page, tiles: int) -> str:
     """How some tiles' own markers, the first one's among them, contradict the file's tag; empty where they do not."""
     if not isinstance(page.decode, JpegTiles):
         return ""
-    present = np.flatnonzero(page.lengths)
-    picks = present[np.unique(np.linspace(0, present.size - 1, min(tiles, present.size)).astype(int))]
-    for index in picks.tolist():
+    for index in spread_tiles(page, tiles):
         offset, length = int(page.offsets[index]), int(page.lengths[index])
         for share in (_MARKER_BYTES, _MAX_TILE_BYTES):
             try:
@@ -279,6 +298,45 @@ def _contradiction(source: ByteSource, page: Page, tiles: int) -> str:
                 return f"holds tiles of which {found}"
             break
     return ""
+
+
+def _with_colours(source: ByteSource, page: Page, where: str) -> Page:
+    """Compare what the file says of tiles that do not say themselves what their components are with their pixels.
+
+    Returns:
+        The level; where the compression's number and the photometric tag disagree, decoded as the pixels say.
+
+    Raises:
+        UnreadableSlideError: if the pixels contradict the file: then no reader knows better.
+        DeclinedError: if the tiles are not decoded here, and OpenSlide may.
+    """
+    decode = page.decode
+    if not isinstance(decode, JpegTiles | Jpeg2000Tiles):
+        return page
+    count = max(1, min(_LOOKED_AT, _LOOKED_AT_PX // (page.tile_width * page.tile_height)))
+    try:
+        _, said = what_pixels_say(decode, _read_some(source, page, count), (page.tile_height, page.tile_width))
+    except UnsureError:
+        return page  # region by region, OpenSlide's to read
+    if said is None or said == decode.is_ycbcr:
+        return page
+    if said and isinstance(decode, Jpeg2000Tiles) and decode.is_disputed:
+        return replace(page, decode=decode.with_tag(is_ycbcr=True))
+    space, tag = ("YCbCr", "RGB") if said else ("RGB", "YCbCr")
+    raise UnreadableSlideError(
+        f"{where} is {tag} as the file says, and {space} by its pixels; correct its photometric interpretation (TIFF "
+        "tag 262; of Aperio's JPEG 2000 the compression, tag 259), or write it again from the original"
+    )
+
+
+def _read_some(source: ByteSource, page: Page, count: int) -> Iterator[bytes]:
+    """The bytes of some tiles; those that cannot be read are passed over."""
+    for index in spread_tiles(page, count):
+        length = int(page.lengths[index])
+        if length > 6 * page.tile_width * page.tile_height + 65536:
+            continue
+        with contextlib.suppress(EOFError, OSError):
+            yield source.read(int(page.offsets[index]), length)
 
 
 def _check_stained(first: Directory, name: str) -> None:

@@ -10,10 +10,11 @@ import logging
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import imagecodecs
 import numpy as np
@@ -107,9 +108,9 @@ def tile_decoder(
             return None
         return JpegTiles(jpeg_tables[2:-2], is_ycbcr=photometric == YCBCR)
     if compression in (JPEG2000_YCBCR, JPEG2000_RGB) and is_aperio:
-        return partial(decode_jpeg2000, is_ycbcr=compression == JPEG2000_YCBCR)
+        return Jpeg2000Tiles(compression == JPEG2000_YCBCR)
     if compression in (JPEG2000_YCBCR, JPEG2000_LOSSY, JPEG2000_RGB, JPEG2000) and photometric in (RGB, YCBCR):
-        return partial(decode_jpeg2000, is_ycbcr=photometric == YCBCR)
+        return Jpeg2000Tiles(photometric == YCBCR, is_disputed=compression == JPEG2000_YCBCR and photometric == RGB)
     if photometric != RGB or predictor != 1:
         return None
     if compression == WEBP:
@@ -169,7 +170,7 @@ def pixels_are_ycbcr(pixels: NDArray[np.uint8]) -> bool | None:
 
 
 #: Levels by which compression may leave the gamut; shares of pixels outside it; chroma's spread, of luma's.
-_GAMUT_MARGIN, _MANY_IMPOSSIBLE, _FEW_IMPOSSIBLE, _CHROMA_SPREAD = 16, 0.02, 0.001, 0.6
+_GAMUT_MARGIN, _MANY_IMPOSSIBLE, _FEW_IMPOSSIBLE, _CHROMA_SPREAD = 16, 0.2, 0.001, 0.6
 
 
 @dataclass(frozen=True)
@@ -214,10 +215,12 @@ class JpegFrame:
         components are called R, G, B only where they are. Files say otherwise of such data: Bio-Formats writes
         ordinary JPEGs and tags them RGB (ome/bioformats 3856, libdicom 80).
         """
+        if len(self.components) != 3:
+            return None
         proofs = set()
         if self.has_jfif:
             proofs.add(True)
-        if len(self.sampling) == 3 and self.sampling[1] == self.sampling[2]:
+        if self.sampling[1] == self.sampling[2]:
             luma, chroma = self.sampling[0], self.sampling[1]
             if luma >> 4 > chroma >> 4 or luma & 15 > chroma & 15:
                 proofs.add(True)
@@ -305,9 +308,11 @@ class JpegTiles:
         is_ycbcr: what the file's tag says.
     """
 
+    is_ycbcr: bool | None
+
     def __init__(self, tables: bytes, *, is_ycbcr: bool) -> None:
         self._tables = _without_colour_segments(tables)
-        self._is_ycbcr = is_ycbcr
+        self.is_ycbcr = is_ycbcr
         self._sound: tuple[bytes, int, int] | None = None
 
     def __call__(self, data: bytes, out: NDArray[np.uint8]) -> None:
@@ -319,10 +324,18 @@ class JpegTiles:
             # Rare sampling factors are beyond this decoder, not beyond OpenSlide, which is as strict with damage.
             raise UndecodedError(f"it does not decode as JPEG: {error}") from error
 
+    def says_itself(self, data: bytes) -> bool:
+        """Whether a tile's own markers say what its components are."""
+        return read_jpeg_frame(data).proves_ycbcr is not None
+
+    def with_tag(self, *, is_ycbcr: bool) -> JpegTiles:
+        """The decoder if the tag said otherwise."""
+        return JpegTiles(self._tables, is_ycbcr=is_ycbcr)
+
     def contradicts(self, data: bytes) -> str:
         """How a tile's own markers contradict the file's tag, as a sentence; empty where they do not."""
         proof = read_jpeg_frame(data).proves_ycbcr
-        if proof is None or proof == self._is_ycbcr:
+        if proof is None or proof == self.is_ycbcr:
             return ""
         space, tag = ("YCbCr", "RGB") if proof else ("RGB", "YCbCr")
         return f"the JPEG's own markers say {space} where the file says {tag}"
@@ -346,7 +359,7 @@ class JpegTiles:
         if frame.is_progressive and data.count(b"\xff\xda") > _MAX_SCANS:
             raise BrokenTileError(f"its JPEG has more than {_MAX_SCANS} scans")
         proof = frame.proves_ycbcr
-        is_ycbcr = self._is_ycbcr if proof is None else proof
+        is_ycbcr = bool(self.is_ycbcr) if proof is None else proof
         if frame.looks_ycbcr == is_ycbcr:
             if not frame.is_progressive:
                 self._sound = data[: frame.scan + 4], width, height
@@ -443,43 +456,119 @@ def codestream_of(data: bytes) -> bytes:
     raise BrokenTileError("its JP2 boxes hold no JPEG 2000 codestream")
 
 
-def decode_jpeg2000(data: bytes, out: NDArray[np.uint8], *, is_ycbcr: bool | None) -> None:
-    """Decode a JPEG 2000 codestream of three 8-bit components of full size, by OpenJPEG.
+@dataclass(frozen=True)
+class Jpeg2000Tiles:
+    """Decodes the JPEG 2000 tiles of one level, three 8-bit components of full size, by OpenJPEG.
 
-    Args:
-        data: the codestream, or a JP2 file around it.
-        out: uint8, (h, w, 3): becomes R, G, B.
+    Attributes:
         is_ycbcr: what the file says of components that the codestream does not transform itself, or None where it
             says nothing. Where it does, they come out as RGB whatever the file says.
+        is_disputed: whether the compression's number says YCbCr and the photometric tag RGB.
+    """
+
+    is_ycbcr: bool | None
+    is_disputed: bool = False
+
+    def __call__(self, data: bytes, out: NDArray[np.uint8]) -> None:
+        """Decode a codestream, or the JP2 file around it, into ``out``.
+
+        Raises:
+            BrokenTileError: if it is damaged, or its components may be anything.
+            UnsureError: if it is of a kind that is not decoded here.
+        """
+        height, width = out.shape[:2]
+        data = codestream_of(data)
+        frame = read_jpeg2000_frame(data)
+        if (frame.width, frame.height) != (width, height):
+            raise BrokenTileError(f"its JPEG 2000 is {frame.width}x{frame.height} pixels, not {width}x{height}")
+        if min(frame.parts) < 32 or len(frame.components) != 3:
+            raise UnsureError("JPEG 2000 of tiny parts, or not of three components")
+        if self.is_ycbcr is None and not frame.is_transformed:
+            raise BrokenTileError("its JPEG 2000 is not transformed where the file says that it is: RGB or YCbCr?")
+        if frame.is_subsampled and not self.is_ycbcr:
+            raise BrokenTileError("its JPEG 2000 has subsampled chroma, so it is YCbCr where the file says RGB")
+        if frame.components != ((8, 1, 1),) * 3:
+            raise UnsureError("JPEG 2000 of components that differ in size or depth")
+        if not logging.getLogger("imagecodecs").isEnabledFor(logging.WARNING) and not _is_complete(data, frame.tiles):
+            raise BrokenTileError("its JPEG 2000 codestream is cut short")  # nobody would hear the decoder say so
+        with _listening() as said:
+            try:
+                pixels = imagecodecs.jpeg2k_decode(data, numthreads=1, out=out, verbose=_SAY_WARNINGS)
+            except (ValueError, RuntimeError) as error:
+                raise BrokenTileError(f"it does not decode as JPEG 2000: {'; '.join(said) or error}") from error
+        if said:
+            raise BrokenTileError(f"it does not decode as JPEG 2000 without a warning: {'; '.join(said)}")
+        if self.is_ycbcr and not frame.is_transformed:
+            out[:] = ycbcr_to_rgb(pixels, _OPENSLIDE_GREEN)
+
+    def says_itself(self, data: bytes) -> bool:
+        """Whether a codestream transforms its components itself, from RGB."""
+        frame = read_jpeg2000_frame(codestream_of(data))
+        if frame.components != ((8, 1, 1),) * 3:
+            raise UnsureError("JPEG 2000 of components that differ in size or depth")
+        return frame.is_transformed
+
+    def with_tag(self, *, is_ycbcr: bool) -> Jpeg2000Tiles:
+        """The decoder if the file said otherwise."""
+        return Jpeg2000Tiles(is_ycbcr)
+
+
+class ColouredDecoder(Protocol):
+    """A decoder of tiles of which some may not say themselves what their components are.
+
+    Attributes:
+        is_ycbcr: what the file says of those.
+    """
+
+    @property
+    def is_ycbcr(self) -> bool | None:
+        """See above."""
+        ...
+
+    def __call__(self, data: bytes, out: NDArray[np.uint8]) -> None:
+        """Decode a tile."""
+        ...
+
+    def says_itself(self, data: bytes) -> bool:
+        """Whether a tile says what its components are."""
+        ...
+
+    def with_tag(self, *, is_ycbcr: bool) -> ColouredDecoder:
+        """The decoder if the file said otherwise."""
+        ...
+
+
+def what_pixels_say(decode: ColouredDecoder, tiles: Iterable[bytes], shape: tuple[int, int]) -> tuple[int, bool | None]:
+    """What the components of tiles that do not say it themselves are, by `pixels_are_ycbcr`.
+
+    Args:
+        decode: their decoder.
+        tiles: compressed bytes of some, from different places; damaged ones prove nothing.
+        shape: height and width of each, pixels.
+
+    Returns:
+        How many pixels were looked at, and what they say.
 
     Raises:
-        BrokenTileError: if it is damaged, or its components may be anything.
-        UnsureError: if it is of a kind that is not decoded here.
+        UnsureError: if the tiles are of a kind that is not decoded here.
     """
-    height, width = out.shape[:2]
-    data = codestream_of(data)
-    frame = read_jpeg2000_frame(data)
-    if (frame.width, frame.height) != (width, height):
-        raise BrokenTileError(f"its JPEG 2000 is {frame.width}x{frame.height} pixels, not {width}x{height}")
-    if min(frame.parts) < 32 or len(frame.components) != 3:
-        raise UnsureError("JPEG 2000 of tiny parts, or not of three components")
-    if is_ycbcr is None and not frame.is_transformed:
-        raise BrokenTileError("its JPEG 2000 is not transformed where the file says that it is: RGB or YCbCr?")
-    if frame.is_subsampled and not is_ycbcr:
-        raise BrokenTileError("its JPEG 2000 has subsampled chroma, so it is YCbCr where the file says RGB")
-    if frame.components != ((8, 1, 1),) * 3:
-        raise UnsureError("JPEG 2000 of components that differ in size or depth")
-    if not logging.getLogger("imagecodecs").isEnabledFor(logging.WARNING) and not _is_complete(data, frame.tiles):
-        raise BrokenTileError("its JPEG 2000 codestream is cut short")  # nobody would hear the decoder say so
-    with _listening() as said:
+    raw = decode.with_tag(is_ycbcr=False)
+    out = np.empty((*shape, 3), dtype=np.uint8)
+    step = max(1, min(shape) // 128)
+    found = [np.empty((0, 3), dtype=np.uint8)]
+    for data in tiles:
         try:
-            pixels = imagecodecs.jpeg2k_decode(data, numthreads=1, out=out, verbose=_SAY_WARNINGS)
-        except (ValueError, RuntimeError) as error:
-            raise BrokenTileError(f"it does not decode as JPEG 2000: {'; '.join(said) or error}") from error
-    if said:
-        raise BrokenTileError(f"it does not decode as JPEG 2000 without a warning: {'; '.join(said)}")
-    if is_ycbcr and not frame.is_transformed:
-        out[:] = ycbcr_to_rgb(pixels, _OPENSLIDE_GREEN)
+            if not decode.says_itself(data):
+                raw(data, out)
+                found.append(out[::step, ::step].reshape(-1, 3))
+        except BrokenTileError:
+            continue
+    pixels = np.concatenate(found)
+    return len(pixels), pixels_are_ycbcr(pixels) if len(pixels) >= _MIN_LOOKED_AT else None
+
+
+#: Fewer pixels than this prove nothing.
+_MIN_LOOKED_AT = 4096
 
 
 def _is_complete(data: bytes, position: int) -> bool:

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from wsicurate.errors import UnreadableRegionError, UnreadableSlideError, UnscannedRegionError
 from wsicurate.pixels.resample import resample_area
-from wsicurate.slides.base import Level, ReadCounts, Slide, SlideBase, SlideMetadata
+from wsicurate.slides.base import Level, ReadCounts, SlideBase, SlideMetadata
 from wsicurate.slides.byte_source import ByteSource
+from wsicurate.slides.openslide import OpenSlideSlide
 from wsicurate.slides.tile_codecs import BrokenTileError, JpegTiles, TileDecoder, UndecodedError, UnsureError
 
 #: Decoded tiles that one open slide keeps, bytes. A row of 34 tiles of 512 px and its neighbours fit.
@@ -96,7 +97,7 @@ class TiledSlide(SlideBase):
         self._sources = list(sources)
         self._pages = list(pages)
         self._distrust = distrust
-        self._fallback: Slide | None = None
+        self._fallback: OpenSlideSlide | None = None
         self._fallback_lock = threading.Lock()
         self._cache = _TileCache(TILE_CACHE_BYTES)
         self._scratch = threading.local()
@@ -276,7 +277,7 @@ class TiledSlide(SlideBase):
                 ) from error
             raise
 
-    def _openslide(self) -> Slide:
+    def _openslide(self) -> OpenSlideSlide:
         """The slide as OpenSlide reads it, opened once.
 
         Raises:
@@ -286,8 +287,6 @@ class TiledSlide(SlideBase):
             raise UnreadableSlideError(f"OpenSlide is not asked, because {self._distrust}")
         with self._fallback_lock:
             if self._fallback is None:
-                from wsicurate.slides.openslide import OpenSlideSlide
-
                 fallback = OpenSlideSlide(self._path)
                 sizes = [(level.width, level.height) for level in fallback.levels]
                 if sizes != [(level.width, level.height) for level in self.levels]:
@@ -295,6 +294,14 @@ class TiledSlide(SlideBase):
                     raise UnreadableSlideError(f"OpenSlide finds other levels in {self.name}")
                 self._fallback = fallback
             return self._fallback
+
+    def associated_image(self, name: str) -> NDArray[np.uint8] | None:
+        """A picture that the file keeps beside the pyramid: see `OpenSlideSlide.associated_image`."""
+        try:
+            fallback = self._openslide()
+        except UnreadableSlideError:
+            return None
+        return fallback.associated_image(name)
 
     def close(self) -> None:
         """See `Slide.close`."""
@@ -360,6 +367,14 @@ def _pieces(page: Page, x: int, y: int, width: int, height: int) -> list[_Piece]
             is_whole = is_tall and left == tile_x and right == min(tile_x + tile_width, page.width)
             pieces.append(_Piece(row * page.across + column, tile_x, tile_y, left, top, right, bottom, is_whole))
     return pieces
+
+
+def spread_tiles(page: Page, count: int) -> list[int]:
+    """Indices of some tiles that are there, spread over a level, the first and the last among them."""
+    present = np.flatnonzero(page.lengths)
+    picks = np.unique(np.linspace(0, present.size - 1, min(count, present.size)).astype(int))
+    chosen: list[int] = present[picks].tolist()
+    return chosen
 
 
 def levels_of(pages: Sequence[Page]) -> tuple[Level, ...]:
