@@ -17,17 +17,21 @@ from wsicurate.pixels.resample import resample_area
 from wsicurate.slides.base import Slide
 from wsicurate.slides.overview import Overview
 from wsicurate.slides.tile_codecs import ycbcr_to_rgb
+from wsicurate.slides.tiled import TiledSlide
 
 #: Places that are compared, and into how many blocks a side each is averaged.
-_PLACES, _BLOCKS = 6, 8
+_PLACES, _BLOCKS = 6, 4
 
 #: Longest side of what is read at one place, pixels of the level.
-_COARSE_PX, _FINE_PX = 64, 1024
+_COARSE_PX, _FINE_PX = 64, 256
 
 #: Mean differences, of 255 levels: levels of one slide differ by up to 8, where a scanner sharpens by up to 13. Beyond
 #: the first a slide is suspicious, beyond the second its levels are different pictures. Beyond the third, a difference
 #: that one mistake explains nearly whole is that mistake.
 _SUSPICIOUS, _DIFFERENT, _EXPLAINED = 25.0, 40.0, 6.0
+
+#: Mean differences between the channels of grey and of coloured pixels.
+_GREY, _COLOURED = 1.0, 8.0
 
 #: What is left of a difference that is explained.
 _UNEXPLAINED_SHARE = 0.35
@@ -60,6 +64,8 @@ def check_colours(slide: Slide, overview: Overview, read_level: int) -> tuple[st
             suspicions += _compared(
                 slide.name, fine, coarse, np.stack([a for a, _ in pairs]), np.stack([b for _, b in pairs])
             )
+    if isinstance(slide, TiledSlide):
+        slide.drop_tiles()  # nobody needs these few again
     return (*suspicions, *_against_thumbnail(slide, overview), *_against_glass(overview))
 
 
@@ -114,10 +120,6 @@ def _to_ycbcr(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([luma, 128 + (blue - luma) * 0.564, 128 + (red - luma) * 0.713], axis=-1)
 
 
-def _to_grey(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.repeat(_to_ycbcr(pixels)[..., :1], 3, axis=-1)
-
-
 def _from_ycbcr(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
     return ycbcr_to_rgb(np.rint(pixels).astype(np.uint8)).astype(float)
 
@@ -126,7 +128,6 @@ def _from_ycbcr(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
 _MISTAKES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
     "red and blue exchanged": lambda pixels: pixels[..., ::-1],
     "dark and bright exchanged": lambda pixels: 255 - pixels,
-    "their colour removed": _to_grey,
     "YCbCr shown as RGB": _to_ycbcr,
     "RGB taken for YCbCr": _from_ycbcr,
 }
@@ -140,6 +141,12 @@ def _compared(
     Raises:
         UnreadableSlideError: if they are different pictures, or one is the other with a mistake.
     """
+    colours = [float(np.ptp(pixels, axis=-1).mean()) for pixels in (fines, coarses)]
+    if min(colours) < _GREY and max(colours) > _COLOURED:
+        grey = fine if colours[0] < colours[1] else coarse
+        raise UnreadableSlideError(
+            f"{name}: level {grey} is grey where level {fine + coarse - grey} is coloured; write the pyramid again"
+        )
     difference = float(np.abs(fines - coarses).mean())
     if difference < _EXPLAINED:
         return

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from wsicurate.errors import NotBrightfieldError, UnreadableSlideError
 from wsicurate.slides.base import Level, SlideBase, SlideMetadata
+from wsicurate.slides.openslide import over_white
 
 #: Larger images are refused: they are decoded whole, by each worker, and Pillow needs seven bytes a pixel.
 MAX_PIXELS = 180_000_000
@@ -20,7 +20,8 @@ MAX_PIXELS = 180_000_000
 class ImageSlide(SlideBase):
     """A plain image as a slide of one level. It is decoded whole on the first read, then kept.
 
-    Density tags of plain images (72 or 96 dpi) mean nothing, so the metadata states no resolution.
+    Density tags of plain images (72 or 96 dpi) mean nothing, so the metadata states no resolution. An orientation that
+    the file states is followed: the whole image is turned. What is transparent lies on white.
     """
 
     reader = "image"
@@ -32,6 +33,8 @@ class ImageSlide(SlideBase):
         try:
             with _opened(path) as image:
                 width, height = image.size
+                if image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) in _TRANSPOSED:
+                    width, height = height, width  # of TIFF, Pillow says the size as it will be
                 vendor, mode = (image.format or "image").lower(), image.mode
         except Exception as error:  # Pillow raises many kinds on broken files
             raise UnreadableSlideError(f"{path} cannot be opened as an image: {error}") from error
@@ -68,7 +71,10 @@ class ImageSlide(SlideBase):
     def _decode(self) -> NDArray[np.uint8]:
         try:
             with _opened(self._path) as image:
-                return np.asarray(image.convert("RGB"))
+                turned = image if image.format == "TIFF" else ImageOps.exif_transpose(image)
+                if turned.has_transparency_data:
+                    return over_white(np.asarray(turned.convert("RGBA")))
+                return np.asarray(turned.convert("RGB"))
         except Exception as error:
             raise UnreadableSlideError(f"{self.name} cannot be decoded: {error}") from error
 
@@ -77,13 +83,21 @@ class ImageSlide(SlideBase):
         self._pixels = None
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open ``path`` with Pillow's bomb check moved to our own limit, which is above its default."""
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        with Image.open(path) as image:
-            yield image
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+#: EXIF's orientation tag, and its values that exchange width and height.
+_ORIENTATION, _TRANSPOSED = 274, (5, 6, 7, 8)
+
+_opening = threading.Lock()
+
+
+def _opened(path: Path) -> Image.Image:
+    """Open ``path`` with Pillow's bomb check moved to our own limit, which is above its default.
+
+    The limit is Pillow's global; it is lifted for the time of opening alone, by one thread at a time.
+    """
+    with _opening:
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            return Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit

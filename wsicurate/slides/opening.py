@@ -61,6 +61,9 @@ def open_slide(path: str | Path, *, plain_images: bool = True) -> Slide:
             declined[name] = str(error)
             suspicions += [f"the file contradicts itself: {error}"] * error.is_contradiction
             continue
+        if slide is None:
+            declined[name] = "does not find what OpenSlide finds in it"
+            continue
         slide.metadata = replace(slide.metadata, warnings=(*suspicions, *slide.metadata.warnings))
         return slide
     reasons = "; ".join(f"{name}: {reason.removeprefix(f'{path} ')}" for name, reason in declined.items())
@@ -69,24 +72,28 @@ def open_slide(path: str | Path, *, plain_images: bool = True) -> Slide:
 
 def _readers(
     path: Path, beginning: bytes, plain_images: bool, declined: dict[str, str]
-) -> Iterator[tuple[str, Callable[[], Slide]]]:
+) -> Iterator[tuple[str, Callable[[], Slide | None]]]:
     """The readers that may take a file, in order; those that are not to be asked are put among ``declined``."""
     from wsicurate.slides.tiatoolbox import is_for_tiatoolbox, tiatoolbox_is_installed
     from wsicurate.slides.tiff import check_upright, directories_of, image_directories, openslide_doubts, vendor_of
 
     vendor = vendor_of(path)
     is_tiff = beginning in _TIFF_BEGINNINGS and vendor != "dicom"
-    has_tiles = False
+    is_flat, is_upright = path.suffix.lower() in FLAT_TIFF_SUFFIXES, True
     if vendor == "dicom":
         yield "DICOM reader", lambda: _dicom(path)
     elif is_tiff and vendor != "hamamatsu":
-        yield "direct TIFF reader", lambda: _direct(path)
+        yield "direct TIFF reader", lambda: _open_directly(path)
         source = FileSource(path)
         directories = directories_of(source)
         images = image_directories(directories, vendor)
-        has_tiles = any(_has_tiles(directory) for directory in images[:1])
-        if has_tiles or not plain_images:  # flat images are turned as a whole
+        is_flat &= not any(_has_tiles(directory) for directory in images[:1])
+        try:
             check_upright(images, str(path))
+        except UnreadableSlideError:
+            if not (is_flat and plain_images):
+                raise
+            is_upright = False  # the image reader turns it, as a whole
         doubt = openslide_doubts(source, directories, vendor)
         source.close()
         if doubt:
@@ -95,12 +102,12 @@ def _readers(
             yield "OpenSlide", lambda: _openslide(path, vendor)
     else:
         yield "OpenSlide", lambda: _openslide(path, vendor)
-    if is_for_tiatoolbox(path):
+    if is_upright and (vendor == "dicom" or is_for_tiatoolbox(path)):
         if tiatoolbox_is_installed():
             yield "TIAToolbox", lambda: _tiatoolbox(path)
         else:
             declined["TIAToolbox"] = "is not installed (pip install wsicurate[tiatoolbox])"
-    if plain_images and path.suffix.lower() in FLAT_TIFF_SUFFIXES and not has_tiles:
+    if plain_images and is_flat:
         yield "image reader", lambda: _image(path)
 
 
@@ -115,8 +122,8 @@ def _advice(path: Path, beginning: bytes) -> str:
     return ""
 
 
-def _direct(path: Path) -> Slide:
-    """The direct TIFF reader, where OpenSlide sees the same levels in the file.
+def _open_directly(path: Path) -> Slide | None:
+    """The direct TIFF reader, or None where OpenSlide sees other levels or another resolution in the file.
 
     Raises:
         DeclinedError: if the direct reader is not sure to read the right pixels.
@@ -140,7 +147,7 @@ def _direct(path: Path) -> Slide:
     if agrees:
         return slide
     slide.close()
-    raise DeclinedError("OpenSlide finds other levels, or another resolution, in it")
+    return None
 
 
 def _dicom(path: Path) -> Slide:

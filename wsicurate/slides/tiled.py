@@ -295,13 +295,19 @@ class TiledSlide(SlideBase):
                 self._fallback = fallback
             return self._fallback
 
+    def drop_tiles(self) -> None:
+        """Forget the tiles that are kept: what is read next is decoded, and counted, anew."""
+        self._cache.clear()
+
     def associated_image(self, name: str) -> NDArray[np.uint8] | None:
         """A picture that the file keeps beside the pyramid: see `OpenSlideSlide.associated_image`."""
+        if self._distrust:
+            return None
         try:
-            fallback = self._openslide()
+            with OpenSlideSlide(self._path) as openslide:
+                return openslide.associated_image(name)
         except UnreadableSlideError:
             return None
-        return fallback.associated_image(name)
 
     def close(self) -> None:
         """See `Slide.close`."""
