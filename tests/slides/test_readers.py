@@ -158,21 +158,6 @@ def test_dicom_with_a_lying_colour_tag_is_read_in_true_colours(shared: Path) -> 
     assert cv2.PSNR(ours, original) > 31
 
 
-def test_honest_dicom_is_left_alone(shared: Path, tmp_path: Path) -> None:
-    import pydicom
-
-    from wsicurate.slides.dicom import frames_are_mistagged
-
-    source = shared / "slides" / "CMU-1-Small-Region.dicom" / "level-9-frames-0-1.dcm"
-    assert frames_are_mistagged(source)
-    header = pydicom.dcmread(source)
-    header.PhotometricInterpretation = "YBR_FULL_422"
-    header.save_as(tmp_path / "honest.dcm")
-    assert not frames_are_mistagged(tmp_path / "honest.dcm")
-    (tmp_path / "text.dcm").write_bytes(b"text")
-    assert not frames_are_mistagged(tmp_path / "text.dcm")
-
-
 def test_real_slides_open_as_described(shared: Path) -> None:
     with open_slide(shared / "slides" / "TCGA-CR-7395-01A-01-TS1.svs") as tcga:
         assert tcga.metadata.mpp is None

@@ -569,7 +569,7 @@ def _places(
         if (columns < 0).any() or (columns >= across).any() or (rows < 0).any() or (rows >= down).any():
             raise _RefusedError(f"{where} has frames outside of its {across}x{down} places")
         return rows * across + columns
-    if instance.text(_ORGANIZATION) not in ("TILED_FULL", "") and frames != across * down:
+    if instance.text(_ORGANIZATION) not in ("TILED_FULL", ""):  # OpenSlide would crash
         raise _RefusedError(f"{where} is {instance.text(_ORGANIZATION)}, and its frames do not say where they lie")
     begin = instance.number(_FRAME_OFFSET, 0)
     if begin + frames > across * down:
@@ -633,39 +633,46 @@ def _basic_table(source: ByteSource, at: int, length: int, count: int, first: in
     offsets = np.frombuffer(source.read(at, length), dtype="<u4").astype(np.int64)
     if offsets[0] != 0 or not (np.diff(offsets) > 0).all() or first + int(offsets[-1]) + 8 > source.size:
         return None
-    tag, last = struct.unpack("<II", source.read(first + int(offsets[-1]), 8))
-    if tag != _swapped(_ITEM) or last == _UNDEFINED:
-        return None
-    return first + offsets, np.append(np.diff(offsets), 8 + last)
+    end = first + int(offsets[-1])
+    window = _Window(source)
+    while (element := _header(window, end)).tag == _ITEM and element.length != _UNDEFINED:  # the last frame's pieces
+        end = element.offset + element.length
+    return first + offsets, np.append(np.diff(offsets), end - first - int(offsets[-1]))
 
 
 def _scanned(source: ByteSource, first: int, count: int, where: str) -> Spans:
-    """Frames found by walking the items: what begins as a codestream does begins a frame, an empty one is a hole."""
-    window = _Window(source)
-    begins: list[int] = []
-    ends: list[int] = []
-    is_split = False
-    offset = first
-    while True:
-        tag, length = struct.unpack("<II", window.read(offset, 8))
+    """Frames found by walking the items; those behind a damaged place cannot be read, and cost their own regions.
+
+    Where there are as many items as frames, each is one. Else what begins as a codestream does begins a frame, and an
+    empty item is a frame that is missing.
+    """
+    items: list[tuple[int, int]] = []
+    frames: list[tuple[int, int]] = []
+    offset, is_whole = first, False
+    while offset + 8 <= source.size:
+        head = source.read(offset, min(10, source.size - offset))  # not through a window: frames are far apart
+        tag, length = struct.unpack_from("<II", head)
         if tag == _swapped(_SEQUENCE_END):
+            is_whole = True
             break
-        if tag != _swapped(_ITEM) or length == _UNDEFINED or offset + 8 + length > source.size:
-            raise _RefusedError(f"{where} has pixel data that are damaged at byte {offset}")
-        is_begun = length == 0 or window.read(offset + 8, 2) in (b"\xff\xd8", b"\xff\x4f")
-        if is_begun or not begins:
-            begins.append(offset)
-            ends.append(offset + 8 + length)
+        end = offset + 8 + length
+        if tag != _swapped(_ITEM) or end > source.size:
+            break
+        begins = length == 0 or head[8:] in (b"\xff\xd8", b"\xff\x4f")
+        items.append((offset, end))
+        if begins or not frames:
+            frames.append((offset, end))
         else:
-            is_split = True
-            ends[-1] = offset + 8 + length
-        if len(begins) > _MAX_FRAMES:
-            raise _RefusedError(f"{where} has more than {_MAX_FRAMES} frames")
-        offset += 8 + length
-    if len(begins) < count or (is_split and len(begins) != count):
-        raise _RefusedError(f"{where} holds {len(begins)} frames and claims {count}: their places are not known")
-    starts = np.array(begins[:count], dtype=np.int64)
-    spans = np.array(ends[:count], dtype=np.int64) - starts
+            frames[-1] = (frames[-1][0], end)
+        if len(items) > _MAX_FRAMES:
+            raise _RefusedError(f"{where} has more than {_MAX_FRAMES} pieces of frames")
+        offset = end
+    found = items if len(items) == count or len(items) == len(frames) else frames
+    if is_whole and (len(found) < count or (found is frames and len(found) != count)):
+        raise _RefusedError(f"{where} holds {len(found)} frames and claims {count}: their places are not known")
+    found = found[:count] + [(source.size, source.size + 1)] * (count - len(found))
+    starts, ends = np.array(found, dtype=np.int64).T
+    spans = ends - starts
     spans[spans == 8] = 0
     return starts, spans
 

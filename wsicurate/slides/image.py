@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from wsicurate.errors import NotBrightfieldError, UnreadableSlideError
 from wsicurate.slides.base import Level, SlideBase, SlideMetadata
@@ -33,9 +33,10 @@ class ImageSlide(SlideBase):
         try:
             with _opened(path) as image:
                 width, height = image.size
-                if image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) in _TRANSPOSED:
-                    width, height = height, width  # of TIFF, Pillow says the size as it will be
                 vendor, mode = (image.format or "image").lower(), image.mode
+                # A TIFF is turned by Pillow; a PNG would be decoded to look for what stands behind its pixels.
+                knows = vendor != "tiff" and (vendor != "png" or "exif" in image.info)
+                self._orientation = int(image.getexif().get(_ORIENTATION, 1)) if knows else 1
         except Exception as error:  # Pillow raises many kinds on broken files
             raise UnreadableSlideError(f"{path} cannot be opened as an image: {error}") from error
         if mode.startswith(("I", "F")):
@@ -48,6 +49,8 @@ class ImageSlide(SlideBase):
                 f"{path} has {width}x{height} pixels; plain images are decoded whole, so at most {MAX_PIXELS} "
                 "pixels are read: convert it to a tiled pyramid (vips im_vips2tiff, bfconvert)"
             )
+        if self._orientation in _TRANSPOSED:
+            width, height = height, width
         self.levels = (Level(width, height, 1.0),)
         self.metadata = SlideMetadata(mpp=None, objective_power=None, vendor=vendor, properties={})
 
@@ -71,7 +74,8 @@ class ImageSlide(SlideBase):
     def _decode(self) -> NDArray[np.uint8]:
         try:
             with _opened(self._path) as image:
-                turned = image if image.format == "TIFF" else ImageOps.exif_transpose(image)
+                turn = _TURNS.get(self._orientation)
+                turned = image if turn is None else image.transpose(turn)
                 if turned.has_transparency_data:
                     return over_white(np.asarray(turned.convert("RGBA")))
                 return np.asarray(turned.convert("RGB"))
@@ -83,8 +87,18 @@ class ImageSlide(SlideBase):
         self._pixels = None
 
 
-#: EXIF's orientation tag, and its values that exchange width and height.
-_ORIENTATION, _TRANSPOSED = 274, (5, 6, 7, 8)
+#: EXIF's orientation tag, what turns an image upright, and the values that exchange width and height.
+_ORIENTATION = 274
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TRANSPOSED = (5, 6, 7, 8)
 
 _opening = threading.Lock()
 
