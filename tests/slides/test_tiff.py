@@ -476,17 +476,20 @@ def test_tiles_made_of_missing_ones_are_missing_too(tmp_path: Path) -> None:
         assert slide.counts.regions_handed_over == 2
 
 
-def test_rare_sampling_factors_are_openslides_to_decode(tmp_path: Path) -> None:
-    def doubled(tile: np.ndarray) -> bytes:  # all three components with factors 2x1: the same picture, in other blocks
-        return jpeg("444")(tile).replace(
-            b"\x01\x11\x00\x02\x11\x01\x03\x11\x01", b"\x01\x21\x00\x02\x21\x01\x03\x21\x01"
-        )
-
+def test_what_this_decoder_refuses_openslide_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rare sampling factors are beyond simplejpeg, and not beyond OpenSlide."""
     path = tmp_path / "slide.svs"
-    write_pyramid(path, Kind(7, "ycbcr", doubled))
-    assert b"\x01\x21\x00\x02\x21\x01" in path.read_bytes()
+    write_pyramid(path, KINDS["jpeg 4:2:0"])
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("Could not determine subsampling level of JPEG image")
+
     with open_slide(path) as slide, OpenSlideSlide(path) as reference:
-        assert np.array_equal(slide.read(0, 0, 0, 590, 430), reference.read(0, 0, 0, 590, 430))
+        with monkeypatch.context() as patched:
+            patched.setattr(simplejpeg, "decode_jpeg", refuse)
+            assert np.array_equal(slide.read(0, 0, 0, 590, 430), reference.read(0, 0, 0, 590, 430))
+            assert slide.counts.regions_handed_over == 1
+            assert slide.read_jpeg(0, 64, 64, 64, 64) is None
 
 
 def test_files_that_change_nothing_of_the_pixels_but_are_unusual_go_to_openslide(tmp_path: Path) -> None:
