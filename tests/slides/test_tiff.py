@@ -484,12 +484,11 @@ def test_what_this_decoder_refuses_openslide_is_asked_for(tmp_path: Path, monkey
     def refuse(*_: object, **__: object) -> None:
         raise ValueError("Could not determine subsampling level of JPEG image")
 
-    with open_slide(path) as slide, OpenSlideSlide(path) as reference:
-        with monkeypatch.context() as patched:
-            patched.setattr(simplejpeg, "decode_jpeg", refuse)
-            assert np.array_equal(slide.read(0, 0, 0, 590, 430), reference.read(0, 0, 0, 590, 430))
-            assert slide.counts.regions_handed_over == 1
-            assert slide.read_jpeg(0, 64, 64, 64, 64) is None
+    with open_slide(path) as slide, OpenSlideSlide(path) as reference, monkeypatch.context() as patched:
+        patched.setattr(simplejpeg, "decode_jpeg", refuse)
+        assert np.array_equal(slide.read(0, 0, 0, 590, 430), reference.read(0, 0, 0, 590, 430))
+        assert slide.counts.regions_handed_over == 1
+        assert slide.read_jpeg(0, 64, 64, 64, 64) is None
 
 
 def test_files_that_change_nothing_of_the_pixels_but_are_unusual_go_to_openslide(tmp_path: Path) -> None:
