@@ -93,7 +93,8 @@ class TiffSlide(TiledSlide):
 
     Attributes:
         is_beyond_openslide: whether OpenSlide is known not to open such a file: its tiles are compressed in a way that
-            it does not decode there, or it is a classic TIFF in big-endian order.
+            it does not decode there, it is a classic TIFF in big-endian order, or an image among its levels is none and
+            disturbs their order.
 
     Raises:
         DeclinedError: if another reader should take it: it contradicts itself, or is not surely decoded right here.
@@ -130,7 +131,9 @@ class TiffSlide(TiledSlide):
             raise
         if vendor == "aperio":
             _propagate_holes(pages)
-        kept, warnings = fitting_levels(levels_of(pages))
+        levels = levels_of(pages)
+        self.is_beyond_openslide |= any(b.downsample < a.downsample for a, b in itertools.pairwise(levels))
+        kept, warnings = fitting_levels(levels)
         pages = [pages[index] for index in kept]
         try:
             pages = [
