@@ -60,6 +60,16 @@ _SHARED, _OPTICAL_PATHS, _PER_FRAME = 0x52009229, 0x00480105, 0x52009230
 _OFFSETS, _LENGTHS, _PIXELS = 0x7FE00001, 0x7FE00002, 0x7FE00010
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 
+#: Types of the elements that are used.
+_FORMS = {
+    **dict.fromkeys([_SYNTAX, _CLASS, _INSTANCE, _SERIES, _CONCATENATION], b"UI"),
+    **dict.fromkeys([_IMAGE_TYPE, _ORGANIZATION, _PHOTOMETRIC], b"CS"),
+    **dict.fromkeys([_IN_CONCATENATION, _OF_CONCATENATION, _SAMPLES, _PLANAR, _ROWS, _COLUMNS], b"US"),
+    **dict.fromkeys([_BITS_ALLOCATED, _BITS_STORED, _SIGNED], b"US"),
+    **dict.fromkeys([_FRAME_OFFSET, _TOTAL_COLUMNS, _TOTAL_ROWS, _FOCAL_PLANES], b"UL"),
+    _FRAMES: b"IS",
+}
+
 #: Sequences that are gone into: pixel measures; the plane's position in the slide.
 _MEASURES, _PLANE_POSITION = frozenset([0x00289110]), frozenset([0x0048021A])
 
@@ -374,6 +384,8 @@ def _instance(source: ByteSource) -> _Instance:
                 else:
                     icc = icc or inner
         elif element.form != b"SQ":
+            if element.form != _FORMS.get(element.tag, element.form):
+                raise DeclinedError(f"{source.name} has the DICOM tag {element.tag:08x} of type {element.form!r}")
             values[element.tag] = _short(window, element)
     raise DeclinedError(f"{source.name} has no pixel data")
 

@@ -262,7 +262,7 @@ def _doubt(source: ByteSource, directory: Directory) -> str:
         return f"is {directory.integer(tags.IMAGE_DEPTH)} planes deep, of which one would be read"
     photometric = directory.integer(tags.PHOTOMETRIC, RGB)
     samples = directory.integer(tags.SAMPLES_PER_PIXEL, 1)
-    if samples > 2 and photometric in (*_GREY, _PALETTE):
+    if samples > 2 and (photometric in _GREY or (photometric == _PALETTE and tags.COLOR_MAP in directory)):
         return f"has {samples} channels and the photometric interpretation {photometric} of one"
     if photometric in _LAB:
         return f"is in {_LAB[photometric]}, which is not surely converted right"
