@@ -163,8 +163,9 @@ def mutate(data: bytes, seed: int) -> tuple[bytes, str]:
     return bytes(changed), kind
 
 
-Box = tuple[int, int, int, int, int]
-Read = Callable[[int, int, int, int, int], np.ndarray]
+#: Width and height of a level, by which it is known, and x, y, width, height of a region of it.
+Box = tuple[tuple[int, int], int, int, int, int]
+Read = Callable[[tuple[int, int], int, int, int, int], np.ndarray]
 
 
 def read_damaged(file: Path, sound: Path) -> tuple[str, str]:
@@ -193,7 +194,7 @@ def read_damaged(file: Path, sound: Path) -> tuple[str, str]:
             message = ""
             for box in boxes_of(slide.levels):
                 try:
-                    pixels = slide.read(*box)
+                    pixels = of_slide(slide)(*box)
                 except SlideError as error:
                     message = str(error)
                     broken.append(box)
@@ -213,17 +214,17 @@ def read_damaged(file: Path, sound: Path) -> tuple[str, str]:
 
 
 def boxes_of(levels: Any) -> list[Box]:
-    """Level, x, y, width, height of the regions that are compared."""
+    """The regions that are compared."""
     return [
-        (index, *region)
-        for index, level in enumerate(levels)
+        ((level.width, level.height), *region)
+        for level in levels
         for region in regions(level.width, level.height, level.downsample)
     ]
 
 
 def is_somebodys(pixels: np.ndarray, box: Box, file: Path, original: Any) -> bool:
     """Whether a region is what OpenSlide, tifffile or pydicom make of the file, or what the sound slide has there."""
-    if is_alike(pixels, original.read, box):
+    if is_alike(pixels, of_slide(original), box):
         return True
     return any(in_a_child(partial(is_alike, pixels, read, box)) for read in (of_openslide(file), of_library(file)))
 
@@ -239,14 +240,24 @@ def is_alike(pixels: np.ndarray, read: Read, box: Box) -> bool:
     return float(difference.mean()) <= NOISE_MEAN and int(difference.max()) <= NOISE_MAX
 
 
+def of_slide(slide: Any) -> Read:
+    """What an open slide has in the level of a size."""
+
+    def read(size: tuple[int, int], x: int, y: int, width: int, height: int) -> np.ndarray:
+        level = [(level.width, level.height) for level in slide.levels].index(size)
+        return slide.read(level, x, y, width, height)
+
+    return read
+
+
 def of_openslide(file: Path) -> Read:
     """What OpenSlide reads of a file."""
 
-    def read(level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+    def read(*box: Any) -> np.ndarray:
         from wsicurate.slides.openslide import OpenSlideSlide
 
         with OpenSlideSlide(file) as slide:
-            return slide.read(level, x, y, width, height)
+            return of_slide(slide)(*box)
 
     return read
 
@@ -254,37 +265,34 @@ def of_openslide(file: Path) -> Read:
 def of_library(file: Path) -> Read:
     """What tifffile or pydicom, with the plain decoders, read of a file."""
 
-    def tiff(level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+    def tiff(size: tuple[int, int], x: int, y: int, width: int, height: int) -> np.ndarray:
         import tifffile
 
         with tifffile.TiffFile(file) as opened:
-            tiled = [page for page in opened.pages if page.is_tiled]
-            return np.asarray(tiled[level].asarray()[y : y + height, x : x + width, :3])
+            page = next(page for page in opened.pages if page.is_tiled and (page.imagewidth, page.imagelength) == size)
+            return np.asarray(page.asarray()[y : y + height, x : x + width, :3])
 
-    def dicom(level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+    def dicom(size: tuple[int, int], x: int, y: int, width: int, height: int) -> np.ndarray:
         import imagecodecs
         import simplejpeg
         from pydicom import dcmread
         from pydicom.encaps import generate_frames
 
-        headers = [dcmread(path, stop_before_pixels=True) for path in file.parent.glob("*.dcm")]
-        sizes = sorted({(h.TotalPixelMatrixColumns, h.TotalPixelMatrixRows) for h in headers}, reverse=True)
         for path in file.parent.glob("*.dcm"):
             header = dcmread(path)
-            if (header.TotalPixelMatrixColumns, header.TotalPixelMatrixRows) != sizes[level]:
+            if (header.TotalPixelMatrixColumns, header.TotalPixelMatrixRows) != size:
                 continue
             across = -(-header.TotalPixelMatrixColumns // header.Columns)
             down = -(-header.TotalPixelMatrixRows // header.Rows)
             whole = np.zeros((down * header.Rows, across * header.Columns, 3), np.uint8)
-            for index, frame in enumerate(
-                generate_frames(header.PixelData, number_of_frames=int(header.NumberOfFrames))
-            ):
+            frames = generate_frames(header.PixelData, number_of_frames=int(header.NumberOfFrames))
+            for index, frame in enumerate(frames):
                 row, column = index // across * header.Rows, index % across * header.Columns
                 if row < y + height and row + header.Rows > y and column < x + width and column + header.Columns > x:
                     decode = imagecodecs.jpeg2k_decode if frame[:2] == b"\xff\x4f" else simplejpeg.decode_jpeg
                     whole[row : row + header.Rows, column : column + header.Columns] = decode(frame)
             return whole[y : y + height, x : x + width]
-        raise ValueError(f"there is no level {level}")
+        raise ValueError(f"there is no level of {size}")
 
     return dicom if file.suffix == ".dcm" else tiff
 
@@ -301,7 +309,7 @@ def openslide_reads_right(file: Path, original: Any, boxes: list[Box], *, needs_
     read = of_openslide(file)
 
     def judge() -> bool:
-        alike = (is_alike(original.read(*box), read, box) for box in boxes)
+        alike = (is_alike(of_slide(original)(*box), read, box) for box in boxes)
         return bool(boxes) and (all(alike) if needs_all else any(alike))
 
     return in_a_child(judge)

@@ -60,6 +60,9 @@ _SHARED, _OPTICAL_PATHS, _PER_FRAME = 0x52009229, 0x00480105, 0x52009230
 _OFFSETS, _LENGTHS, _PIXELS = 0x7FE00001, 0x7FE00002, 0x7FE00010
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 
+#: Kinds of images beside the pyramid.
+_BESIDE = ("LABEL", "OVERVIEW", "THUMBNAIL", "LOCALIZER")
+
 #: Types of the elements that are used.
 _FORMS = {
     **dict.fromkeys([_SYNTAX, _CLASS, _INSTANCE, _SERIES, _CONCATENATION], b"UI"),
@@ -471,8 +474,11 @@ def _series(path: Path) -> tuple[list[_Instance], list[str]]:
             continue
         if instance.text(_CLASS) != _WHOLE_SLIDE or instance.text(_SERIES) != series:
             continue
-        if instance.text(_IMAGE_TYPE, 2) == "VOLUME":
+        flavor = instance.text(_IMAGE_TYPE, 2)
+        if flavor == "VOLUME":
             found.setdefault(instance.text(_INSTANCE) or str(file), instance)  # the same instance twice is one
+        elif flavor not in _BESIDE:
+            warnings.append(f"{file.name}, of the same series, is an image of the kind {flavor!r} and is left out")
     if not found:
         raise DeclinedError("its series has no VOLUME image: labels, overviews and thumbnails are not slides")
     for instance in found.values():

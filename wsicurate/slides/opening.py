@@ -82,7 +82,15 @@ def _readers(
     is_flat, is_upright = path.suffix.lower() in FLAT_TIFF_SUFFIXES, True
     if vendor == "dicom":
         yield "DICOM reader", lambda: _dicom(path)
-    elif is_tiff and vendor != "hamamatsu":
+    elif is_tiff and vendor == "hamamatsu":
+        source = FileSource(path)
+        doubt = openslide_doubts(source, directories_of(source), vendor)
+        source.close()
+        if doubt:
+            declined["OpenSlide"] = f"is not asked, because {doubt}"
+        else:
+            yield "OpenSlide", lambda: _openslide(path, vendor)
+    elif is_tiff:
         yield "direct TIFF reader", lambda: _open_directly(path)
         source = FileSource(path)
         directories = directories_of(source)

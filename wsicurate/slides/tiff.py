@@ -39,6 +39,7 @@ from wsicurate.slides.tile_codecs import (
     Jpeg2000Tiles,
     JpegTiles,
     UnsureError,
+    read_jpeg_frame,
     tile_decoder,
     what_pixels_say,
 )
@@ -47,8 +48,12 @@ from wsicurate.slides.tiled import Page, TiledSlide, levels_of, spread_tiles
 #: Tiles of a level that OpenSlide is given: it keeps a table of all of them.
 MAX_TILES = 1 << 24
 
-#: Bytes of a compressed tile; OpenSlide allocates what the file claims before it looks for it.
-_MAX_TILE_BYTES = 1 << 30
+#: Bytes of a compressed tile: OpenSlide allocates what the file claims before it looks for it, and no tile is longer
+#: than the file. The lower limit is for small files of which one tile lies.
+_MAX_TILE_BYTES, _LEAST_TILE_BYTES = 1 << 30, 1 << 26
+
+#: Bytes in which an NDPI's JPEG says all that is looked at.
+_NDPI_HEADER_BYTES = 1 << 16
 
 #: Tiles of a level whose own markers are compared with the file's tag before OpenSlide is given the file.
 _SAMPLED_TILES = 16
@@ -144,6 +149,9 @@ class TiffSlide(TiledSlide):
             source.close()
             raise
         distrust = next(filter(None, (_contradiction(source, page, 1) for page in pages)), "")
+        longest = max(int(page.lengths.max(initial=0)) for page in pages)
+        if longest > _most_tile_bytes(source):
+            distrust = f"the file claims a tile of {longest:,} bytes"
         super().__init__(path, [source], pages, replace(metadata, warnings=warnings), distrust=distrust)
         if self.is_beyond_openslide:
             self._probe()
@@ -228,15 +236,37 @@ def openslide_doubts(source: ByteSource, directories: Sequence[Directory], vendo
     Returns:
         A sentence, or an empty text where nothing is known against it.
     """
-    if vendor in ("hamamatsu", "dicom"):  # not read by libtiff
-        return ""
-    for directory in image_directories(directories, vendor):
+    is_ndpi = vendor == "hamamatsu"
+    for directory in directories if is_ndpi else image_directories(directories, vendor):
         try:
-            doubt = _doubt(source, directory)
-        except TiffError:
-            continue  # libtiff reads some of what this parser refuses
+            doubt = _ndpi_doubt(source, directory) if is_ndpi else _doubt(source, directory)
+        except (TiffError, EOFError, OSError):
+            continue  # OpenSlide reads some of what this parser refuses
         if doubt:
             return f"directory {directory.index} {doubt}"
+    return ""
+
+
+def _ndpi_doubt(source: ByteSource, directory: Directory) -> str:
+    """What is absurd about a level of an NDPI: one JPEG, in which restart markers divide tiles."""
+    if not directory.count(tags.STRIP_OFFSETS):
+        return ""
+    offset = directory.integer(tags.STRIP_OFFSETS)
+    try:
+        frame = read_jpeg_frame(source.read(offset, max(0, min(_NDPI_HEADER_BYTES, source.size - offset))))
+    except (BrokenTileError, UnsureError):
+        return ""
+    width, height = frame.width, frame.height
+    if not (width and height):  # beyond what a JPEG can say: the directory says it
+        width, height = directory.integer(tags.IMAGE_WIDTH, 1), directory.integer(tags.IMAGE_LENGTH, 1)
+    if max(width, height) > MAX_SIDE_PX or width * height > MAX_LEVEL_PIXELS:
+        return f"claims {width}x{height} pixels"
+    across, down = (max(factors >> shift & 15 for factors in frame.sampling) for shift in (4, 0))
+    tile = frame.restart_interval * across * 8 * down * 8
+    if not tile and width * height > MAX_TILE_PIXELS:
+        return f"is one JPEG of {width}x{height} pixels without restart markers"
+    if tile and width * height // tile > MAX_TILES:
+        return f"claims {width}x{height} pixels between restart markers that are {tile} pixels apart"
     return ""
 
 
@@ -252,9 +282,9 @@ def _doubt(source: ByteSource, directory: Directory) -> str:
             return (
                 f"claims {width}x{height} pixels in tiles of {tile_width}x{tile_height}, more than {MAX_TILES:,} tiles"
             )
-        lengths = directory.integers(tags.TILE_BYTE_COUNTS)
-        if lengths.max(initial=0) > _MAX_TILE_BYTES:
-            return f"claims a tile of {int(lengths.max()):,} bytes"
+        longest = int(directory.integers(tags.TILE_BYTE_COUNTS).max(initial=0))
+        if longest > _most_tile_bytes(source):
+            return f"claims a tile of {longest:,} bytes"
     sample_format = int(directory.integers(tags.SAMPLE_FORMAT).max(initial=1))
     if sample_format in _NUMBERS:
         return f"has {_NUMBERS[sample_format]} samples, which would be taken for whole numbers"
@@ -276,6 +306,10 @@ def _doubt(source: ByteSource, directory: Directory) -> str:
     if is_jpeg and photometric in (RGB, YCBCR) and samples == 3:
         return _contradiction(source, _jpeg_page(directory), _SAMPLED_TILES)
     return ""
+
+
+def _most_tile_bytes(source: ByteSource) -> int:
+    return max(_LEAST_TILE_BYTES, min(source.size, _MAX_TILE_BYTES))
 
 
 def _jpeg_page(directory: Directory) -> Page:

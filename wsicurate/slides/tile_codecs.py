@@ -186,6 +186,7 @@ class JpegFrame:
         adobe_transform: 0 (RGB) or 1 (YCbCr) of its Adobe marker, or None.
         colour_segments: (start, end) of its JFIF and Adobe segments.
         scan: where its first scan begins.
+        restart_interval: MCUs between restart markers; 0 where there are none.
     """
 
     width: int
@@ -197,6 +198,7 @@ class JpegFrame:
     adobe_transform: int | None
     colour_segments: tuple[tuple[int, int], ...]
     scan: int
+    restart_interval: int
 
     @property
     def looks_ycbcr(self) -> bool:
@@ -242,7 +244,7 @@ def read_jpeg_frame(data: bytes) -> JpegFrame:
         raise BrokenTileError("it does not begin as a JPEG does")
     position, end = 2, len(data) - 4
     frame: tuple[int, int, bytes, bytes, bool] | None = None
-    has_jfif, adobe = False, None
+    has_jfif, adobe, restart_interval = False, None, 0
     segments: list[tuple[int, int]] = []
     while position <= end:
         if data[position] != 0xFF:
@@ -258,7 +260,7 @@ def read_jpeg_frame(data: bytes) -> JpegFrame:
         if marker == 0xDA:
             if frame is None:
                 raise BrokenTileError("a JPEG scan without a frame")
-            return JpegFrame(*frame, has_jfif, adobe, tuple(segments), position)
+            return JpegFrame(*frame, has_jfif, adobe, tuple(segments), position, restart_interval)
         if marker in (0xC0, 0xC1, 0xC2):
             body = data[position + 4 : stop]
             if frame is not None or len(body) < 6 or len(body) != 6 + 3 * body[5]:
@@ -268,6 +270,8 @@ def read_jpeg_frame(data: bytes) -> JpegFrame:
             frame = (body[3] << 8 | body[4], body[1] << 8 | body[2], body[6::3], body[7::3], marker == 0xC2)
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             raise UnsureError(f"JPEG of process {marker - 0xC0}")
+        elif marker == 0xDD and length == 4:
+            restart_interval = data[position + 4] << 8 | data[position + 5]
         elif marker == 0xE0 and data[position + 4 : position + 9] == b"JFIF\0":
             has_jfif = True
             segments.append((position, stop))
