@@ -352,6 +352,26 @@ def test_images_that_are_no_levels_are_left_out(
         assert np.array_equal(slide.read(1, 0, 0, 165, 100), PIXELS[::2, ::2])
 
 
+@pytest.mark.parametrize("mask_first", [False, True])
+@pytest.mark.parametrize("compression", ["lzw", "packbits"])
+def test_transparency_masks_are_no_levels(mask_first: bool, compression: str, tmp_path: Path) -> None:
+    """As in cloud-optimised TIFF: OpenSlide takes a mask of reduced resolution for a level."""
+    path = tmp_path / "slide.tif"
+    mask = np.ones((HEIGHT // 2, WIDTH // 2), bool)
+    images = [(PIXELS[::2, ::2], "rgb", 1), (mask, "minisblack", 5)]
+    with tifffile.TiffWriter(path) as writer:
+        options = {"tile": (64, 64), "metadata": None}
+        writer.write(PIXELS, photometric="rgb", compression=compression, **options)
+        for pixels, kind, subfile in images[::-1] if mask_first else images:
+            writer.write(pixels, photometric=kind, subfiletype=subfile, **options)
+    if compression == "packbits":
+        with pytest.raises(UnreadableSlideError, match="because it would take a transparency mask for a level"):
+            open_slide(path)
+        return
+    with open_slide(path) as slide:
+        assert np.array_equal(slide.read(1, 0, 0, WIDTH // 2, HEIGHT // 2), PIXELS[::2, ::2])
+
+
 # Large NDPI: classic TIFF whose directories lie at 64-bit offsets.
 
 

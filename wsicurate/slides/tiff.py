@@ -65,7 +65,7 @@ _LOOKED_AT, _LOOKED_AT_PX = 4, 1 << 20
 _MARKER_BYTES = 4096
 
 _BIG_ENDIAN = b"MM\0*"
-_REDUCED = 1
+_REDUCED, _MASK = 1, 4  # bits of the kind of an image
 _GREY = (0, 1)  # photometric interpretations: 0 is white, 0 is black
 _PALETTE = 3
 _LAB = {8: "CIE L*a*b*", 9: "ICC L*a*b*", 10: "ITU L*a*b*"}
@@ -98,8 +98,8 @@ class TiffSlide(TiledSlide):
 
     Attributes:
         is_beyond_openslide: whether OpenSlide is known not to open such a file: its tiles are compressed in a way that
-            it does not decode there, it is a classic TIFF in big-endian order, or an image among its levels is none and
-            disturbs their order.
+            it does not decode there, it is a classic TIFF in big-endian order, or a mask or another image stands among
+            its levels.
 
     Raises:
         DeclinedError: if another reader should take it: it contradicts itself, or is not surely decoded right here.
@@ -125,7 +125,8 @@ class TiffSlide(TiledSlide):
             check_upright(pyramid, str(path))
             schemes = {directory.integer(tags.COMPRESSION, 1) for directory in pyramid}
             unknown = BEYOND_OPENSLIDE if vendor == "aperio" else BEYOND_OPENSLIDE | APERIO_ONLY
-            self.is_beyond_openslide = is_unknown_order or bool(schemes & unknown)
+            masks = [directory.index for directory in directories if _is_mask(directory)] if vendor != "aperio" else []
+            self.is_beyond_openslide = is_unknown_order or bool(schemes & unknown) or bool(masks)
             pages = [_page(directory, vendor, number) for number, directory in enumerate(pyramid)]
             metadata = _metadata(pyramid[0], vendor)
         except TiffError as error:
@@ -149,6 +150,8 @@ class TiffSlide(TiledSlide):
             source.close()
             raise
         distrust = next(filter(None, (_contradiction(source, page, 1) for page in pages)), "")
+        if masks:
+            distrust = f"it would take the transparency mask of directory {masks[0]} for a level"
         longest = max(int(page.lengths.max(initial=0)) for page in pages)
         if longest > _most_tile_bytes(source):
             distrust = f"the file claims a tile of {longest:,} bytes"
@@ -237,6 +240,8 @@ def openslide_doubts(source: ByteSource, directories: Sequence[Directory], vendo
         A sentence, or an empty text where nothing is known against it.
     """
     is_ndpi = vendor == "hamamatsu"
+    if vendor == "generic-tiff" and any(map(_is_mask, directories)):
+        return "it would take a transparency mask for a level"
     for directory in directories if is_ndpi else image_directories(directories, vendor):
         try:
             doubt = _ndpi_doubt(source, directory) if is_ndpi else _doubt(source, directory)
@@ -393,11 +398,19 @@ def _bits(directory: Directory) -> int:
     return int(directory.integers(tags.BITS_PER_SAMPLE).max(initial=1))
 
 
+def _is_mask(directory: Directory) -> bool:
+    """Whether OpenSlide takes a transparency mask for a level of a generic TIFF."""
+    if tags.TILE_WIDTH not in directory:
+        return False
+    kind = directory.integer(tags.NEW_SUBFILE_TYPE, 0)
+    return directory.index > 0 and kind & _REDUCED != 0 and kind & _MASK != 0
+
+
 def _pyramid(directories: Sequence[Directory], vendor: str) -> list[Directory]:
     """The directories that are levels, finest first, by OpenSlide's rules.
 
     Aperio: every tiled one, in the file's order. Others: the first, and every tiled one that says it is of reduced
-    resolution, by width.
+    resolution, by width; transparency masks, which OpenSlide takes for levels, are none.
     """
     tiled = [directory for directory in directories if tags.TILE_WIDTH in directory]
     if not vendor or not tiled or tiled[0] is not directories[0]:
@@ -407,7 +420,7 @@ def _pyramid(directories: Sequence[Directory], vendor: str) -> list[Directory]:
     levels = [
         directory
         for directory in tiled
-        if directory.index == 0 or directory.integer(tags.NEW_SUBFILE_TYPE, 0) & _REDUCED
+        if directory.index == 0 or (directory.integer(tags.NEW_SUBFILE_TYPE, 0) & _REDUCED and not _is_mask(directory))
     ]
     return sorted(levels, key=lambda directory: -directory.integer(tags.IMAGE_WIDTH))
 

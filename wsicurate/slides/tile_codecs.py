@@ -558,7 +558,7 @@ def what_pixels_say(decode: ColouredDecoder, tiles: Iterable[bytes], shape: tupl
     """
     raw = decode.with_tag(is_ycbcr=False)
     out = np.empty((*shape, 3), dtype=np.uint8)
-    step = max(1, min(shape) // 128)
+    step = max(1, round((shape[0] * shape[1] / _MIN_LOOKED_AT) ** 0.5))
     found = [np.empty((0, 3), dtype=np.uint8)]
     for data in tiles:
         try:
@@ -568,10 +568,10 @@ def what_pixels_say(decode: ColouredDecoder, tiles: Iterable[bytes], shape: tupl
         except BrokenTileError:
             continue
     pixels = np.concatenate(found)
-    return len(pixels), pixels_are_ycbcr(pixels) if len(pixels) >= _MIN_LOOKED_AT else None
+    return len(pixels), pixels_are_ycbcr(pixels) if len(pixels) >= _MIN_LOOKED_AT // 2 else None
 
 
-#: Fewer pixels than this prove nothing.
+#: Fewer pixels than half of this prove nothing; about as many are looked at of each tile.
 _MIN_LOOKED_AT = 4096
 
 
