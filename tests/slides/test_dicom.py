@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
@@ -82,6 +83,12 @@ RIGHT: dict[str, tuple[Encode | Sequence[Encode], dict[str, Any], float]] = {
         f"JPEG 2000 tagged {photometric}": (j2k, {"syntax": J2K, "photometric": photometric}, 0.01)
         for photometric in ("YBR_RCT", "YBR_ICT", "RGB", "YBR_FULL_422")
     },
+    "JPEG, extended process": (jfif, {"syntax": "1.2.840.10008.1.2.4.51"}, 2.5),
+    "high-throughput JPEG 2000": (
+        lambda tile: bytes(imagecodecs.htj2k_encode(tile)),
+        {"syntax": "1.2.840.10008.1.2.4.201", "photometric": "YBR_RCT"},
+        0.01,
+    ),
     "JPEG 2000, not transformed, tagged RGB": (untransformed, {"syntax": J2K, "photometric": "RGB"}, 0.01),
     "JPEG 2000 of YBR": (j2k_of_ycbcr, {"syntax": J2K, "photometric": "YBR_FULL"}, 2),
     "native": (raw, {"syntax": NATIVE, "photometric": "RGB"}, 0.01),
@@ -270,9 +277,9 @@ def test_files_of_the_same_folder_that_are_others(tmp_path: Path) -> None:
 
 
 def test_a_level_that_cannot_be_decoded_is_not_left_out(tmp_path: Path) -> None:
-    write(tmp_path / "level0.dcm", j2k, syntax="1.2.840.10008.1.2.4.201", photometric="YBR_RCT")
+    write(tmp_path / "level0.dcm", jfif, syntax="1.2.840.10008.1.2.4.80")
     write(tmp_path / "level1.dcm", pixels=HALF, mpp=1.0)
-    with pytest.raises(UnreadableSlideError, match=r"level0.dcm has the transfer syntax 1.2.840.10008.1.2.4.201"):
+    with pytest.raises(UnreadableSlideError, match=r"level0.dcm has the transfer syntax 1.2.840.10008.1.2.4.80"):
         open_slide(tmp_path / "level1.dcm")
 
 

@@ -34,8 +34,9 @@ from wsicurate.slides.tile_codecs import (
 from wsicurate.slides.tiled import Page, TiledSlide, levels_of, spread_tiles
 
 _WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
-_NATIVE, _JPEG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.50"
-_JPEG2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
+_NATIVE = "1.2.840.10008.1.2.1"
+_JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
+_JPEG2000 = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))  # the last three: HTJ2K
 
 #: Transfer syntaxes whose elements are not in explicit VR little endian: implicit, deflated, big endian.
 _NOT_EXPLICIT = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")
@@ -482,7 +483,7 @@ def _series(path: Path) -> tuple[list[_Instance], list[str]]:
     if not found:
         raise DeclinedError("its series has no VOLUME image: labels, overviews and thumbnails are not slides")
     for instance in found.values():
-        if instance.text(_SYNTAX) not in (_NATIVE, _JPEG, *_JPEG2000):
+        if instance.text(_SYNTAX) not in (_NATIVE, *_JPEG, *_JPEG2000):
             raise DeclinedError(
                 f"{instance.source.name} has the transfer syntax {instance.text(_SYNTAX)}, which is not decoded here"
             )
@@ -758,7 +759,7 @@ def _with_colours(
 
 def _decoder(syntax: str, is_ycbcr: bool | None) -> ColouredDecoder:
     """The decoder of frames; of what does not say it itself, ``is_ycbcr`` says what it is."""
-    if syntax == _JPEG:
+    if syntax in _JPEG:
         return JpegTiles(b"", is_ycbcr=bool(is_ycbcr))
     return Jpeg2000Tiles(is_ycbcr) if syntax in _JPEG2000 else _NativeFrames(bool(is_ycbcr))
 

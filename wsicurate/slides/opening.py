@@ -10,6 +10,7 @@ from wsicurate.errors import SlideNotFoundError, UnreadableRegionError, Unreadab
 from wsicurate.slides.base import DeclinedError, Slide
 from wsicurate.slides.byte_source import FileSource, waiting_neighbours
 from wsicurate.slides.discovery import IMAGE_SUFFIXES
+from wsicurate.slides.tiff_directory import IMAGE_DESCRIPTION, TILE_OFFSETS, TILE_WIDTH, Directory, TiffError
 
 #: TIFFs that OpenSlide refuses may be flat images.
 FLAT_TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
@@ -75,11 +76,19 @@ def _readers(
 ) -> Iterator[tuple[str, Callable[[], Slide | None]]]:
     """The readers that may take a file, in order; those that are not to be asked are put among ``declined``."""
     from wsicurate.slides.tiatoolbox import is_for_tiatoolbox, tiatoolbox_is_installed
-    from wsicurate.slides.tiff import check_upright, directories_of, image_directories, openslide_doubts, vendor_of
+    from wsicurate.slides.tiff import (
+        check_upright,
+        directories_of,
+        image_directories,
+        openslide_doubts,
+        tiatoolbox_doubts,
+        vendor_of,
+    )
 
     vendor = vendor_of(path)
+    toolbox_doubt = ""
     is_tiff = beginning in _TIFF_BEGINNINGS and vendor != "dicom"
-    is_flat, is_upright = path.suffix.lower() in FLAT_TIFF_SUFFIXES, True
+    is_flat, is_upright, is_ome = path.suffix.lower() in FLAT_TIFF_SUFFIXES, True, False
     if vendor == "dicom":
         yield "DICOM reader", lambda: _dicom(path)
     elif is_tiff and vendor == "hamamatsu":
@@ -96,6 +105,7 @@ def _readers(
         directories = directories_of(source)
         images = image_directories(directories, vendor)
         is_flat &= not any(_has_tiles(directory) for directory in images[:1])
+        is_ome = any(_is_ome(directory) for directory in images[:1])
         try:
             check_upright(images, str(path))
         except UnreadableSlideError:
@@ -103,6 +113,7 @@ def _readers(
                 raise
             is_upright = False  # the image reader turns it, as a whole
         doubt = openslide_doubts(source, directories, vendor)
+        toolbox_doubt = tiatoolbox_doubts(source, directories, vendor)
         source.close()
         if doubt:
             declined["OpenSlide"] = f"is not asked, because {doubt}"
@@ -110,13 +121,17 @@ def _readers(
             yield "OpenSlide", lambda: _openslide(path, vendor)
     else:
         yield "OpenSlide", lambda: _openslide(path, vendor)
+    if plain_images and is_flat and not is_ome:  # the same pixels whether TIAToolbox is there or not
+        yield "image reader", lambda: _image_or_decline(path)
     if is_upright and (vendor == "dicom" or is_for_tiatoolbox(path)):
-        if tiatoolbox_is_installed():
+        if toolbox_doubt:
+            declined["TIAToolbox"] = f"is not asked, because {toolbox_doubt}"
+        elif tiatoolbox_is_installed():
             yield "TIAToolbox", lambda: _tiatoolbox(path)
         else:
             declined["TIAToolbox"] = "is not installed (pip install wsicurate[tiatoolbox])"
-    if plain_images and is_flat:
-        yield "image reader", lambda: _image(path)
+    if plain_images and is_flat and is_ome:
+        yield "image reader", lambda: _image_or_decline(path)
 
 
 def _advice(path: Path, beginning: bytes) -> str:
@@ -214,17 +229,30 @@ def _tiatoolbox(path: Path) -> Slide:
         raise DeclinedError(str(error).removeprefix(f"{path} cannot be opened by TIAToolbox: ")) from error
 
 
+def _image_or_decline(path: Path) -> Slide:
+    try:
+        return _image(path)
+    except UnreadableSlideError as error:
+        raise DeclinedError(str(error).removeprefix(f"{path} ")) from error
+
+
 def _image(path: Path) -> Slide:
     from wsicurate.slides.image import ImageSlide
 
     return ImageSlide(path)
 
 
-def _has_tiles(directory: object) -> bool:
+def _has_tiles(directory: Directory) -> bool:
     """Whether a TIFF's image lies in tiles: a slide, if a damaged one, and no plain image."""
-    from wsicurate.slides.tiff_directory import TILE_OFFSETS, TILE_WIDTH, Directory
+    return TILE_WIDTH in directory or TILE_OFFSETS in directory
 
-    return isinstance(directory, Directory) and (TILE_WIDTH in directory or TILE_OFFSETS in directory)
+
+def _is_ome(directory: Directory) -> bool:
+    """Whether a TIFF describes itself in OME-XML, which may say more of it than a plain image has."""
+    try:
+        return "<OME" in (directory.text(IMAGE_DESCRIPTION) or "")
+    except TiffError:
+        return False
 
 
 def _beginning(path: Path) -> bytes:

@@ -74,7 +74,11 @@ class TiatoolboxSlide(SlideBase):
             warnings=warnings,
         )
         smallest = self.levels[-1]
-        sample = self._decode(len(self.levels) - 1, 0, 0, min(8, smallest.width), min(8, smallest.height))
+        try:
+            sample = self._decode(len(self.levels) - 1, 0, 0, min(8, smallest.width), min(8, smallest.height))
+        except UnreadableRegionError as error:
+            self.close()
+            raise UnreadableSlideError(f"{path} cannot be opened by TIAToolbox: it decodes nothing: {error}") from error
         if sample.dtype != np.uint8 or sample.shape[2:] not in ((3,), (4,)):
             self.close()
             raise NotBrightfieldError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -239,17 +239,37 @@ def openslide_doubts(source: ByteSource, directories: Sequence[Directory], vendo
     Returns:
         A sentence, or an empty text where nothing is known against it.
     """
-    is_ndpi = vendor == "hamamatsu"
+    if vendor == "hamamatsu":
+        return _first_doubt(source, directories, [_ndpi_doubt])
     if vendor == "generic-tiff" and any(map(_is_mask, directories)):
         return "it would take a transparency mask for a level"
-    for directory in directories if is_ndpi else image_directories(directories, vendor):
-        try:
-            doubt = _ndpi_doubt(source, directory) if is_ndpi else _doubt(source, directory)
-        except (TiffError, EOFError, OSError):
-            continue  # OpenSlide reads some of what this parser refuses
-        if doubt:
-            return f"directory {directory.index} {doubt}"
+    checks = [_size_doubt, _length_doubt, _form_doubt, _alpha_doubt, _jpeg_doubt]
+    return _first_doubt(source, image_directories(directories, vendor), checks)
+
+
+def tiatoolbox_doubts(source: ByteSource, directories: Sequence[Directory], vendor: str) -> str:
+    """Why TIAToolbox must not be given a TIFF; it reads through tifffile, which converts no colours but those of JPEG.
+
+    Arguments and result are those of `openslide_doubts`.
+    """
+    images = image_directories(directories, vendor)
+    checks = [_size_doubt, _length_doubt, _form_doubt, _jpeg_doubt, _raw_colour_doubt]
+    return _first_doubt(source, images, checks)
+
+
+def _first_doubt(source: ByteSource, directories: Sequence[Directory], checks: Sequence[Check]) -> str:
+    for directory in directories:
+        for check in checks:
+            try:
+                doubt = check(source, directory)
+            except (TiffError, EOFError, OSError):
+                continue  # others read some of what this parser refuses
+            if doubt:
+                return f"directory {directory.index} {doubt}"
     return ""
+
+
+Check = Callable[[ByteSource, Directory], str]
 
 
 def _ndpi_doubt(source: ByteSource, directory: Directory) -> str:
@@ -275,7 +295,8 @@ def _ndpi_doubt(source: ByteSource, directory: Directory) -> str:
     return ""
 
 
-def _doubt(source: ByteSource, directory: Directory) -> str:
+def _size_doubt(source: ByteSource, directory: Directory) -> str:
+    """Whether an image or its tiles are absurdly large."""
     width, height = directory.integer(tags.IMAGE_WIDTH, 1), directory.integer(tags.IMAGE_LENGTH, 1)
     if max(width, height) > MAX_SIDE_PX or width * height > MAX_LEVEL_PIXELS:
         return f"claims {width}x{height} pixels"
@@ -283,13 +304,21 @@ def _doubt(source: ByteSource, directory: Directory) -> str:
         tile_width, tile_height = directory.integer(tags.TILE_WIDTH), directory.integer(tags.TILE_LENGTH, 1)
         if tile_width * tile_height > MAX_TILE_PIXELS:
             return f"claims tiles of {tile_width}x{tile_height} pixels"
-        if tile_width and tile_height and -(-width // tile_width) * -(-height // tile_height) > MAX_TILES:
+        if tile_width > 0 < tile_height and -(-width // tile_width) * -(-height // tile_height) > MAX_TILES:
             return (
                 f"claims {width}x{height} pixels in tiles of {tile_width}x{tile_height}, more than {MAX_TILES:,} tiles"
             )
-        longest = int(directory.integers(tags.TILE_BYTE_COUNTS).max(initial=0))
-        if longest > _most_tile_bytes(source):
-            return f"claims a tile of {longest:,} bytes"
+    return ""
+
+
+def _length_doubt(source: ByteSource, directory: Directory) -> str:
+    """Whether a tile claims absurdly many bytes, which are allocated before they are looked for."""
+    longest = int(directory.integers(tags.TILE_BYTE_COUNTS).max(initial=0))
+    return f"claims a tile of {longest:,} bytes" if longest > _most_tile_bytes(source) else ""
+
+
+def _form_doubt(source: ByteSource, directory: Directory) -> str:
+    """Whether samples are taken for what they are not."""
     sample_format = int(directory.integers(tags.SAMPLE_FORMAT).max(initial=1))
     if sample_format in _NUMBERS:
         return f"has {_NUMBERS[sample_format]} samples, which would be taken for whole numbers"
@@ -301,16 +330,38 @@ def _doubt(source: ByteSource, directory: Directory) -> str:
         return f"has {samples} channels and the photometric interpretation {photometric} of one"
     if photometric in _LAB:
         return f"is in {_LAB[photometric]}, which is not surely converted right"
-    if photometric == RGB and samples > 3:
-        extra = directory.integers(tags.EXTRA_SAMPLES)
-        if not extra.size or extra[0] == 0:
-            return f"has {samples} channels, of which the fourth would be taken for transparency without being it"
     is_jpeg = directory.integer(tags.COMPRESSION, 1) == JPEG
     if photometric == YCBCR and not is_jpeg and tags.YCBCR_SUBSAMPLING not in directory:
         return "is in YCbCr and does not say how its chroma is sampled"
-    if is_jpeg and photometric in (RGB, YCBCR) and samples == 3:
-        return _contradiction(source, _jpeg_page(directory), _SAMPLED_TILES)
     return ""
+
+
+def _alpha_doubt(source: ByteSource, directory: Directory) -> str:
+    """Whether libtiff takes a fourth channel for transparency although the file does not say so."""
+    samples = directory.integer(tags.SAMPLES_PER_PIXEL, 1)
+    if directory.integer(tags.PHOTOMETRIC, RGB) != RGB or samples < 4:
+        return ""
+    extra = directory.integers(tags.EXTRA_SAMPLES)
+    if extra.size and extra[0] != 0:
+        return ""
+    return f"has {samples} channels, of which the fourth would be taken for transparency without being it"
+
+
+def _jpeg_doubt(source: ByteSource, directory: Directory) -> str:
+    """Whether JPEG tiles' own markers contradict the file's tag."""
+    form = directory.integer(tags.COMPRESSION, 1), directory.integer(tags.SAMPLES_PER_PIXEL, 1)
+    if form != (JPEG, 3) or directory.integer(tags.PHOTOMETRIC) not in (RGB, YCBCR):
+        return ""
+    return _contradiction(source, _jpeg_page(directory), _SAMPLED_TILES)
+
+
+def _raw_colour_doubt(source: ByteSource, directory: Directory) -> str:
+    """Whether tifffile would give components as they lie that are not red, green and blue."""
+    photometric = directory.integer(tags.PHOTOMETRIC, RGB)
+    is_jpeg = directory.integer(tags.COMPRESSION, 1) == JPEG
+    if photometric == RGB or (photometric == YCBCR and is_jpeg):
+        return ""
+    return f"has the photometric interpretation {photometric}, which is not converted"
 
 
 def _most_tile_bytes(source: ByteSource) -> int:

@@ -34,7 +34,7 @@ COLOR_MAP, JPEG_TABLES, YCBCR_SUBSAMPLING, ICC_PROFILE, IMAGE_DEPTH = 320, 347, 
 #: Byte length and numpy name of each type of value that is used here, by its number.
 _ASCII, _RATIONAL = 2, 5
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_INTEGERS = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
+_INTEGERS = {1: "u1", 3: "u2", 4: "u4", 6: "i1", 8: "i2", 9: "i4", 13: "u4", 16: "u8", 17: "i8", 18: "u8"}
 
 
 class TiffError(ValueError):
