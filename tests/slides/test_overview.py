@@ -4,7 +4,7 @@ import numpy as np
 
 from wsicurate.pixels.resample import resample_area
 from wsicurate.slides.fake import FakeSlide, Rectangle
-from wsicurate.slides.overview import read_overview
+from wsicurate.slides.overview import MAX_FAILURES, read_overview
 
 
 def smooth(height: int, width: int) -> np.ndarray:
@@ -60,6 +60,21 @@ def test_what_no_level_gives_is_marked_and_the_rest_is_there() -> None:
     assert overview.unreadable[600 // 16, 600 // 16]
     assert np.array_equal(overview.pixels[~overview.unreadable], sound.pixels[~overview.unreadable])
     assert (overview.pixels[overview.unreadable] == 255).all()
+
+
+def test_a_slide_that_is_broken_everywhere_is_given_up_soon() -> None:
+    class Broken(FakeSlide):
+        asked = 0
+
+        def read(self, level: int, x: int, y: int, width: int, height: int, **options: bool) -> np.ndarray:
+            self.asked += 1
+            return super().read(level, x, y, width, height, **options)
+
+    everywhere = [Rectangle(0, 0, 40_000, 40_000)]
+    slide = Broken(np.zeros((8_192, 8_192, 3), np.uint8), downsamples=(1.0, 4.0), unreadable=everywhere)
+    overview = read_overview(slide, 0.25)
+    assert overview.unreadable.all()
+    assert slide.asked < MAX_FAILURES + 200
 
 
 def test_unscanned_places_are_white() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from PIL import Image
 
 from wsicurate.errors import NotBrightfieldError, UnreadableSlideError
 from wsicurate.slides.base import Level, SlideBase, SlideMetadata
+from wsicurate.slides.openslide import over_white
 from wsicurate.slides.stated import mpp_of_tags
 
 #: Larger images are refused: they are decoded whole, by each worker, and Pillow needs seven bytes a pixel.
@@ -22,7 +23,8 @@ MAX_PIXELS = 180_000_000
 class ImageSlide(SlideBase):
     """A plain image as a slide of one level. It is decoded whole on the first read, then kept.
 
-    Densities of PNG and JPEG (72 or 96 dpi) mean nothing, so their metadata states no resolution; a TIFF's tags may.
+    Densities of PNG and JPEG (72 or 96 dpi) mean nothing, so their metadata states no resolution; a TIFF's tags may. An
+    orientation that the file states is followed: the whole image is turned. What is transparent lies on white.
     """
 
     reader = "image"
@@ -36,6 +38,9 @@ class ImageSlide(SlideBase):
                 width, height = image.size
                 vendor, mode = (image.format or "image").lower(), image.mode
                 properties = _tiff_properties(image)
+                # A TIFF is turned by Pillow; a PNG would be decoded to look for what stands behind its pixels.
+                knows = vendor != "tiff" and (vendor != "png" or "exif" in image.info)
+                self._orientation = int(image.getexif().get(_ORIENTATION, 1)) if knows else 1
         except Exception as error:  # Pillow raises many kinds on broken files
             raise UnreadableSlideError(f"{path} cannot be opened as an image: {error}") from error
         if mode.startswith(("I", "F")):
@@ -48,6 +53,8 @@ class ImageSlide(SlideBase):
                 f"{path} has {width}x{height} pixels; plain images are decoded whole, so at most {MAX_PIXELS} "
                 "pixels are read: convert it to a tiled pyramid (vips im_vips2tiff, bfconvert)"
             )
+        if self._orientation in _TRANSPOSED:
+            width, height = height, width
         self.levels = (Level(width, height, 1.0),)
         self.metadata = SlideMetadata(mpp_of_tags(properties), None, vendor, properties)
 
@@ -71,7 +78,11 @@ class ImageSlide(SlideBase):
     def _decode(self) -> NDArray[np.uint8]:
         try:
             with _opened(self._path) as image:
-                return np.asarray(image.convert("RGB"))
+                turn = _TURNS.get(self._orientation)
+                turned = image if turn is None else image.transpose(turn)
+                if turned.has_transparency_data:
+                    return over_white(np.asarray(turned.convert("RGBA")))
+                return np.asarray(turned.convert("RGB"))
         except Exception as error:
             raise UnreadableSlideError(f"{self.name} cannot be decoded: {error}") from error
 
@@ -92,13 +103,31 @@ def _tiff_properties(image: Image.Image) -> dict[str, str]:
     return properties
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open ``path`` with Pillow's bomb check moved to our own limit, which is above its default."""
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        with Image.open(path) as image:
-            yield image
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+#: EXIF's orientation tag, what turns an image upright, and the values that exchange width and height.
+_ORIENTATION = 274
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TRANSPOSED = (5, 6, 7, 8)
+
+_opening = threading.Lock()
+
+
+def _opened(path: Path) -> Image.Image:
+    """Open ``path`` with Pillow's bomb check moved to our own limit, which is above its default.
+
+    The limit is Pillow's global; it is lifted for the time of opening alone, by one thread at a time.
+    """
+    with _opening:
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            return Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit

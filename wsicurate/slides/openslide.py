@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,23 +12,24 @@ import openslide
 from numpy.typing import NDArray
 
 from wsicurate.errors import UnreadableRegionError, UnreadableSlideError, UnscannedRegionError
-from wsicurate.slides.base import Level, SlideBase, SlideMetadata
-from wsicurate.slides.dicom import frames_are_mistagged, ycbcr_to_rgb
+from wsicurate.slides.base import Level, SlideBase, SlideMetadata, check_levels, fitting_levels
 
 #: Decoded tiles that one open slide keeps, bytes. A row of 34 tiles of 512 px and its neighbours fit.
 TILE_CACHE_BYTES = 64 * 1024 * 1024
 
 
 class OpenSlideSlide(SlideBase):
-    """A slide read through OpenSlide.
+    """A slide read through OpenSlide, whatever it makes of it: `open_slide` asks it only for what it reads right.
 
     OpenSlide addresses regions in level-0 pixels. Where a level's downsample is not a whole number, it
     interpolates regions that do not start at (0, 0) by up to half a pixel of that level.
 
     A region that cannot be decoded poisons an OpenSlide handle: every later read fails. The handle is
-    therefore reopened after an error, and the read tried once more.
+    therefore replaced after an error, and the read tried once more. Reads are safe in threads: a handle is closed when
+    the last read that uses it is done.
 
-    DICOM frames whose colour tag contradicts them are converted: see `wsicurate.slides.dicom`.
+    Raises:
+        UnreadableSlideError: if OpenSlide cannot open it, or a level or its tiles are absurdly large.
     """
 
     reader = "openslide"
@@ -34,23 +37,32 @@ class OpenSlideSlide(SlideBase):
     def __init__(self, path: Path) -> None:
         self.name = str(path)
         self._path = path
+        self._lock = threading.Lock()
+        self._cache_bytes = TILE_CACHE_BYTES
         handle = self._open()
-        self._handle: openslide.OpenSlide | None = handle
-        self.levels = tuple(
+        levels = tuple(
             Level(width, height, float(downsample), _tile_px(handle.properties, index))
             for index, ((width, height), downsample) in enumerate(
                 zip(handle.level_dimensions, handle.level_downsamples, strict=True)
             )
         )
-        self.metadata = _metadata(dict(handle.properties), _icc_profile(handle))
-        self._is_ycbcr = self.metadata.vendor == "dicom" and frames_are_mistagged(path)
+        check_levels(levels, self.name)
+        self._indices, warnings = fitting_levels(levels)
+        self.levels = tuple(levels[index] for index in self._indices)
+        largest = max((level.tile_px[0] * level.tile_px[1] for level in self.levels if level.tile_px), default=0)
+        if 8 * largest > TILE_CACHE_BYTES:  # two tiles fit: one is decoded once, not for every patch on it
+            self._cache_bytes = 8 * largest
+            handle.set_cache(openslide.OpenSlideCache(self._cache_bytes))
+        self._handle: openslide.OpenSlide | None = handle
+        metadata = _metadata(dict(handle.properties), _icc_profile(handle))
+        self.metadata = replace(metadata, warnings=warnings)
 
     def _open(self) -> openslide.OpenSlide:
         try:
             handle = openslide.OpenSlide(self._path)
         except openslide.OpenSlideError as error:
             raise UnreadableSlideError(f"{self.name} cannot be opened as a slide: {error}") from error
-        handle.set_cache(openslide.OpenSlideCache(TILE_CACHE_BYTES))
+        handle.set_cache(openslide.OpenSlideCache(self._cache_bytes))
         return handle
 
     def read(
@@ -69,14 +81,12 @@ class OpenSlideSlide(SlideBase):
         downsample = self.levels[level].downsample
         corner = (round(x * downsample), round(y * downsample))
         try:
-            rgba = self._read_twice(corner, level, (width, height))
+            rgba = self._read_twice(corner, self._indices[level], (width, height))
         except openslide.OpenSlideError as error:
             raise UnreadableRegionError(
                 f"{self.name}: the region x={x} y={y} of {width}x{height} pixels at level {level} "
                 f"cannot be decoded: {error}"
             ) from error
-        if self._is_ycbcr:
-            rgba = np.dstack([ycbcr_to_rgb(rgba[:, :, :3]), rgba[:, :, 3]])
         alpha = rgba[:, :, 3]
         if alpha.min() == 255:
             return self._reduced(np.ascontiguousarray(rgba[:, :, :3]), reduction)
@@ -85,32 +95,65 @@ class OpenSlideSlide(SlideBase):
                 f"{self.name}: {np.count_nonzero(alpha == 0)} pixels of the region x={x} y={y} of "
                 f"{width}x{height} pixels at level {level} were never scanned"
             )
-        return self._reduced(_over_white(rgba), reduction)
+        return self._reduced(over_white(rgba), reduction)
 
     def _read_twice(self, corner: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        handle = self._current()
         try:
-            return self._read_once(corner, level, size)
+            return np.asarray(handle.read_region(corner, level, size))
         except openslide.OpenSlideError:
-            self.close()
-        try:
-            return self._read_once(corner, level, size)
-        except openslide.OpenSlideError:
-            self.close()
-            raise
+            self._drop(handle)
+        own = self._open()  # nobody else's errors poison it
+        pixels = np.asarray(own.read_region(corner, level, size))
+        with self._lock:
+            self._handle = self._handle or own
+        return pixels
 
-    def _read_once(self, corner: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-        if self._handle is None:
-            self._handle = self._open()
-        return np.asarray(self._handle.read_region(corner, level, size))
+    def _current(self) -> openslide.OpenSlide:
+        with self._lock:
+            if self._handle is None:
+                self._handle = self._open()
+            return self._handle
+
+    def _drop(self, handle: openslide.OpenSlide) -> None:
+        """Use a poisoned handle no more; it is not closed, because another thread may read through it."""
+        with self._lock:
+            if self._handle is handle:
+                self._handle = None
+
+    def associated_image(self, name: str) -> NDArray[np.uint8] | None:
+        """A picture that the file keeps beside the pyramid, as OpenSlide reads it.
+
+        Args:
+            name: ``thumbnail``, ``macro``, ``label``.
+
+        Returns:
+            uint8, (h, w, 3), RGB; None where there is none, or it cannot be decoded or is absurdly large.
+        """
+        handle = self._current()
+        try:
+            sides = [int(handle.properties[f"openslide.associated.{name}.{side}"]) for side in ("width", "height")]
+            if not 0 < sides[0] * sides[1] <= MAX_ASSOCIATED_PIXELS:
+                return None
+            return over_white(np.asarray(handle.associated_images[name]))
+        except (KeyError, ValueError):
+            return None
+        except openslide.OpenSlideError:
+            self._drop(handle)
+            return None
 
     def close(self) -> None:
         """See `Slide.close`."""
-        if self._handle is not None:
-            self._handle.close()
-            self._handle = None
+        with self._lock:
+            self._handle = None  # closed when nothing uses it any more
 
 
-def _over_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
+#: Pixels of a thumbnail or macro picture that is looked at.
+MAX_ASSOCIATED_PIXELS = 1 << 25
+
+
+def over_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Paint transparent pixels on white. uint8, (h, w, 4) -> (h, w, 3)."""
     alpha = rgba[:, :, 3:].astype(np.uint16)
     blended = (rgba[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255
     return blended.astype(np.uint8)

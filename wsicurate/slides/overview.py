@@ -17,7 +17,11 @@ OVERVIEW_MPP = 8.0
 #: Longest side of an overview, pixels.
 MAX_SIDE = 4096
 
-_BLOCK_LEVEL_PX = 2048
+#: Reads that may fail before blocks that fail are given up whole.
+MAX_FAILURES = 2048
+
+#: Edge of the blocks that are read at once, pixels of the level.
+_BLOCK_LEVEL_PX, _MAX_BLOCK_LEVEL_PX = 2048, 4224
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,13 @@ class Overview:
         pixels: uint8, (h, w, 3), RGB; unreadable and unscanned places are white.
         unreadable: bool, (h, w), True where no level could be decoded.
         downsample: level-0 pixels per overview pixel along x and y.
+        level: of the slide, from which most of it was read.
     """
 
     pixels: NDArray[np.uint8]
     unreadable: NDArray[np.bool_]
     downsample: tuple[float, float]
+    level: int = 0
 
 
 def read_overview(slide: Slide, slide_mpp: float, *, mpp: float = OVERVIEW_MPP) -> Overview:
@@ -54,31 +60,47 @@ def read_overview(slide: Slide, slide_mpp: float, *, mpp: float = OVERVIEW_MPP) 
         (index for index, level in enumerate(slide.levels) if level.width >= width and level.height >= height),
         key=lambda index: slide.levels[index].downsample,
     )
-    step = max(1, int(_BLOCK_LEVEL_PX * width / slide.levels[first].width))
+    # A block holds whole tiles where these are large, so that each is decoded once.
+    tile_px = max(slide.levels[first].tile_px or (0, 0))
+    block_px = tile_px if _BLOCK_LEVEL_PX < tile_px <= _MAX_BLOCK_LEVEL_PX else _BLOCK_LEVEL_PX
+    step = max(1, int(block_px * width / slide.levels[first].width))
+    failures = [0]
     for top in range(0, height, step):
         for left in range(0, width, step):
             block = (slice(top, min(top + step, height)), slice(left, min(left + step, width)))
-            _fill(slide, first, block, pixels, unreadable)
-    return Overview(pixels, unreadable, (full.width / width, full.height / height))
+            _fill(slide, first, block, pixels, unreadable, failures)
+    return Overview(pixels, unreadable, (full.width / width, full.height / height), first)
 
 
 Block = tuple[slice, slice]
 
 
-def _fill(slide: Slide, level: int, block: Block, pixels: NDArray[np.uint8], unreadable: NDArray[np.bool_]) -> None:
-    """Fill one block of the overview from ``level``; on failure in quarters, then from the next finer level."""
+def _fill(
+    slide: Slide,
+    level: int,
+    block: Block,
+    pixels: NDArray[np.uint8],
+    unreadable: NDArray[np.bool_],
+    failures: list[int],
+) -> None:
+    """Fill one block of the overview from ``level``; on failure in quarters, then from the next finer level.
+
+    ``failures`` holds one number, how many reads have failed: of a slide that is broken everywhere, blocks are not
+    divided for ever.
+    """
     try:
         pixels[block] = _read_block(slide, level, block, pixels.shape)
         return
     except UnreadableRegionError:
-        pass
+        failures[0] += 1
     rows, columns = block
     source_px = (rows.stop - rows.start) * slide.levels[level].height / len(pixels)
-    if max(rows.stop - rows.start, columns.stop - columns.start) > 1 and source_px > 128:
+    is_divisible = max(rows.stop - rows.start, columns.stop - columns.start) > 1 and source_px > 128
+    if is_divisible and failures[0] <= MAX_FAILURES:
         for part in _quarters(block):
-            _fill(slide, level, part, pixels, unreadable)
+            _fill(slide, level, part, pixels, unreadable, failures)
     elif level > 0:
-        _fill(slide, level - 1, block, pixels, unreadable)
+        _fill(slide, level - 1, block, pixels, unreadable, failures)
     else:
         unreadable[block] = True
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.errors import NotBrightfieldError, UnreadableRegionError, UnreadableSlideError
-from wsicurate.slides.base import Level, SlideBase, SlideMetadata
+from wsicurate.slides.base import Level, SlideBase, SlideMetadata, check_levels, fitting_levels
 
 #: Endings of files, and of folders of NGFF, that TIAToolbox is asked for.
 TIATOOLBOX_SUFFIXES = frozenset({".dcm", ".jp2", ".qptiff", ".tif", ".tiff", ".zarr"})
@@ -59,15 +59,26 @@ class TiatoolboxSlide(SlideBase):
             vendor = str(info.vendor or "tiatoolbox").lower()
         except Exception as error:  # it computes these when asked, and misses what a file does not say
             raise UnreadableSlideError(f"{path} cannot be opened by TIAToolbox: {error!r}") from error
-        self.levels = tuple(
-            Level(width, height, 1.0 if index == 0 else (full[0] / width + full[1] / height) / 2)
+        levels = tuple(
+            Level(width, height, 1.0 if index == 0 else (full[0] / width + full[1] / height) / 2, self._chunk_px(index))
             for index, (width, height) in enumerate(sizes)
         )
+        check_levels(levels, self.name)
+        self._indices, warnings = fitting_levels(levels)
+        self.levels = tuple(levels[index] for index in self._indices)
         self.metadata = SlideMetadata(
-            mpp=mpp if mpp is not None and len(mpp) == 2 else None, objective_power=None, vendor=vendor, properties={}
+            mpp=mpp if mpp is not None and len(mpp) == 2 else None,
+            objective_power=None,
+            vendor=vendor,
+            properties={},
+            warnings=warnings,
         )
         smallest = self.levels[-1]
-        sample = self._decode(len(self.levels) - 1, 0, 0, min(8, smallest.width), min(8, smallest.height))
+        try:
+            sample = self._decode(len(self.levels) - 1, 0, 0, min(8, smallest.width), min(8, smallest.height))
+        except UnreadableRegionError as error:
+            self.close()
+            raise UnreadableSlideError(f"{path} cannot be opened by TIAToolbox: it decodes nothing: {error}") from error
         if sample.dtype != np.uint8 or sample.shape[2:] not in ((3,), (4,)):
             self.close()
             raise NotBrightfieldError(
@@ -80,6 +91,11 @@ class TiatoolboxSlide(SlideBase):
         """The levels as arrays, finest first, of those readers that have them: read as they are."""
         arrays = getattr(self._handle, "level_arrays", None)
         return None if arrays is None else sorted(arrays.values(), key=lambda array: -array.shape[0] * array.shape[1])
+
+    def _chunk_px(self, index: int) -> tuple[int, int] | None:
+        """Width and height of what is decoded at once, where the level is an array that says so."""
+        chunks = getattr(self._arrays[index], "chunks", None) if self._arrays is not None else None
+        return (int(chunks[1]), int(chunks[0])) if chunks is not None and len(chunks) >= 2 else None
 
     def _open(self) -> Any:
         if not tiatoolbox_is_installed():
@@ -119,12 +135,12 @@ class TiatoolboxSlide(SlideBase):
                 if self._handle is None:
                     self._handle = self._open()
                 if self._arrays is not None:
-                    return np.asarray(self._arrays[level][y : y + height, x : x + width])
+                    return np.asarray(self._arrays[self._indices[level]][y : y + height, x : x + width])
                 return np.asarray(
                     self._handle.read_rect(
                         (round(x * downsample), round(y * downsample)),
                         (width, height),
-                        resolution=level,
+                        resolution=self._indices[level],
                         units="level",
                         interpolation="nearest",
                     )

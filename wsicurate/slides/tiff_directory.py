@@ -7,7 +7,7 @@ the chain of directories are compared with the file and with fixed limits before
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,26 +15,26 @@ from numpy.typing import NDArray
 
 from wsicurate.slides.byte_source import ByteSource
 
-#: Directories in one file; a z-stack of many channels has hundreds.
-MAX_DIRECTORIES = 2048
+#: Directories in one file; a z-stack of many channels has thousands.
+MAX_DIRECTORIES = 65_535
 
-#: Entries in one directory; the richest formats have about a hundred.
-MAX_ENTRIES = 1024
+#: Entries in one directory, and in all of them; the richest formats have about a hundred in one.
+MAX_ENTRIES, MAX_ENTRIES_IN_ALL = 65_535, 1 << 18
 
 #: Bytes of one value: the offsets of four million tiles.
 MAX_VALUE_BYTES = 32 * 1024 * 1024
 
 # Tags by number.
 NEW_SUBFILE_TYPE, IMAGE_WIDTH, IMAGE_LENGTH, BITS_PER_SAMPLE, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
-FILL_ORDER, IMAGE_DESCRIPTION, MAKE, ORIENTATION, SAMPLES_PER_PIXEL = 266, 270, 271, 274, 277
+FILL_ORDER, IMAGE_DESCRIPTION, MAKE, STRIP_OFFSETS, ORIENTATION, SAMPLES_PER_PIXEL = 266, 270, 271, 273, 274, 277
 X_RESOLUTION, Y_RESOLUTION, PLANAR_CONFIGURATION, RESOLUTION_UNIT, SOFTWARE, PREDICTOR = 282, 283, 284, 296, 305, 317
 TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_BYTE_COUNTS, EXTRA_SAMPLES, SAMPLE_FORMAT = 322, 323, 324, 325, 338, 339
-JPEG_TABLES, ICC_PROFILE, IMAGE_DEPTH = 347, 34675, 32997
+COLOR_MAP, JPEG_TABLES, YCBCR_SUBSAMPLING, ICC_PROFILE, IMAGE_DEPTH = 320, 347, 530, 34675, 32997
 
 #: Byte length and numpy name of each type of value that is used here, by its number.
 _ASCII, _RATIONAL = 2, 5
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_INTEGERS = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
+_INTEGERS = {1: "u1", 3: "u2", 4: "u4", 6: "i1", 8: "i2", 9: "i4", 13: "u4", 16: "u8", 17: "i8", 18: "u8"}
 
 
 class TiffError(ValueError):
@@ -140,24 +140,33 @@ class Directory:
 
 
 def read_directories(source: ByteSource) -> list[Directory]:
+    """All directories of the chain, in order; at least one.
+
+    Raises:
+        TiffError: as `walk_directories` does.
+    """
+    return list(walk_directories(source))
+
+
+def walk_directories(source: ByteSource) -> Iterator[Directory]:
     """Follow the chain of directories.
 
     Args:
         source: the file.
 
-    Returns:
-        All of them in order; at least one.
+    Yields:
+        Each in order; at least one.
 
     Raises:
         TiffError: if it is no TIFF, a directory lies beyond the file's end or is linked twice, or a limit is passed.
     """
     try:
-        return _read_directories(source)
+        yield from _walk(source)
     except EOFError as error:
         raise TiffError(str(error)) from None
 
 
-def _read_directories(source: ByteSource) -> list[Directory]:
+def _walk(source: ByteSource) -> Iterator[Directory]:
     head = source.read(0, 8)
     order = {b"II": "<", b"MM": ">"}.get(head[:2])
     if order is None:
@@ -171,19 +180,22 @@ def _read_directories(source: ByteSource) -> list[Directory]:
         (position,) = struct.unpack(order + "Q", source.read(8, 8))
     else:
         raise TiffError(f"its version is {version}, not 42 or 43")
-    directories: list[Directory] = []
     seen: set[int] = set()
+    entries_in_all = 0
+    if not position:
+        raise TiffError("it has no directory")
     while position:
+        index = len(seen)
         if position in seen:
-            raise TiffError(f"directory {len(directories)} is linked twice")
-        if len(directories) == MAX_DIRECTORIES:
+            raise TiffError(f"directory {index} is linked twice")
+        if index == MAX_DIRECTORIES:
             raise TiffError(f"it has more than {MAX_DIRECTORIES} directories")
         seen.add(position)
-        entries, position = _read_entries(source, layout, position, len(directories))
-        directories.append(Directory(source, order, len(directories), entries))
-    if not directories:
-        raise TiffError("it has no directory")
-    return directories
+        entries, position = _read_entries(source, layout, position, index)
+        entries_in_all += len(entries)
+        if entries_in_all > MAX_ENTRIES_IN_ALL:
+            raise TiffError(f"its directories have more than {MAX_ENTRIES_IN_ALL} entries")
+        yield Directory(source, order, index, entries)
 
 
 @dataclass(frozen=True)
@@ -202,7 +214,7 @@ def _read_entries(source: ByteSource, layout: _Layout, position: int, index: int
     number = struct.Struct(layout.order + layout.count)
     link = struct.Struct(layout.order + layout.offset)
     (count,) = number.unpack(source.read(position, number.size))
-    if not 1 <= count <= MAX_ENTRIES:
+    if count > MAX_ENTRIES:
         raise TiffError(f"directory {index} claims {count} entries")
     table = source.read(position + number.size, count * layout.entry_bytes + link.size)
     entries: dict[int, Entry] = {}
@@ -212,7 +224,7 @@ def _read_entries(source: ByteSource, layout: _Layout, position: int, index: int
         if kind not in _SIZES:
             continue  # of a type that is not defined: passed over, as the specification says
         if tag in entries:
-            raise TiffError(f"directory {index} holds tag {tag} twice")
+            continue  # the first one counts, as for libtiff and tifffile
         offset = position + number.size + place + field.size
         if values * _SIZES[kind] > layout.inline_bytes:
             (offset,) = link.unpack_from(table, place + field.size)

@@ -19,6 +19,7 @@ from wsicurate.errors import SlideChangedError, TooCoarseError, UnreadableRegion
 from wsicurate.pixels.resample import resample_area
 from wsicurate.slides.base import ReadCounts, Slide
 from wsicurate.slides.discovery import SlideSource
+from wsicurate.slides.guard import check_colours
 from wsicurate.slides.identity import FileStamp, check_unchanged, quick_hash, stamp
 from wsicurate.slides.opening import open_slide
 from wsicurate.slides.overview import Overview, read_overview
@@ -247,6 +248,8 @@ def _plan(slide: Slide, resolution: Resolution, record: SlideRecord, before: Fil
     mask_function, _ = find_mask(config.mask)
     mask = mask_function(overview.pixels, resolution.mpp * overview.downsample[0])
     check_brightfield(overview.pixels, mask)
+    suspicions = (*slide.metadata.warnings, *check_colours(slide, overview, read_plan.level))
+    warned = {**record.resolution, "warnings": (*record.resolution["warnings"], *suspicions)}
     mask |= overview.unreadable  # planned, so that what cannot be read is dropped on record, not passed over
     plan = plan_patches(
         lattice,
@@ -261,7 +264,7 @@ def _plan(slide: Slide, resolution: Resolution, record: SlideRecord, before: Fil
     reading = {"width": full.width, "height": full.height, **dataclasses.asdict(read_plan)}
     counts = {"lattice": lattice.columns * lattice.rows, "below_min_tissue": plan.below_min_tissue}
     return Survey(
-        record=dataclasses.replace(record, reading=reading, counts=counts),
+        record=dataclasses.replace(record, resolution=warned, reading=reading, counts=counts),
         stamp=before,
         is_committed=False,
         plan=plan,
