@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wsicurate.curation.blocks import exact_products
 from wsicurate.curation.lloyd import PIECE_ROWS, Assigned, Piece, assign_points, nearest, new_centroids, pieces_of
 from wsicurate.curation.threads import alone, in_order
 
@@ -121,14 +122,14 @@ def train_in_cells(points: NDArray[np.float32], clusters: int, *, seed: int, ite
     cells = Cells(centres=centres, near=near, of_centroid=of_centroid)
     for _ in range(max(1, iterations)):
         assigned = cells.assign(points, centroids, located.cluster)
-        centroids, objective, mended, moved = new_centroids(points, assigned, centroids)
-        # A mended centroid lives where its new point does.
-        of_centroid[mended] = located.cluster[moved]
+        centroids, objective, refilled, moved = new_centroids(points, assigned, centroids)
+        # A refilled centroid lives where its new point does.
+        of_centroid[refilled] = located.cluster[moved]
     if len(points) * clusters <= EXACT_PAIRS:
         for _ in range(min(EXACT_STEPS, iterations)):
             assigned = assign_points(points, centroids, pieces_of(len(points)))
-            centroids, objective, mended, moved = new_centroids(points, assigned, centroids)
-            of_centroid[mended] = located.cluster[moved]
+            centroids, objective, refilled, moved = new_centroids(points, assigned, centroids)
+            of_centroid[refilled] = located.cluster[moved]
     return Trained(centroids=centroids, objective=objective, cells=cells)
 
 
@@ -186,10 +187,8 @@ def _draw(
     wait = random.standard_exponential(len(left), dtype=np.float32)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         wait = np.where((left > 1e-6) & ~taken, wait / left, np.inf)
-    if np.count_nonzero(np.isfinite(wait)) >= number:
-        candidates = np.argpartition(wait, number - 1)[:number]
-    else:
-        candidates = np.arange(len(left))
+    # All up to the number-th: which of equal ones a partition takes depends on the processor.
+    candidates = np.flatnonzero(wait <= np.partition(wait, number - 1)[number - 1])
     order = np.lexsort((candidates, wait[candidates], taken[candidates]))
     return candidates[order[:number]]
 
@@ -202,6 +201,6 @@ def _members(of: NDArray[np.int32], count: int) -> list[NDArray[np.int64]]:
 
 def _nearest_many(centres: NDArray[np.float32], number: int) -> NDArray[np.int64]:
     """The ``number`` centres nearest to each, itself first: int64 (m, number)."""
-    similarity = np.einsum("id,jd->ij", centres, centres)  # not BLAS, whose last bits depend on the threads
+    similarity = exact_products(centres, centres)
     np.fill_diagonal(similarity, 2)
     return np.argsort(-similarity, axis=1, kind="stable")[:, :number]

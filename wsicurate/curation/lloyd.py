@@ -8,10 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wsicurate.curation.blocks import exact_dots, exact_products, on_grid, rounding
 from wsicurate.curation.threads import in_order
 
-#: Rows that one thread compares at once. A constant: scores change, in their last bits, with the size of a block.
+#: Rows that one thread compares at once.
 PIECE_ROWS = 4_096
+
+#: Centroids that may be the nearest, as far as float32 tells, of which the exact products are looked at first.
+_CLOSE = 16
 
 #: Rows of the points (None: those from the piece's slice) and the centroids that they may go to (None: all).
 Piece = tuple[slice | NDArray[np.int64], NDArray[np.int64] | None]
@@ -20,16 +24,41 @@ Piece = tuple[slice | NDArray[np.int64], NDArray[np.int64] | None]
 def nearest(rows: NDArray[np.float32], centroids: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The centroid of the largest inner product, the lowest index among equals, on the calling thread.
 
+    FAISS proposes in float32; where it cannot tell, exact products do.
+
     Args:
-        rows: (b, d). centroids: (k, d).
+        rows: (b, d), unit rows as `blocks.unit_rows` makes them. centroids: (k, d), likewise.
 
     Returns:
-        int32 (b,), and the products, float32 (b,).
+        int32 (b,), and the products, float32 (b,); the same on every processor.
     """
     import faiss
 
-    similarity, index = faiss.knn(rows, centroids, 1, metric=faiss.METRIC_INNER_PRODUCT)
-    return index[:, 0].astype(np.int32), similarity[:, 0]
+    slack = 2 * rounding(rows.shape[1])
+    proposed, candidates = faiss.knn(rows, centroids, min(2, len(centroids)), metric=faiss.METRIC_INNER_PRODUCT)
+    index = candidates[:, 0].astype(np.int32)
+    if len(centroids) > 1:
+        close = np.flatnonzero(proposed[:, 0] - proposed[:, 1] <= slack)
+        for start in range(0, len(close), _CLOSE * 16):
+            some = close[start : start + _CLOSE * 16]
+            index[some] = _nearest_of_close(rows[some], centroids, slack)
+    return index, exact_dots(rows, centroids[index]).astype(np.float32)
+
+
+def _nearest_of_close(rows: NDArray[np.float32], centroids: NDArray[np.float32], slack: float) -> NDArray[np.int64]:
+    """The nearest centroid of rows that have several within rounding: int64 (b,)."""
+    import faiss
+
+    width = min(_CLOSE, len(centroids))
+    proposed, candidates = faiss.knn(rows, centroids, width, metric=faiss.METRIC_INNER_PRODUCT)
+    candidates.sort(axis=1)  # of equal products, the first is the lowest index
+    products = np.einsum("bcd,bd->bc", centroids[candidates], rows, dtype=np.float64)
+    best = np.take_along_axis(candidates, products.argmax(axis=1)[:, None], axis=1)[:, 0]
+    if width < len(centroids):
+        more = np.flatnonzero(proposed[:, 0] - proposed[:, -1] <= slack)
+        if len(more):
+            best[more] = exact_products(rows[more], centroids).argmax(axis=1)
+    return np.asarray(best, dtype=np.int64)
 
 
 def pieces_of(count: int) -> Iterator[Piece]:
@@ -54,32 +83,34 @@ class Assigned:
 
 
 def assign_points(points: NDArray[np.float32], centroids: NDArray[np.float32], pieces: Iterable[Piece]) -> Assigned:
-    """Assign points in memory, piece by piece on threads, and sum them up, in the order of the pieces.
+    """Assign points in memory, piece by piece on threads, and sum them up; exactly, so that no order shows.
 
     Args:
         points: (n, d), unit rows. centroids: (k, d), unit rows. pieces: cover every point once.
     """
+    import scipy.sparse
 
     def one(
         piece: Piece,
-    ) -> tuple[Piece, NDArray[np.int32], NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+    ) -> tuple[Piece, NDArray[np.int32], NDArray[np.float32], NDArray[np.int32], NDArray[np.float64]]:
         rows, candidates = piece
         block = points[rows]
         index, similarity = nearest(block, centroids if candidates is None else centroids[candidates])
         if candidates is not None:
             index = candidates[index].astype(np.int32)
         order = np.argsort(index, kind="stable")
-        ordered = index[order]
-        starts = np.flatnonzero(np.diff(ordered, prepend=-1))
-        return piece, index, similarity, starts, np.add.reduceat(block[order], starts, axis=0)
+        starts = np.flatnonzero(np.diff(index[order], prepend=-1))
+        bounds = np.append(starts, len(order))
+        members = scipy.sparse.csr_array((np.ones(len(order)), order, bounds), shape=(len(starts), len(order)))
+        return piece, index, similarity, index[order[starts]], members @ block
 
     cluster = np.empty(len(points), dtype=np.int32)
     similarity = np.empty(len(points), dtype=np.float32)
     sums = np.zeros(centroids.shape, dtype=np.float64)
-    for (rows, _), index, score, starts, partial in in_order(one, pieces):
+    for (rows, _), index, score, there, partial in in_order(one, pieces):
         cluster[rows] = index
         similarity[rows] = score
-        sums[np.sort(index, kind="stable")[starts]] += partial
+        sums[there] += partial
     return Assigned(
         cluster=cluster, similarity=similarity, sums=sums, counts=np.bincount(cluster, minlength=len(centroids))
     )
@@ -94,22 +125,22 @@ def new_centroids(
     fewer donors than empty clusters (fewer distinct points than clusters), the rest stay where they were.
 
     Returns:
-        float32 (k, d) unit rows; the mean cosine of the points to these; the clusters that were mended, and the rows of
+        float32 (k, d) unit rows; the mean cosine of the points to these; the clusters that were empty, and the rows of
         the points that they got.
     """
     sums, counts = assigned.sums.copy(), assigned.counts
     empty = np.flatnonzero(counts == 0)
     moved = _farthest(assigned, len(empty))
-    mended = empty[: len(moved)]
+    refilled = empty[: len(moved)]
     if len(moved):
         np.subtract.at(sums, assigned.cluster[moved], points[moved].astype(np.float64))
-        sums[mended] = points[moved]
-    length = np.sqrt(np.einsum("kd,kd->k", sums, sums))
+        sums[refilled] = points[moved]
+    length = np.sqrt((sums * sums).sum(axis=1))
     # Points that cancel out have no direction: such a cluster keeps its centroid, as an empty one does.
     whole = length > 1e-9
     fresh = centroids.copy()
-    fresh[whole] = (sums[whole] / length[whole, None]).astype(np.float32)
-    return fresh, float(length.sum() / max(1, len(points))), mended, moved
+    fresh[whole] = on_grid(sums[whole] / length[whole, None])
+    return fresh, float(length.sum() / max(1, len(points))), refilled, moved
 
 
 def _farthest(assigned: Assigned, number: int) -> NDArray[np.int64]:

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.curation.balance import Codes
-from wsicurate.curation.blocks import Vectors, unit_rows
-from wsicurate.curation.one_thread import one_blas_thread
+from wsicurate.curation.blocks import Vectors, exact_products, unit_rows
 from wsicurate.errors import CurationError
 
-#: Rows of a cluster compared at once with all earlier ones. A constant: scores change with the size of a block.
+#: Rows of a cluster compared at once with all earlier ones.
 ROWS = 512
 
 
@@ -49,11 +48,10 @@ def thin(
         VectorError: if a vector is zero or not finite.
     """
     redundant_of = np.full(len(vectors), -1, dtype=np.int64)
-    with one_blas_thread():
-        for rows in _members(vectors, clusters, [epsilon], order_key, eligible):
-            kept_by = _greedy(_ordered_unit_rows(vectors, rows), [epsilon])[0]
-            gone = np.flatnonzero(kept_by >= 0)
-            redundant_of[rows[gone]] = rows[kept_by[gone]]
+    for rows in _members(vectors, clusters, [epsilon], order_key, eligible):
+        kept_by = _greedy(_ordered_unit_rows(vectors, rows), [epsilon])[0]
+        gone = np.flatnonzero(kept_by >= 0)
+        redundant_of[rows[gone]] = rows[kept_by[gone]]
     return redundant_of
 
 
@@ -85,9 +83,8 @@ def thinning_curve(
     if not considered:
         raise CurationError("no patch is eligible for thinning")
     gone = np.zeros(len(epsilons), dtype=np.int64)
-    with one_blas_thread():
-        for rows in _members(vectors, clusters, epsilons, order_key, eligible):
-            gone += [int((kept_by >= 0).sum()) for kept_by in _greedy(_ordered_unit_rows(vectors, rows), epsilons)]
+    for rows in _members(vectors, clusters, epsilons, order_key, eligible):
+        gone += [int((kept_by >= 0).sum()) for kept_by in _greedy(_ordered_unit_rows(vectors, rows), epsilons)]
     return 1 - gone / considered
 
 
@@ -130,7 +127,7 @@ def _greedy(unit: NDArray[np.float32], epsilons: Sequence[float]) -> list[NDArra
     results = [np.full(n, -1, dtype=np.int64) for _ in epsilons]
     for start in range(0, n, ROWS):
         end = min(start + ROWS, n)
-        similarity = unit[start:end] @ unit[:end].T
+        similarity = exact_products(unit[start:end], unit[:end]).astype(np.float32)
         for threshold, kept_by in zip(thresholds, results, strict=True):
             staying = np.flatnonzero(kept_by[:start] < 0)
             earlier = similarity[:, staying]
