@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -69,6 +69,12 @@ class Calibration:
     copies: Mapping[str, tuple[int, ...]]
     strangers: tuple[int, ...]
     note: str
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> Self:
+        """The calibration whose fields were written down as JSON."""
+        copies = {name: tuple(counts) for name, counts in facts["copies"].items()}
+        return cls(**{**facts, "copies": copies, "strangers": tuple(facts["strangers"])})
 
     def as_json(self) -> dict[str, Any]:
         """For ``run.json``."""

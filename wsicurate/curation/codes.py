@@ -98,7 +98,7 @@ def _torch_is_exact() -> bool:
     """Whether torch has kernels for 8-bit products on this processor, and they do not saturate.
 
     Without VNNI, oneDNN's kernels for AVX2 and AVX-512 add two products in 16 bits and cut off what is above. Which
-    kernels it takes depends on the processor, on ``ONEDNN_MAX_CPU_ISA`` and on the shape, so what it gives is looked at.
+    kernels it takes depends on the processor, on ``ONEDNN_MAX_CPU_ISA`` and on the shape, so its products are tried.
     """
     import torch
 

@@ -73,9 +73,7 @@ class Assigner:
         self._lists_near = [np.flatnonzero(np.isin(group_of, groups)) for groups in near]
         self._groups, self._codes = self.coder(group_centroids), self.coder(self.centroids)
 
-    def nearest(
-        self, vectors: Vectors, codes: Codes | None = None
-    ) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+    def nearest(self, vectors: Vectors, codes: Codes | None = None) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
         """The lists with the nearest centroids, nearest first, int16 (n, w), and the cosines to them, float32.
 
         Args:

@@ -171,9 +171,7 @@ def _inverted(
     return Neighbours(
         index=index,
         similarity=similarity,
-        recall=_recall(
-            index[judged], similarity[judged], expected.index[judging], expected.similarity[judging], floor
-        ),
+        recall=_recall(index[judged], similarity[judged], expected.index[judging], expected.similarity[judging], floor),
         method=f"inverted file of {len(assigner.centroids):,} lists, {visited:.0f} searched on average",
     )
 

@@ -8,6 +8,7 @@ be among the nearest, such as many equal ones, all of these are looked at.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,9 +106,9 @@ def largest_similarity(
     Returns:
         float32, (q,); -inf where the pool holds nothing but the query itself.
     """
-    return nearest_rows(
-        queries, pool, 1, query_rows=query_rows, pool_rows=pool_rows, but_itself=but_itself
-    ).similarity[:, 0]
+    return nearest_rows(queries, pool, 1, query_rows=query_rows, pool_rows=pool_rows, but_itself=but_itself).similarity[
+        :, 0
+    ]
 
 
 def score_candidates(
@@ -218,19 +219,14 @@ def _settle(
             block = unit_rows(pool, _as_slice(rows))
             least = np.maximum(best_score[:, -1], score[some, k - 1])
             at, columns, exact = exact_where(query, block, query @ block.T >= least[:, None] - slack)
-            for place, (begin, end) in enumerate(_bounds(at, len(some))):
+            bounds = np.searchsorted(at, np.arange(len(some) + 1)).tolist()
+            for place, (begin, end) in enumerate(pairwise(bounds)):
                 # Rows ascend and the best so far are of earlier blocks: what comes first among equal ones is lower.
                 scores = np.concatenate([best_score[place], exact[begin:end]])
                 indices = np.concatenate([best_index[place], rows[columns[begin:end]]])
                 order = _first_largest(scores, k)
                 best_score[place], best_index[place] = scores[order], indices[order]
         index[some, :k], score[some, :k] = best_index, best_score
-
-
-def _bounds(groups: NDArray[np.int64], count: int) -> list[tuple[int, int]]:
-    """Where each of ``count`` groups begins and ends in a sorted array of their numbers."""
-    edges = np.searchsorted(groups, np.arange(count + 1)).tolist()
-    return list(zip(edges[:-1], edges[1:], strict=True))
 
 
 def _first_largest(scores: NDArray[np.float64], k: int) -> NDArray[np.int64]:
