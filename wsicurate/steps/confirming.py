@@ -192,12 +192,16 @@ class Confirmation:
                     more = False
                     break
                 self._crew.submit(confirm_pairs, *task)
+            errors = []
             for report in self._crew.finished(1.0):
                 if report.error is not None:
-                    raise report.error
+                    errors.append(report.error)
+                    continue
                 number, places = report.tag
                 pieces.take(number, places, report.result)
                 self._count(len(places))
+            if errors:  # after what was found has been kept
+                raise errors[0]
         return pieces.found
 
     def _count(self, pairs: int) -> None:

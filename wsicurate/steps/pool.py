@@ -277,12 +277,17 @@ def table_digest(table: pa.Table) -> str:
 
     hasher = hashlib.blake2b(digest_size=16)
     for name in table.column_names:
-        column = table[name]
+        column = table[name].unify_dictionaries()
         hasher.update(f"{name}\0{len(column)}\0".encode())
         if pa.types.is_dictionary(column.type):
-            for chunk in column.unify_dictionaries().chunks:
-                _hash_texts(hasher, chunk.dictionary.to_pylist())
-                hasher.update(chunk.indices.fill_null(-1).to_numpy().astype("<i4").tobytes())
+            texts = column.chunk(0).dictionary.to_pylist() if column.num_chunks else []
+            parts = [chunk.indices.fill_null(-1).to_numpy() for chunk in column.chunks]
+            codes = np.concatenate([np.empty(0, np.int32), *parts]).astype("<i4")
+            used = sorted(np.unique(codes[codes >= 0]).tolist(), key=lambda code: texts[code])
+            place = np.full(len(texts) + 1, -1, dtype="<i4")  # the last is for null, -1
+            place[used] = np.arange(len(used))
+            _hash_texts(hasher, [texts[code] for code in used])
+            hasher.update(place[codes].tobytes())
         elif pa.types.is_string(column.type):
             _hash_texts(hasher, [] if column.null_count == len(column) else column.to_pylist())
         else:
