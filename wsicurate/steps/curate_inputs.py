@@ -20,11 +20,18 @@ from wsicurate.errors import (
     EmbeddingMissingError,
     ManifestError,
     SlideError,
-    VectorError,
 )
 from wsicurate.steps.labels import FROM_STORE, Labels, labels_of
 from wsicurate.steps.opening import open_store
-from wsicurate.steps.pool import Pool, embedding_identity, gather_pool, sound_vectors, table_digest, vectors_hashes
+from wsicurate.steps.pool import (
+    DAMAGE,
+    Pool,
+    embedding_identity,
+    gather_pool,
+    sound_vectors,
+    table_digest,
+    vectors_hashes,
+)
 from wsicurate.store.embeddings import EmbeddingRecord
 from wsicurate.store.manifest import Curation, read_curation
 from wsicurate.store.records import fingerprint_of
@@ -181,7 +188,7 @@ def _sound_part(
                     sound_vectors(store, key, config.encoder)
             else:
                 missing.append(key)
-        except (CorruptStoreError, VectorError) as error:
+        except DAMAGE as error:
             left_out[key] = str(error)
     for key in missing:
         reason = "" if len(missing) + len(left_out) == len(store.slides) else _why_not_embedded(store.slides[key])
@@ -215,7 +222,7 @@ def _why_not_embedded(slide: SlidePatches) -> str:
     try:
         for start in range(0, len(slide), _BLOCK_ROWS):
             slide.read(np.arange(start, min(start + _BLOCK_ROWS, len(slide))))
-    except CorruptStoreError as error:
+    except DAMAGE as error:
         return str(error)
     except SlideError:  # of a store that keeps coordinates alone: what is damaged or gone is not in the store
         return ""
@@ -257,7 +264,7 @@ def _judge(store: Store, config: CurateConfig, encoder: EmbeddingRecord) -> tupl
         for name in store.encoders:
             try:
                 found = None if name == config.encoder else embedding_identity(store, name)
-            except CorruptStoreError as error:
+            except DAMAGE as error:
                 problem = str(error)
                 continue
             if found is not None and found.weights_hash != encoder.weights_hash:
@@ -265,7 +272,7 @@ def _judge(store: Store, config: CurateConfig, encoder: EmbeddingRecord) -> tupl
         return None, problem
     try:
         judge = embedding_identity(store, config.judge)
-    except CorruptStoreError as error:
+    except DAMAGE as error:
         return None, str(error)
     if judge.weights_hash == encoder.weights_hash:
         raise CurationError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.errors import CorruptStoreError, CurationError, EmbeddingMissingError, VectorError
+from wsicurate.errors import CorruptStoreError, CurationError, EmbeddingMissingError, StoreFormatError, VectorError
 from wsicurate.store.embeddings import EmbeddingRecord
 from wsicurate.store.store import Store
 
@@ -22,6 +22,9 @@ Codes = NDArray[np.int32]
 
 #: Rows copied at once.
 _BLOCK_ROWS = 65_536
+
+#: What is raised where a slide does not read back.
+DAMAGE = (CorruptStoreError, StoreFormatError, VectorError)
 
 #: How the name of an array of `Scratch` ends.
 _SCRATCH = ".npy"
@@ -254,7 +257,7 @@ def vectors_on_disk(stores: Store | Sequence[Store], encoder: str, scratch: Scra
             for key in store.slides:
                 try:
                     vectors = sound_vectors(store, key, encoder)
-                except (CorruptStoreError, VectorError) as error:
+                except DAMAGE as error:
                     damaged[key] = str(error)
                     continue
                 if not damaged:

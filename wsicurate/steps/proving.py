@@ -12,10 +12,10 @@ from wsicurate.curation.coverage import typical_distance
 from wsicurate.curation.kmeans import assign, spherical_kmeans
 from wsicurate.curation.measures import LabelMeasures, Measures, label_measures, measure
 from wsicurate.curation.proof import compare
-from wsicurate.errors import CorruptStoreError, CurationError
+from wsicurate.errors import CurationError
 from wsicurate.steps.curate_inputs import Inputs
 from wsicurate.steps.drawing import Draw, baselines
-from wsicurate.steps.pool import Scratch, vectors_on_disk
+from wsicurate.steps.pool import DAMAGE, Scratch, vectors_on_disk
 
 #: Borderline patches: they pass the thresholds of the filter, and nobody would miss them.
 JUNK_FOCUS_BELOW = 4.0
@@ -48,7 +48,7 @@ def prove(inputs: Inputs, drawn: Draw, scratch: Scratch, say: Say) -> Mapping[st
         }
     try:
         return _proved(inputs, inputs.judge.encoder, drawn, scratch, say)
-    except (CurationError, CorruptStoreError) as error:  # one patch, or damaged vectors: the choice stands all the same
+    except (CurationError, *DAMAGE) as error:  # one patch, or damaged vectors: the choice stands all the same
         return {"reason": str(error)}
 
 
