@@ -152,6 +152,8 @@ def test_one_run_at_a_time(store: Path) -> None:
         ({"clusters": (5_000, 10)}, CurationError, "5,?000"),
         ({"evaluation": ["e.zarr"]}, ConfigError, "--evaluation with --copies none finds nothing"),
         ({"share_cap": float("inf")}, ConfigError, "--share-cap is inf"),
+        ({"device": "tpu"}, ConfigError, "--device is 'tpu'; choose auto, cpu, mps, cuda"),
+        ({"device": "cuda:x"}, ConfigError, "--device is 'cuda:x'"),
         ({"proof": "no"}, ConfigError, "--proof is 'no'"),
         ({"slides": 5}, ConfigError, "--slides is 5"),
         ({"labels": 5}, ConfigError, "--labels is 5"),
