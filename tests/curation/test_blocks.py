@@ -80,6 +80,7 @@ def test_float32_products_are_within_the_rounding_that_is_stated(rng: np.random.
     vectors = np.concatenate([rng.normal(size=(20, dimensions)), np.ones((1, dimensions))])
     units = unit_rows(vectors, slice(None))
     exact = exact_products(units, units)
+    assert rounding(dimensions) == (dimensions + 2) / 2**24  # of as many products and sums, each half a last bit off
     assert np.abs(units @ units.T - exact).max() <= rounding(dimensions)
     one_by_one = np.zeros((len(units), len(units)), dtype=np.float32)
     for column in range(dimensions):
