@@ -18,6 +18,7 @@ from tests.steps.made import CHOOSER, JUDGE, Made, again, directions, make_store
 from wsicurate.cli import app
 from wsicurate.config import CurateConfig
 from wsicurate.errors import CorruptStoreError, EmbeddingMissingError, ManifestError
+from wsicurate.steps import clearing_copies
 from wsicurate.steps.curate import CurateReport, curate
 from wsicurate.steps.opening import open_store
 from wsicurate.store.embeddings import read_embedding_record, write_embedding
@@ -144,6 +145,51 @@ def test_damage_is_found_while_copies_are_looked_for_by_other_processes(store: P
     spoil(store / embedding_path(KEY, CHOOSER))
     report = curate(store, CurateConfig(**{**PLAIN, "copies": "confirmed", "copy_threshold": 0.8, "workers": 1}))
     assert report.counts == {"copy": 5, "not_drawn": 6, "selected": 4} and list(report.left_out) == [KEY]
+
+
+def spoil_patch(store: Path, key: str, row: int) -> None:
+    """One patch of a slide does not decode any more; its vectors are as they were."""
+    slide = open_store(store).slides[key]
+    encoded = slide.encoded(row)
+    (shard,) = (path for path in (store / slide_path(key) / "images" / "c").rglob("*") if path.is_file())
+    data = shard.read_bytes()
+    place = data.index(encoded)
+    shard.write_bytes(data[: place + 20] + bytes(b ^ 0x55 for b in data[place + 20 : place + 40]) + data[place + 40 :])
+
+
+@pytest.mark.parametrize("workers", [None, 1])
+def test_patches_that_do_not_decode_are_found_where_they_are_compared(
+    run: Any, store: Path, tmp_path: Path, workers: int | None
+) -> None:
+    """The slide is left out there and then, as if it had been damaged from the beginning; by processes as by threads."""
+    rescans = {"d": Made(again(tissue(2, 5)), near(directions(2, 5)), patient="d", focus=9.0)}
+    for path in (store, make(tmp_path / "u.zarr", but="b")):
+        make_store(path, rescans)
+    make_store(tmp_path / "u.zarr", {"e": Made(again(tissue(1, 5)), near(directions(1, 5)), patient="e")})
+    make_store(store, {"e": Made(again(tissue(1, 5)), near(directions(1, 5)), patient="e")})
+    spoil_patch(store, KEY, 3)
+    settings = {**PLAIN, "copies": "confirmed", "copy_threshold": 0.8, "workers": workers}
+    report = run(store, **settings) if workers is None else curate(store, CurateConfig(**settings))
+    assert report.exit_status == 3 and list(report.left_out) == [KEY]
+    undisturbed = run(tmp_path / "u.zarr", **settings)
+    assert tree(report.manifest) == tree(undisturbed.manifest)
+    assert run(store, **settings).status == "unchanged"
+
+
+def test_patches_that_do_not_decode_are_found_by_the_calibration(
+    run: Any, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clearing_copies, "reembedder", lambda *_: (lambda pixels: pixels.mean(axis=(1, 2)), ""))
+    spoil_patch(store, KEY, 3)
+    report = run(store, copies="confirmed", copy_threshold=None)
+    assert report.exit_status == 3 and list(report.left_out) == [KEY] and report.selected == 4
+
+
+def test_patches_of_an_evaluation_store_that_do_not_decode_are_an_error(run: Any, store: Path, tmp_path: Path) -> None:
+    other = make(tmp_path / "o.zarr")
+    spoil_patch(other, KEY, 3)
+    with pytest.raises(CorruptStoreError, match="o.zarr: b@0.5: "):
+        run(store, copies="confirmed", copy_threshold=0.8, evaluation=[other])
 
 
 def test_damage_of_every_slide_is_an_error(run: Any, store: Path) -> None:

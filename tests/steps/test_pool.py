@@ -15,7 +15,7 @@ from tests.steps.made import CHOOSER, JUDGE, Made, directions, make_store, tissu
 from wsicurate.config import CurateConfig
 from wsicurate.errors import StoreWriteError
 from wsicurate.steps.curate import curate
-from wsicurate.steps.pool import DamagedVectors, Scratch, table_digest, vectors_on_disk
+from wsicurate.steps.pool import DamagedSlides, Scratch, table_digest, vectors_on_disk
 from wsicurate.store import bytestore
 from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.layout import embedding_path
@@ -96,7 +96,7 @@ def test_all_slides_whose_vectors_cannot_be_used_are_named(store: Store) -> None
             if path.is_file():
                 path.write_bytes(b"damaged")
     scratch = Scratch(store, "w")
-    with pytest.raises(DamagedVectors) as caught:
+    with pytest.raises(DamagedSlides) as caught:
         vectors_on_disk(store, CHOOSER, scratch, "vectors")
     assert list(caught.value.slides) == ["a@0.5", "c@0.5"]
     assert not LocalBytes(store.path).children("w")

@@ -26,7 +26,7 @@ from wsicurate.curation.registration import Criteria, PreparedPatch, confirm
 from wsicurate.errors import CurationError
 from wsicurate.steps.crew import Crew
 from wsicurate.steps.opening import open_store
-from wsicurate.steps.pool import digest_of
+from wsicurate.steps.pool import digest_of, read_patches
 from wsicurate.steps.stages import Stages
 from wsicurate.store.records import fingerprint_of
 from wsicurate.store.store import Store
@@ -307,7 +307,9 @@ def confirm_pairs(task: ConfirmTask) -> Evidence:
             patches.append(patches[0])
             continue
         rows = np.unique(task.pairs if task.first == task.second else task.pairs[:, side])
-        patches.append({int(row): PreparedPatch(patch) for row, patch in zip(rows, store[rows], strict=True)})
+        patches.append(
+            {int(row): PreparedPatch(patch) for row, patch in zip(rows, read_patches(store, rows), strict=True)}
+        )
     with one_blas_thread():  # there are as many workers as cores; a second thread would only spin
         for place, (a, b) in enumerate(task.pairs.tolist()):
             registration = confirm(patches[0][a], patches[1][b], task.criteria)

@@ -31,7 +31,7 @@ from wsicurate.curation.serial import serial_pairs
 from wsicurate.errors import ConfigError, CurationError, EncoderError
 from wsicurate.steps.confirming import Confirmation, PairProgress, Turns
 from wsicurate.steps.crew import usable_cores
-from wsicurate.steps.pool import Scratch, digest_of, vectors_hashes, vectors_on_disk
+from wsicurate.steps.pool import Scratch, digest_of, read_patches, vectors_hashes, vectors_on_disk
 from wsicurate.steps.stages import Stages
 from wsicurate.store.store import SlidePatches, Store
 
@@ -120,7 +120,7 @@ def find_copies(
 
     Raises:
         EmbeddingMissingError: if a store was not embedded by the encoder.
-        CorruptStoreError: if the vectors are of other patches than the store's.
+        CorruptStoreError: if the vectors are of other patches than the store's, or patches do not read back.
         VectorError: if a vector is zero or not finite.
         EncoderError: if the two stores were embedded by different weights.
         CurationError: if a store is empty, or the threshold is to be calibrated and there is no ``embed``.
@@ -271,7 +271,7 @@ def calibrate_threshold(
         return embedded
 
     return calibrate(
-        store[chosen],
+        read_patches(store, chosen),
         counted,
         others,
         mosaics=mosaics,
@@ -299,7 +299,7 @@ def _mosaics(store: Store, rng: np.random.Generator, count: int, eligible: NDArr
     chosen = quartets[np.sort(rng.permutation(len(quartets))[:count])]
     mosaics = np.empty((len(chosen), 2 * edge, 2 * edge, 3), dtype=np.uint8)
     for place, rows in enumerate(chosen):
-        quarters = store[rows]
+        quarters = read_patches(store, rows)
         mosaics[place] = np.vstack([np.hstack([quarters[0], quarters[1]]), np.hstack([quarters[2], quarters[3]])])
     return mosaics
 

@@ -29,7 +29,7 @@ from wsicurate.steps.clearing_copies import Work, clear_copies
 from wsicurate.steps.curate_inputs import Inputs, gather_inputs
 from wsicurate.steps.drawing import Draw, budget_of, draw
 from wsicurate.steps.ledger import Ledger
-from wsicurate.steps.pool import DamagedVectors, Scratch, describe, digest_of, vectors_on_disk
+from wsicurate.steps.pool import DamagedSlides, Scratch, describe, digest_of, vectors_on_disk
 from wsicurate.steps.progress import Progress, ProgressCallback, no_progress
 from wsicurate.steps.proving import prove
 from wsicurate.steps.recipes import scaled_counts
@@ -164,13 +164,18 @@ def _curated(
     _tidy_others(store.bytes, lease.folder)
     try:
         scratch.clear()  # of a run that was killed
-        try:
-            vectors = vectors_on_disk(store, config.encoder, scratch, "vectors")
-        except DamagedVectors as error:
-            inputs = gather_inputs(store.path, config, {**inputs.left_out, **error.slides})
-            vectors = vectors_on_disk(inputs.store, config.encoder, scratch, "vectors")
-        run = _Curation(inputs, vectors, stages, scratch, executor, progress)
-        document = run.work(still_ours=partial(is_current, store.bytes, lease))
+        while True:
+            try:
+                vectors = vectors_on_disk(inputs.store, config.encoder, scratch, "vectors")
+                run = _Curation(inputs, vectors, stages, scratch, executor, progress)
+                document = run.work(still_ours=partial(is_current, store.bytes, lease))
+                break
+            except DamagedSlides as error:
+                if error.path != store.path:
+                    raise
+                for key, reason in error.slides.items():
+                    progress(Progress(slides_done=0, slides_total=0, note=f"{key} is left out: {reason}"))
+                inputs = gather_inputs(store.path, config, {**inputs.left_out, **error.slides})
         stages.clear()
     finally:
         if is_current(store.bytes, lease):  # else they are another run's

@@ -30,15 +30,13 @@ from wsicurate.steps.pool import (
     gather_pool,
     sound_vectors,
     table_digest,
+    undecodable,
     vectors_hashes,
 )
 from wsicurate.store.embeddings import EmbeddingRecord
 from wsicurate.store.manifest import Curation, read_curation
 from wsicurate.store.records import fingerprint_of
 from wsicurate.store.store import SlidePatches, Store
-
-#: Patches that are decoded at once to see whether a slide reads back.
-_BLOCK_ROWS = 1_024
 
 #: What makes vectors comparable.
 _IDENTITY = ("weights_hash", "preprocessing", "pooling", "dim")
@@ -163,8 +161,8 @@ def _sound_part(
 ) -> tuple[Store, Mapping[str, str]]:
     """The store without the slides that do not read back, and why each of these does not.
 
-    Attributes are read of every slide; vectors only of those that an earlier curation of this name had to leave out.
-    The vectors of the others are read when they are laid out.
+    Attributes are read of every slide; vectors and patches only of those that an earlier curation of this name had to
+    leave out. The vectors of the others are read when they are laid out.
 
     Raises:
         CorruptStoreError: if not one slide is left.
@@ -186,6 +184,8 @@ def _sound_part(
                     )
                 if key in suspects:
                     sound_vectors(store, key, config.encoder)
+                    if reason := undecodable(slide):
+                        raise CorruptStoreError(reason)
             else:
                 missing.append(key)
         except DAMAGE as error:
@@ -220,13 +220,9 @@ def _earlier(store: Store, name: str) -> Curation | None:
 def _why_not_embedded(slide: SlidePatches) -> str:
     """Why a slide has no vectors, if that is because its patches do not read back; else empty."""
     try:
-        for start in range(0, len(slide), _BLOCK_ROWS):
-            slide.read(np.arange(start, min(start + _BLOCK_ROWS, len(slide))))
-    except DAMAGE as error:
-        return str(error)
+        return undecodable(slide)
     except SlideError:  # of a store that keeps coordinates alone: what is damaged or gone is not in the store
         return ""
-    return ""
 
 
 def _kept_rows(pool: Pool, kept: Curation | None, left_out: Mapping[str, str]) -> NDArray[np.bool_]:

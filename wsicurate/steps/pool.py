@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,15 +14,15 @@ from numpy.typing import NDArray
 
 from wsicurate.errors import CorruptStoreError, CurationError, EmbeddingMissingError, StoreFormatError, VectorError
 from wsicurate.store.embeddings import EmbeddingRecord
-from wsicurate.store.store import Store
+from wsicurate.store.store import SlidePatches, Store
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Codes = NDArray[np.int32]
 
-#: Rows copied at once.
-_BLOCK_ROWS = 65_536
+#: Vectors copied at once, and patches decoded at once to see whether they read back.
+_BLOCK_ROWS, _READ_ROWS = 65_536, 1_024
 
 #: What is raised where a slide does not read back.
 DAMAGE = (CorruptStoreError, StoreFormatError, VectorError)
@@ -198,18 +199,51 @@ def vectors_hashes(store: Store, encoder: str) -> dict[str, str]:
     return {key: slide.embedding_record(encoder).vectors_hash for key, slide in store.slides.items()}
 
 
-class DamagedVectors(CorruptStoreError):
-    """Vectors of some slides cannot be used.
+class DamagedSlides(CorruptStoreError):
+    """Slides of a store whose vectors or patches do not read back.
 
     Attributes:
+        path: of the store.
         slides: why, by key.
     """
 
-    def __init__(self, store: Store, slides: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, slides: Mapping[str, str]) -> None:
+        self.path = path
         self.slides = slides
         key, reason = next(iter(slides.items()))
-        more = f" (and those of {len(slides) - 1} other slides)" if len(slides) > 1 else ""
-        super().__init__(f"{store.path}: {key}: {reason}{more}")
+        more = f" (and {len(slides) - 1} other slides)" if len(slides) > 1 else ""
+        super().__init__(f"{path}: {key}: {reason}{more}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DamagedSlides, (self.path, dict(self.slides))
+
+
+def read_patches(store: Store, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Patches of a store, uint8 (k, s, s, 3), in the order of ``rows``.
+
+    Raises:
+        DamagedSlides: if one does not read back.
+    """
+    try:
+        return store[rows]
+    except CorruptStoreError as error:
+        for row in rows.tolist():
+            slide, own = store.locate(row)
+            reason = undecodable(slide, np.array([own]))
+            if reason:
+                raise DamagedSlides(store.path, {slide.key: reason}) from error
+        raise
+
+
+def undecodable(slide: SlidePatches, rows: NDArray[np.intp] | None = None) -> str:
+    """Why patches of a slide do not read back; empty if they do. All are tried, or some."""
+    rows = np.arange(len(slide)) if rows is None else rows
+    try:
+        for start in range(0, len(rows), _READ_ROWS):
+            slide.read(rows[start : start + _READ_ROWS])
+    except DAMAGE as error:
+        return str(error)
+    return ""
 
 
 def sound_vectors(store: Store, key: str, encoder: str) -> NDArray[np.float16]:
@@ -246,7 +280,7 @@ def vectors_on_disk(stores: Store | Sequence[Store], encoder: str, scratch: Scra
         float16, (n, d), read-only, in the order of the stores' indices.
 
     Raises:
-        DamagedVectors: if vectors are damaged, of other patches, zero or not finite; all slides are named.
+        DamagedSlides: if vectors are damaged, of other patches, zero or not finite; all slides are named.
         StoreWriteError: if the disk is full.
     """
     several = [stores] if isinstance(stores, Store) else list(stores)
@@ -263,7 +297,7 @@ def vectors_on_disk(stores: Store | Sequence[Store], encoder: str, scratch: Scra
                 if not damaged:
                     yield vectors
             if damaged:
-                raise DamagedVectors(store, damaged)
+                raise DamagedSlides(store.path, damaged)
 
     count = sum(map(len, several))
     return scratch.write(name, (count, embedding_identity(several[0], encoder).dim), parts())
