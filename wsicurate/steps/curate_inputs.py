@@ -87,7 +87,7 @@ class Inputs:
     vectors: Mapping[str, str]
     depends_on: Mapping[str, str]
     fingerprint: str
-    version: str = __version__
+    version: str
 
     @property
     def encoder_facts(self) -> dict[str, Any]:
@@ -153,6 +153,7 @@ def gather_inputs(path: Path, config: CurateConfig, damaged: Mapping[str, str] |
         vectors=vectors,
         depends_on=depends_on,
         fingerprint=fingerprint_of(settings, depends_on),
+        version=__version__,
     )
 
 
