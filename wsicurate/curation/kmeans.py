@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from wsicurate.curation.blocks import BLOCK_ROWS, Vectors, on_grid, unit_blocks, unit_rows
 from wsicurate.curation.cells import seed_centroids, train_in_cells
-from wsicurate.curation.lloyd import PIECE_ROWS, assign_points, nearest, new_centroids, pieces_of
+from wsicurate.curation.lloyd import PIECE_ROWS, assign_points, nearest, new_centroids, pieces_of, similarity_to
 from wsicurate.curation.threads import alone, in_order
 from wsicurate.errors import CurationError, VectorError
 
@@ -156,7 +156,13 @@ def assign(vectors: Vectors, centroids: NDArray[np.float32], *, device: str = "c
             for start, block in unit_blocks(vectors)
             for first in range(0, len(block), PIECE_ROWS)
         )
-        for start, index, score in in_order(lambda piece: (piece[0], *nearest(piece[1], centroids)), pieces):
+
+        def one(piece: tuple[int, NDArray[np.float32]]) -> tuple[int, NDArray[np.int32], NDArray[np.float32]]:
+            start, rows = piece
+            index, _ = nearest(rows, centroids)
+            return start, index, similarity_to(rows, centroids, index)
+
+        for start, index, score in in_order(one, pieces):
             cluster[start : start + len(index)] = index
             similarity[start : start + len(index)] = score
     return Assignment(cluster=cluster, similarity=np.clip(similarity, -1, 1))
