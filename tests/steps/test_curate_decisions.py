@@ -18,7 +18,7 @@ from tests.conftest import tree
 from tests.steps.made import CHOOSER, JUDGE, Made, again, directions, make_store, near, tissue
 from wsicurate.config import CurateConfig
 from wsicurate.errors import CurationError, LeaseLostError, ManifestError
-from wsicurate.steps import confirming, curate_inputs, drawing
+from wsicurate.steps import clearing_copies, confirming, curate_inputs, drawing
 from wsicurate.steps.check import check
 from wsicurate.steps.curate import CurateReport, curate
 from wsicurate.steps.drawing import budget_of
@@ -113,6 +113,81 @@ def test_a_copy_names_the_row_that_stays_among_several_resolutions(run: Any, tmp
     for copy in copies.itertuples():
         assert stays[(copy.copy_of_slide, copy.copy_of_mpp, int(copy.copy_of_row))] == "selected"
         assert copy.reason.startswith("correlation 1.00 over 100%")
+
+
+def test_the_evaluation_patch_that_is_confirmed_best_is_named(run: Any, tmp_path: Path) -> None:
+    """Three scans of one field are evaluation data: a moved one, a noisy one, and one that is nearly the same."""
+    field, base = tissue(1, 1), directions(1, 1)
+    moved = np.concatenate([np.roll(field, 40, axis=2)[:, :, 40:], tissue(6, 1)[:, :, :40]], axis=2)
+    noise = np.random.default_rng(0).integers(-60, 60, field.shape)
+    noisy = (field.astype(np.int16) + noise).clip(0, 255).astype(np.uint8)
+    scans = np.concatenate([moved, noisy, again(field), noisy])
+    make_store(tmp_path / "s.zarr", {"a": Made(np.concatenate([field, tissue(3, 2)]), directions(1, 3))})
+    make_store(tmp_path / "e.zarr", {"e": Made(scans, near(np.repeat(directions(1, 3)[:1], 4, axis=0)))})
+    run(tmp_path / "s.zarr", copies="confirmed", evaluation=[tmp_path / "e.zarr"], budget=1)
+    table = manifest(tmp_path / "s.zarr")
+    assert table["decision"].tolist()[0] == "leakage" and base.shape == (1, 16)
+    assert table["reason"][0].startswith("copy of e row 2 of e.zarr: correlation 1.00 over 100%")
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_dinov2_s_rule_takes_components_of_evaluation_data_and_of_listed_patients(
+    run: Any, tmp_path: Path, listed: bool
+) -> None:
+    """Three components: one touches the evaluation data, one holds a listed patient's patch, one is of its own."""
+    heads = directions(4, 3)
+    assert np.abs(heads @ heads.T - np.eye(3)).max() < 0.4
+    of = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2])
+    vectors = near(heads[of], off=0.3)
+    slides = {
+        "a": Made(tissue(1, 8), vectors[:8], patient="P", focus=[4, 5, 6, 7, 8, 4, 5, 6]),
+        "b": Made(tissue(2, 2), np.concatenate([near(heads[1:2], 7, off=0.3), directions(9, 1)]), patient="Q"),
+    }
+    make_store(tmp_path / "s.zarr", slides)
+    make_store(tmp_path / "e.zarr", {"e": Made(tissue(3, 2), np.concatenate([near(heads[:1], 5), -heads[2:]]))})
+    (tmp_path / "listed.txt").write_text("Q\n")
+    settings = {"exclude_patients": tmp_path / "listed.txt"} if listed else {}
+    run(tmp_path / "s.zarr", copies="dinov2", evaluation=[tmp_path / "e.zarr"], budget=1, **settings)
+    table = manifest(tmp_path / "s.zarr")
+    words = "in one component with evaluation data or a listed patient (DINOv2's rule)"
+    leaks = (table["reason"] == words).to_numpy()
+    in_first, in_second = np.append(of[:8] == 0, [False, False]), np.append(of[:8] == 1, [False, False])
+    np.testing.assert_array_equal(leaks, in_first | (in_second & listed))
+    copies = table[table["decision"] == "copy"]
+    assert (copies["reason"] == "in one component with the patch that stays (DINOv2's rule)").all()
+    stays = {(copy.slide_id, copy.row): copy.copy_of_row for copy in copies.itertuples()}
+    third, second = {("a", 5): 2}, {("a", 1): 4, ("a", 7): 4, ("b", 0): 4}  # rows 2 and 4 are the sharpest
+    assert stays == (third if listed else third | second)
+
+
+def test_where_the_encoder_is_not_at_hand_the_preset_s_threshold_is_taken_and_said(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clearing_copies, "reembedder", lambda *_: (None, "its weights are gated"))
+    copied_store(tmp_path / "s.zarr")
+    report = run(tmp_path / "s.zarr", copies="confirmed", copy_threshold=None, budget=1)
+    assert report.run["copies"]["threshold"] == 0.9 and report.counts["copy"] == 12
+    assert report.run["copies"]["calibration"]["note"] == "uncalibrated: the threshold was given"
+    notes = [note for note in report.run["notes"] if "uncalibrated (0.9): its weights are gated" in note]
+    assert len(notes) == 1
+
+
+def test_one_patient_gives_no_calibration_and_that_is_said(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def reembedder(*args: Any) -> Any:
+        asked.append(args)
+        return lambda pixels: pixels.mean(axis=(1, 2)), ""
+
+    monkeypatch.setattr(clearing_copies, "reembedder", reembedder)
+    make_store(tmp_path / "s.zarr", {"a": Made(tissue(1, 6), directions(1, 6))})
+    report = run(tmp_path / "s.zarr", copies="confirmed", copy_threshold=None, budget=1, weights="w.pth", arch="vit")
+    assert any("the candidates' threshold is uncalibrated: fewer than two" in note for note in report.run["notes"])
+    assert report.run["copies"]["threshold"] == 0.9
+    ((record, weights, arch),) = asked
+    assert (record.encoder, weights, arch) == (CHOOSER, Path("w.pth"), "vit")
 
 
 def test_the_sharpest_of_a_group_stays_then_that_with_most_tissue(run: Any, tmp_path: Path) -> None:
@@ -333,8 +408,6 @@ def test_an_interrupted_search_for_copies_goes_on_and_shows_how_far_it_is(
 
 
 def test_a_calibration_is_not_made_twice(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from wsicurate.steps import clearing_copies
-
     store = tmp_path / "s.zarr"
     fields = [tissue(seed, 5) for seed in (1, 2)]
 

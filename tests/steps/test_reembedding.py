@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from wsicurate.embedding import inference, models
 from wsicurate.embedding.encoders import describe_identity, load_descriptor, wanted_preset
 from wsicurate.errors import EncoderUnavailableError
+from wsicurate.steps import reembedding
 from wsicurate.steps.reembedding import reembedder
 from wsicurate.store.embeddings import EmbeddingRecord
 
@@ -58,6 +60,20 @@ def test_another_network_than_the_store_s_is_not_asked(network: list[Any], chang
     ((name, value),) = changed.items()
     assert embed is None and network == []
     assert why == f"dinov2-small at hand has {name} {IDENTITY[name]!r}, the store {value!r}"
+
+
+@pytest.mark.parametrize("arch", [None, "vit_tiny"])
+@pytest.mark.parametrize("weights", [None, Path("w.pth")])
+def test_weights_from_a_file_are_those_that_are_loaded(
+    network: list[Any], monkeypatch: pytest.MonkeyPatch, weights: Path | None, arch: str | None
+) -> None:
+    """A file with its architecture is the encoder; a file alone gives the weights of the encoder that is named."""
+    asked: list[Any] = []
+    monkeypatch.setattr(reembedding, "wanted_preset", lambda source, **more: asked.append((source, more)))
+    monkeypatch.setattr(models, "load_model", lambda preset, weights=None: asked.append(weights))
+    assert reembedder(record("dinov2-small"), weights, arch)[0] is not None
+    source = "w.pth" if weights is not None and arch is not None else "dinov2-small"
+    assert asked == [(source, {"arch": arch, "name": "dinov2-small"}), weights]
 
 
 def test_another_descriptor_than_the_store_s_is_not_asked() -> None:
