@@ -60,6 +60,8 @@ TESTS: Sequence[tuple[str, Sequence[str]]] = (
         "wsicurate/steps/curate_inputs.py",
         ("tests/steps/test_curate_damaged.py", "tests/steps/test_curate_decisions.py"),
     ),
+    ("wsicurate/steps/clearing_copies.py", ("tests/steps/test_curate_decisions.py",)),
+    ("wsicurate/steps/drawing.py", ("tests/steps/test_curate_decisions.py",)),
     ("wsicurate/steps/reembedding.py", ("tests/steps/test_reembedding.py",)),
     ("wsicurate/steps/proving.py", ("tests/steps/test_curate.py",)),
     ("wsicurate/steps/*.py", ("tests/steps/test_curate_decisions.py", "tests/steps/test_curate.py")),
