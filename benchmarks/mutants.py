@@ -24,6 +24,7 @@ import ast
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -314,9 +315,11 @@ def run_tests(tree: Path, tests: Sequence[str], timeout_s: float) -> tuple[str, 
     try:
         status = process.wait(timeout=timeout_s)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
-        process.wait()
         return "stuck", time.monotonic() - began
+    finally:
+        if process.poll() is None:  # it hangs, or this command is interrupted
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     return "passed" if status == 0 else "failed", time.monotonic() - began
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +30,7 @@ from wsicurate.steps.opening import open_store
 from wsicurate.steps.progress import Progress
 from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.layout import curation_work_path
+from wsicurate.store.owners import this_process
 
 PLAIN: dict[str, Any] = {"encoder": CHOOSER, "copies": "none", "proof": False, "copy_threshold": 0.8}
 
@@ -476,6 +481,68 @@ def test_what_a_killed_run_left_is_tidied_up(run: Any, tmp_path: Path) -> None:
     LocalBytes(store).put(f"{curation_work_path('default')}/hierarchy-0.npz", [b"left between mark and removal"])
     assert run(store).status == "unchanged"
     assert list(LocalBytes(store).keys(".wsicurate")) == others
+
+
+def test_half_written_files_of_killed_runs_are_removed(run: Any, tmp_path: Path) -> None:
+    store = tmp_path / "s.zarr"
+    make_store(store, {"a": Made(tissue(1, 6), directions(1, 6))})
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    name = f".partial-{this_process().machine}-{ended.pid}-1-0"
+    work = store / curation_work_path("default")
+    for _ in range(2):  # a run that curates, and one that finds the curation there
+        for folder in (work, store / "curations" / "default" / "manifest"):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(b"half of the vectors")
+        run(store)
+        assert not list(store.rglob(".partial-*")) and not work.exists()
+    assert check(store, workers=1).problems == []
+
+
+SLOWLY = """
+import sys, time
+import numpy as np
+from concurrent.futures import ThreadPoolExecutor
+from wsicurate.config import CurateConfig
+from wsicurate.steps import confirming
+from wsicurate.steps.curate import curate
+
+compare = confirming.confirm_pairs
+def slowly(task):
+    time.sleep(0.2)
+    return compare(task)
+confirming.confirm_pairs = slowly
+confirming._PIECE_PAIRS = 1
+confirming._in_neighbourhoods = lambda pairs, _: [np.array([place]) for place in range(len(pairs))]
+curate(sys.argv[1], CurateConfig(encoder="chooser", copies="confirmed", copy_threshold=0.8, proof=False, budget=6),
+       executor=ThreadPoolExecutor(1))
+"""
+
+
+@pytest.mark.slow
+def test_a_search_for_copies_that_is_killed_goes_on(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = tmp_path / "s.zarr"
+    copied_store(store)
+    shutil.copytree(store, tmp_path / "undisturbed.zarr")
+    process = subprocess.Popen([sys.executable, "-c", SLOWLY, str(store)])
+    work = store / curation_work_path("default")
+    while len(list(work.glob("copies-pairs-*"))) < 4:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    kept = len(list(work.glob("copies-pairs-*")))
+    counted = Counted(monkeypatch)
+    monkeypatch.setattr(confirming, "_PIECE_PAIRS", 1)
+    monkeypatch.setattr(
+        confirming, "_in_neighbourhoods", lambda pairs, _: [np.array([place]) for place in range(len(pairs))]
+    )
+    report = run(store, copies="confirmed", budget=6)
+    pairs = sum(report.run["copies"]["pairs"].values())
+    assert counted.pairs == pairs - kept > 0
+    undisturbed = run(tmp_path / "undisturbed.zarr", copies="confirmed", budget=6)
+    assert tree(report.manifest) == tree(undisturbed.manifest)
+    assert not (store / ".wsicurate").exists() and check(store, workers=1).problems == []
 
 
 @pytest.mark.parametrize("budget", [10**6, 3])

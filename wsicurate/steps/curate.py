@@ -23,7 +23,7 @@ from wsicurate.config import CurateConfig
 from wsicurate.curation.devices import resolve_device
 from wsicurate.curation.hierarchy import Hierarchy, build_hierarchy, derive_counts
 from wsicurate.curation.redundancy import thin, thinning_curve
-from wsicurate.errors import CurationError, LeaseLostError, ManifestError, StoreWriteError
+from wsicurate.errors import CurationError, LeaseLostError, ManifestError
 from wsicurate.steps.clearing import clear_lists, clear_quality, retrieve
 from wsicurate.steps.clearing_copies import Work, clear_copies
 from wsicurate.steps.curate_inputs import Inputs, gather_inputs
@@ -35,11 +35,12 @@ from wsicurate.steps.proving import prove
 from wsicurate.steps.recipes import scaled_counts
 from wsicurate.steps.runs import versions
 from wsicurate.steps.stages import Stages
-from wsicurate.store.bytestore import ByteStore
+from wsicurate.store.bytestore import ByteStore, LocalBytes
 from wsicurate.store.layout import WORK, curation_work_path
 from wsicurate.store.leases import Holder, Lease, Leases, is_current
 from wsicurate.store.manifest import DECISIONS, curation_path, read_curation, verify_curation, write_curation
 from wsicurate.store.records import differences
+from wsicurate.store.store import Store
 
 #: Curves of kept share are drawn at these cosine distances.
 _CURVE_EPSILONS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
@@ -140,7 +141,7 @@ def curate(
 
     found = _finished(inputs)
     if found is not None:
-        _tidy(inputs.store.bytes, work)
+        _tidy(inputs.store, config.name)
         return report("unchanged", *found)
     leases = Leases(inputs.store.bytes)
     lease = leases.acquire(work)
@@ -162,6 +163,7 @@ def _curated(
     store, config = inputs.store, inputs.config
     stages, scratch = Stages(store.bytes, lease.folder), Scratch(store, lease.folder)
     _tidy_others(store.bytes, lease.folder)
+    _remove_orphans(store, config.name)
     try:
         scratch.clear()  # of a run that was killed
         while True:
@@ -183,12 +185,21 @@ def _curated(
     return inputs, document
 
 
-def _tidy(store: ByteStore, folder: str) -> None:
+def _tidy(store: Store, name: str) -> None:
     """Remove what a run left that was killed between the end of its work and the removal of its stages."""
-    if store.children(folder):
-        with suppress(StoreWriteError), _leased(store, folder) as is_ours:
-            if is_ours:
-                Stages(store, folder).clear()
+    folder = curation_work_path(name)
+    with suppress(OSError):  # a store that cannot be written keeps them
+        _remove_orphans(store, name)
+        if store.bytes.children(folder):
+            with _leased(store.bytes, folder) as is_ours:
+                if is_ours:
+                    Stages(store.bytes, folder).clear()
+
+
+def _remove_orphans(store: Store, name: str) -> None:
+    """Remove the half-written files of runs of a curation that were killed."""
+    for folder in (curation_work_path(name), curation_path(name)):
+        LocalBytes(store.path).remove_orphans(folder)
 
 
 def _tidy_others(store: ByteStore, but: str) -> None:
