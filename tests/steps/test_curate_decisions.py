@@ -165,6 +165,33 @@ def test_dinov2_s_rule_takes_components_of_evaluation_data_and_of_listed_patient
     assert stays == (third if listed else third | second)
 
 
+@pytest.mark.parametrize("copies", ["none", "confirmed", "dinov2"])
+def test_what_is_like_evaluation_data_leaks_above_a_threshold(run: Any, tmp_path: Path, copies: str) -> None:
+    """Cosines to the nearest patch of two evaluation stores; no pixel is alike."""
+    axes = np.eye(8)
+    cosines = [0.96, 0.94, 0.2, 0.97]
+    vectors = np.array([[c, 0, 0, 0, 0, 0, 0, 0] for c in cosines])
+    vectors[3] = (0, 0.97, 0, 0, 0, 0, 0, 0)
+    for row, cosine in enumerate(cosines):
+        vectors[row, 2 + row] = np.sqrt(1 - cosine**2)
+    make_store(tmp_path / "s.zarr", {"a": Made(tissue(1, 4), vectors)})
+    make_store(tmp_path / "e.zarr", {"e": Made(tissue(2, 2), axes[[0, 7]])})
+    make_store(tmp_path / "f.zarr", {"f": Made(tissue(3, 1), axes[[1]])})
+    stores = [tmp_path / "e.zarr", tmp_path / "f.zarr"]
+    settings = {"copies": copies, "evaluation": stores, "leakage_threshold": 0.95}
+    report = run(tmp_path / "s.zarr", budget=1, **settings)
+    table = manifest(tmp_path / "s.zarr")
+    if copies == "dinov2":  # its own threshold, 0.45, comes first
+        assert table["decision"].tolist() == ["leakage", "leakage", "selected", "leakage"]
+        return
+    assert table["decision"].tolist()[0] == table["decision"].tolist()[3] == "leakage"
+    assert not (table["decision"][[1, 2]] == "leakage").any() and report.selected == 1
+    assert table["reason"][0] == "cosine above 0.95 to a patch of e.zarr"
+    assert table["reason"][3] == "cosine above 0.95 to a patch of f.zarr"
+    found = report.run["copies"]["leakage by similarity"]
+    assert found == {"threshold": 0.95, "dropped": {str(path): 1 for path in stores}}
+
+
 def test_where_the_encoder_is_not_at_hand_the_preset_s_threshold_is_taken_and_said(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
