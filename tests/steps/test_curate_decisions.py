@@ -21,6 +21,7 @@ import wsicurate.steps.curate as curate_module
 from tests.conftest import tree
 from tests.steps.made import CHOOSER, JUDGE, Made, again, directions, make_store, near, tissue
 from wsicurate.config import CurateConfig
+from wsicurate.curation.registration import confirm
 from wsicurate.errors import CurationError, LeaseLostError, ManifestError
 from wsicurate.steps import clearing_copies, confirming, curate_inputs, drawing
 from wsicurate.steps.check import check
@@ -123,7 +124,8 @@ def test_a_copy_names_the_row_that_stays_among_several_resolutions(run: Any, tmp
 def test_the_evaluation_patch_that_is_confirmed_best_is_named(run: Any, tmp_path: Path) -> None:
     """Three scans of one field are evaluation data: a moved one, a noisy one, and one that is nearly the same."""
     field, base = tissue(1, 1), directions(1, 1)
-    moved = np.concatenate([np.roll(field, 40, axis=2)[:, :, 40:], tissue(6, 1)[:, :, :40]], axis=2)
+    moved = np.concatenate([field[:, :, 40:], tissue(6, 1)[:, :, :40]], axis=2)
+    assert confirm(field[0], moved[0]).is_copy and confirm(field[0], moved[0]).overlap < 0.6
     noise = np.random.default_rng(0).integers(-60, 60, field.shape)
     noisy = (field.astype(np.int16) + noise).clip(0, 255).astype(np.uint8)
     scans = np.concatenate([moved, noisy, again(field), noisy])
