@@ -606,6 +606,23 @@ def test_an_update_does_not_make_a_curation_another_one(
     assert run(store, overwrite=True).notes == ()
 
 
+def test_a_setting_that_is_newer_than_a_record_had_its_default(run: Any, tmp_path: Path) -> None:
+    store = tmp_path / "s.zarr"
+    make_store(store, {"a": Made(tissue(1, 6), directions(1, 6))})
+    run(store, retrieve_k=4)
+    record = store / "curations" / "default" / "run.json"
+    run_json = json.loads(record.read_text())
+    assert run_json["settings"].pop("retrieve_k") == 4
+    record.write_text(json.dumps(run_json))
+    assert run(store, retrieve_k=4).status == "unchanged"
+    with pytest.raises(ManifestError, match=r"made otherwise: retrieve_k is None there and 5 now\. Give"):
+        run(store, retrieve_k=5)
+    del run_json["depends_on"]
+    record.write_text(json.dumps(run_json))
+    with pytest.raises(ManifestError, match="its record does not name what it was made from"):
+        run(store, retrieve_k=4)
+
+
 @pytest.mark.parametrize("what", ["the vectors", "the labels", "the seeds", "the curation that is kept"])
 def test_the_inputs_that_have_changed_are_named(run: Any, tmp_path: Path, what: str) -> None:
     store, seeds, labels = tmp_path / "s.zarr", tmp_path / "seeds.zarr", tmp_path / "labels.csv"

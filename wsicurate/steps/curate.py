@@ -26,7 +26,7 @@ from wsicurate.curation.redundancy import thin, thinning_curve
 from wsicurate.errors import CurationError, LeaseLostError, ManifestError
 from wsicurate.steps.clearing import clear_lists, clear_quality, retrieve
 from wsicurate.steps.clearing_copies import Work, clear_copies
-from wsicurate.steps.curate_inputs import Inputs, gather_inputs
+from wsicurate.steps.curate_inputs import Inputs, fingerprint_of_record, gather_inputs
 from wsicurate.steps.drawing import Draw, budget_of, draw
 from wsicurate.steps.ledger import Ledger
 from wsicurate.steps.pool import DamagedSlides, Scratch, describe, digest_of, vectors_on_disk
@@ -238,7 +238,7 @@ def _finished(inputs: Inputs) -> tuple[Mapping[str, Any], list[str]] | None:
     if found is None:
         return None
     version = (found.run.get("versions") or {}).get("wsicurate", "another version")
-    if found.run["fingerprint"] == inputs.fingerprint:
+    if fingerprint_of_record(found.run) == inputs.fingerprint:
         hashes = inputs.pool.content_hashes()
         if list(verify_curation(inputs.store.bytes, config.name, str(inputs.store.path), hashes)):
             return None
@@ -263,7 +263,9 @@ def _changed_inputs(run: Mapping[str, Any], inputs: Inputs) -> list[str]:
     now_out, then_out = inputs.left_out, run.get("left_out", {})
     found = [f"{key} does not read back now: {now_out[key]}" for key in now_out if key not in then_out]
     found += [f"{key} was left out then, and reads back now" for key in then_out if key not in now_out]
-    then = run.get("depends_on", {})
+    if "depends_on" not in run:
+        return [*found, "its record does not name what it was made from"]
+    then = run["depends_on"]
     changed = [name for name, value in inputs.depends_on.items() if then.get(name) != value]
     if changed and not found:
         found.append(f"its inputs have changed since: {', '.join(changed)}")

@@ -235,6 +235,12 @@ def _kept_rows(pool: Pool, kept: Curation | None, left_out: Mapping[str, str]) -
     return rows
 
 
+def fingerprint_of_record(run: Mapping[str, Any]) -> str:
+    """The fingerprint of a curation's record, by this version's settings: one that it does not name had its default."""
+    settings = {**_settings(CurateConfig()), **run["settings"]}
+    return fingerprint_of(settings, run.get("depends_on", {}))
+
+
 def _settings(config: CurateConfig) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for name, value in dataclasses.asdict(config).items():
