@@ -691,6 +691,34 @@ def test_frozen_sections_are_balanced_separately(run: Any, tmp_path: Path, monke
     assert strata == [40 * [0] + 10 * [1], 50 * [0]]
 
 
+def test_the_subset_is_drawn_again_at_the_next_seeds_for_the_comparison(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "s.zarr"
+    make_store(store, {"a": Made(tissue(1, 30), directions(1, 30)), "b": Made(tissue(2, 30), directions(2, 30))})
+    drawn: list[Any] = []
+    real = curate_module.draw
+
+    def looked_at(*args: Any) -> Any:
+        drawn.append(real(*args))
+        return drawn[-1]
+
+    monkeypatch.setattr(curate_module, "draw", looked_at)
+    for seed in (7, 8, 9):
+        run(store, name=f"seed-{seed}", seed=seed, budget=20, proof=True, judge=JUDGE, proof_seeds=3, clusters=(1,))
+    first = drawn[0]
+    assert [len(each.again) for each in drawn] == [2, 2, 2]
+    selections = [first.selected, *first.again]
+    assert all(each.sum() == 20 for each in selections) and len({each.tobytes() for each in selections}) == 3
+    for number, other in enumerate(drawn):  # one cluster, so that only the draw depends on the seed
+        np.testing.assert_array_equal(selections[number], other.selected)
+    run(store, name="none", budget=20, proof=False, judge=JUDGE)
+    for path in (store / "slides").glob("*/embeddings/judge"):
+        shutil.rmtree(path)
+    run(store, name="no-judge", budget=20, proof=True)
+    assert [len(each.again) for each in drawn[3:]] == [0, 0]
+
+
 @pytest.mark.parametrize(("budget", "left", "count"), [(0.5, 9, 4), (0.25, 10, 2), (1.0, 7, 7), (7, 7, 7), (1, 9, 1)])
 def test_a_share_of_the_budget_is_rounded(budget: int | float, left: int, count: int) -> None:
     assert budget_of(budget, left) == count
