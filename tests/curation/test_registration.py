@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -138,6 +139,19 @@ def test_turned_and_zoomed_copies_need_features(field: Image, spots: list[tuple[
     assert confirmed >= len(spots) - 2
     a, b = spots[0], next(spot for spot in spots if _apart(spot, spots[0], 256))
     assert not confirm(*windows(field, [a, b]), criteria).is_copy
+
+
+def test_threads_change_nothing(field: Image, spots: list[tuple[int, int]]) -> None:
+    pairs = list(itertools.pairwise(windows(field, spots)))
+    turned_ones = [
+        (first, np.ascontiguousarray(turned(second, 3)))
+        for first, second in zip(*[windows(field, spots)] * 2, strict=True)
+    ]
+    everything = [*pairs, *turned_ones]
+    alone = [confirm(*pair, Criteria(turns=True)) for pair in everything]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda pair: confirm(*pair, Criteria(turns=True)), everything))
+    assert together == alone
 
 
 @pytest.mark.filterwarnings("error")

@@ -9,8 +9,8 @@ haematoxylin by enhanced correlation (Evangelidis and Psarakis 2008); the correl
 
 from __future__ import annotations
 
-import functools
 import math
+import threading
 from dataclasses import dataclass
 
 import cv2
@@ -90,7 +90,7 @@ class Features:
             way = cv2.INTER_AREA if edge > _FEATURE_PX else cv2.INTER_CUBIC
             patch = np.asarray(cv2.resize(patch, (_FEATURE_PX, _FEATURE_PX), interpolation=way), dtype=np.uint8)
         density = np.minimum(_DENSITY[patch].sum(axis=2), 255).astype(np.uint8)
-        points, descriptors = _sift().detectAndCompute(density, None)
+        points, descriptors = _detector.sift.detectAndCompute(density, None)
         if descriptors is None or not len(points):
             return cls(np.empty((0, 2, 3)), np.empty((0, 128), dtype=np.float32))
         place = np.array([point.pt for point in points], dtype=np.float64)
@@ -271,6 +271,11 @@ def _to_shares(pixels: NDArray[np.float64], edge: int, other: int) -> NDArray[np
     return np.column_stack([linear, (pixels[:, 2] + 0.5 - pixels[:, :2] @ (0.5, 0.5)) / edge])
 
 
-@functools.cache
-def _sift() -> cv2.SIFT:
-    return cv2.SIFT.create(nfeatures=_FEATURES, contrastThreshold=_CONTRAST)
+class _Detector(threading.local):
+    """One for each thread: OpenCV does not say that several may share one."""
+
+    def __init__(self) -> None:
+        self.sift = cv2.SIFT.create(nfeatures=_FEATURES, contrastThreshold=_CONTRAST)
+
+
+_detector = _Detector()

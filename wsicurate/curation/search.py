@@ -24,7 +24,7 @@ POOL_ROWS = 65_536
 MARGIN = 8
 
 #: Queries that are settled at once.
-_SETTLED_ROWS = 64
+_SETTLED_ROWS = 256
 
 _GATHER_ELEMENTS = 4_000_000  # candidates x dimensions scored again at once
 
