@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,9 +25,9 @@ COPY, REFUSED, UNCHECKED = (VERDICTS.index(word) for word in ("copy", "refused",
 
 @dataclass
 class Pixels:
-    """Stands for the workers: pairs whose sum divides by ``turned`` are copies, once they may be turned."""
+    """Stands for the workers: pairs that begin with one of some rows are copies, once they may be turned."""
 
-    turned: int = 10**9
+    turned: Collection[int] = ()
     stop_after: int = 10**9
     tasks: int = 0
     pairs: int = 0
@@ -43,7 +43,8 @@ class Pixels:
         found = Evidence.unchecked(len(total))
         found.correlation[:] = total / 1e6
         found.overlap[:] = task.criteria.turns
-        found.verdict[:] = np.where(task.criteria.turns & (total % self.turned == 0), COPY, REFUSED)
+        is_copy = task.criteria.turns & np.isin(task.pairs[:, 0], list(self.turned))
+        found.verdict[:] = np.where(is_copy, COPY, REFUSED)
         return found
 
 
@@ -82,38 +83,40 @@ def search(monkeypatch: pytest.MonkeyPatch, executor: ThreadPoolExecutor) -> Cal
 
 def some_pairs(count: int) -> NDArray[np.int64]:
     rows = np.arange(count)
-    return np.stack([rows, rows + 1], axis=1)  # sums 1, 3, 5, ...
+    return np.stack([rows, rows + 1], axis=1)
 
 
-@pytest.mark.parametrize(("turned", "promoted"), [(25, True), (45, True), (201, False)])
-def test_turns_are_tried_on_all_where_a_sample_finds_enough(search: Any, turned: int, promoted: bool) -> None:
-    """Of 150 refused pairs, two percent must be copies once turned; odd sums divide by 25 once in 25 pairs."""
-    pixels, pairs = Pixels(turned=turned), some_pairs(2_000)
+@pytest.mark.parametrize(
+    ("count", "copies", "promoted"),
+    [(30, 1, False), (30, 2, True), (110, 2, False), (110, 3, True), (150, 2, False), (150, 3, True)],
+)
+def test_two_percent_of_the_sample_and_two_at_least_make_the_rest_worth_a_try(
+    search: Any, count: int, copies: int, promoted: bool
+) -> None:
+    """So few refused pairs are all in the sample."""
+    found, workers = search(Pixels(turned=range(0, count, count // copies)[:copies]), some_pairs(count), turns="auto")
+    assert found.having("copy").sum() == copies and workers.turns == promoted
+
+
+@pytest.mark.parametrize(("every", "promoted"), [(10, True), (25, True), (400, False)])
+def test_turns_are_tried_on_all_where_a_sample_finds_enough(search: Any, every: int, promoted: bool) -> None:
+    """Of 2,000 refused pairs, 150 are turned first."""
+    pixels, pairs = Pixels(turned=range(0, 2_000, every)), some_pairs(2_000)
     found, workers = search(pixels, pairs, turns="auto")
-    copies = pairs.sum(axis=1) % turned == 0
     assert workers.turns == promoted
     assert pixels.with_turns == (2_000 if promoted else 150)
     assert pixels.pairs == 2_000 + pixels.with_turns
+    expected = pairs[:, 0] % every == 0
     if promoted:
-        np.testing.assert_array_equal(found.having("copy"), copies)
+        np.testing.assert_array_equal(found.having("copy"), expected)
     else:
-        assert copies.sum() > 0 and found.having("copy").sum() < 3
+        assert found.having("copy").sum() < 3 and not (found.having("copy") & ~expected).any()
     assert (found.overlap[found.having("copy")] == 1).all()
-
-
-def test_two_turned_copies_at_least_make_the_rest_worth_a_try(search: Any) -> None:
-    """Two percent of thirty pairs is one; a single one can be chance."""
-    pairs = some_pairs(30)
-    only_one, two = int(pairs[7].sum()), 29  # sums 1, 3, ..., 59: one of them is 15 times an odd number from 15 on
-    found, workers = search(Pixels(turned=only_one * 3 if only_one * 3 > 59 else 59), pairs, turns="auto")
-    assert found.having("copy").sum() == 1 and not workers.turns
-    found, workers = search(Pixels(turned=two // 2 + 5), pairs, turns="auto")  # 19: of 19 and 57
-    assert found.having("copy").sum() == 2 and workers.turns
 
 
 def test_turns_are_tried_always_or_never_where_that_is_asked_for(search: Any) -> None:
     for turns, tried in (("always", 300), ("never", 0)):
-        pixels = Pixels(turned=3)
+        pixels = Pixels(turned=range(0, 2_000, 3))
         found, _ = search(pixels, some_pairs(300), turns=turns)
         assert (pixels.pairs, pixels.with_turns) == (300, tried)
         assert found.having("copy").any() == (turns == "always")
@@ -122,7 +125,9 @@ def test_turns_are_tried_always_or_never_where_that_is_asked_for(search: Any) ->
 def test_the_most_similar_pairs_are_looked_at(search: Any) -> None:
     found, _ = search(Pixels(), some_pairs(100), max_pairs=30)
     assert found.verdict.tolist() == [UNCHECKED] * 70 + [REFUSED] * 30
-    assert (found.correlation[:70] == 0).all()
+    assert (found.correlation[:70] == 0).all() and (found.overlap[:70] == 0).all()
+    whole, _ = search(Pixels(), some_pairs(30), max_pairs=30)
+    assert whole.verdict.tolist() == 30 * [REFUSED]
 
 
 @pytest.mark.parametrize("stop_after", [0, 1, 17, 40])
@@ -132,13 +137,15 @@ def test_a_search_goes_on_from_the_pieces_that_were_finished(
     monkeypatch.setattr(confirming, "_TASK_PAIRS", 10)
     monkeypatch.setattr(confirming, "_PIECE_PAIRS", 40)
     pairs, store = some_pairs(505), MemoryBytes()
-    whole, _ = search(Pixels(turned=3), pairs, turns="always")
+    whole, _ = search(Pixels(turned=range(0, 2_000, 3)), pairs, turns="always")
     with pytest.raises(KeyboardInterrupt):
-        search(Pixels(turned=3, stop_after=stop_after), pairs, turns="always", stages=Stages(store, "w"))
+        search(
+            Pixels(turned=range(0, 2_000, 3), stop_after=stop_after), pairs, turns="always", stages=Stages(store, "w")
+        )
     kept = len(list(store.keys("w")))
     assert kept in (stop_after // 4 - 1, stop_after // 4)  # the last one may have been in flight
     news: list[tuple[int, int]] = []
-    pixels = Pixels(turned=3)
+    pixels = Pixels(turned=range(0, 2_000, 3))
     found, _ = search(
         pixels, pairs, turns="always", stages=Stages(store, "w"), progress=lambda *counts: news.append(counts)
     )
@@ -146,7 +153,7 @@ def test_a_search_goes_on_from_the_pieces_that_were_finished(
     for name in ("correlation", "overlap", "verdict", "similarity"):
         assert getattr(found, name).tobytes() == getattr(whole, name).tobytes()
     assert [done for done, _ in news] == sorted({done for done, _ in news}) and news[-1] == (505, 505)
-    again = Pixels(turned=3)
+    again = Pixels(turned=range(0, 2_000, 3))
     search(again, pairs, turns="always", stages=Stages(store, "w"))
     assert again.tasks == 0
 
@@ -163,7 +170,7 @@ def test_pieces_of_other_pairs_pixels_or_criteria_are_not_taken(search: Any) -> 
     store, pairs = MemoryBytes(), some_pairs(60)
 
     def tasks(pairs: NDArray[np.int64], **settings: Any) -> int:
-        pixels = Pixels(turned=3)
+        pixels = Pixels(turned=range(0, 2_000, 3))
         search(pixels, pairs, stages=Stages(store, "w"), **settings)
         return pixels.tasks
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -156,6 +157,8 @@ def test_damage_is_found_while_copies_are_looked_for_by_other_processes(store: P
     spoil(store / embedding_path(KEY, CHOOSER))
     report = curate(store, CurateConfig(**{**PLAIN, "copies": "confirmed", "copy_threshold": 0.8, "workers": 1}))
     assert report.counts == {"copy": 5, "not_drawn": 6, "selected": 4} and list(report.left_out) == [KEY]
+    left = [child.cmdline() for child in psutil.Process().children(recursive=True)]
+    assert not [words for words in left if any("spawn_main" in word for word in words)]  # no worker outlives its work
 
 
 def spoil_patch(store: Path, key: str, row: int) -> None:
