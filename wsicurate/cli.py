@@ -287,6 +287,7 @@ def curate(
         with ProgressDisplay("curating") as display:
             report = run(store, config, progress=display)
         show_curated(report)
+        raise typer.Exit(report.exit_status)
 
 
 @app.command("run")

@@ -334,6 +334,10 @@ class CurateConfig:
             self.leakage_threshold is None or bool(self.evaluation),
             "--leakage-threshold needs --evaluation STORE: similar to what?",
         )
+        _require(
+            isinstance(self.device, str) and bool(re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device)),
+            f"--device is {self.device!r}; choose auto, cpu, mps, cuda, or one of several as cuda:1",
+        )
         if self.clusters is not None:
             object.__setattr__(self, "clusters", tuple(self.clusters))
             _require(

@@ -76,6 +76,8 @@ class ProgressDisplay:
         self._task: TaskID | None = None
         self._began = time.monotonic()
         self._last_line = self._began
+        self._stage = ""
+        self._stage_began = (self._began, 0)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -108,6 +110,9 @@ class ProgressDisplay:
             self._console.print(_text(progress.note))
         if progress.outcome is not None:
             self._outcome(progress, progress.outcome)
+        if progress.stage:
+            self._count(progress)
+            return
         elapsed = time.monotonic() - self._began
         rate = progress.patches_done / max(elapsed, 1e-6)
         slides = f"{progress.slides_done:,}/{progress.slides_total:,} slides"
@@ -121,6 +126,21 @@ class ProgressDisplay:
         elif time.monotonic() - self._last_line > _LINE_EVERY_S:
             self._last_line = time.monotonic()
             self._console.print(f"{self._verb}: {slides}, {speed} {left}".rstrip())
+
+    def _count(self, progress: Progress) -> None:
+        """Show how far a long stage is."""
+        now, done, total = time.monotonic(), progress.stage_done, progress.stage_total
+        if progress.stage != self._stage:
+            self._stage, self._stage_began = progress.stage, (now, done)
+        began, before = self._stage_began
+        rate = (done - before) / max(now - began, 1e-6)
+        left = f"{_duration((total - done) / rate)} left" if rate > 0 and done < total else ""
+        counts = f"{done:,}/{total:,} {progress.stage}"
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, total=1.0, completed=done / max(total, 1), slides=counts, rate="", left=left)
+        elif now - self._last_line > _LINE_EVERY_S:
+            self._last_line = now
+            self._console.print(f"{self._verb}: {counts} {left}".rstrip())
 
     def _outcome(self, progress: Progress, outcome: SlideOutcome) -> None:
         if self._bar is None:
@@ -373,7 +393,7 @@ def show_curated(report: CurateReport) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     console.print(table)
-    for note in run["notes"]:
+    for note in (*run["notes"], *report.notes):
         console.print(_text(f"note: {note}"))
     for line in (run.get("listed") or {}).get("unmatched", ()):
         console.print(_text(f"warning: the list's {line} matches nothing in this store"))

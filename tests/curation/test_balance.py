@@ -30,14 +30,3 @@ def test_even_uneven_and_empty() -> None:
     assert balance.effective_number(even) == pytest.approx(8) and balance.gini(even) == 0
     assert balance.effective_number(single) == 1 and balance.gini(single) == pytest.approx(3 / 4)
     assert balance.entropy(nothing) == balance.effective_number(nothing) == balance.gini(nothing) == 0
-
-
-def test_copies_by_row_and_by_pairs() -> None:
-    copy_of = np.array([-1, 0, 0, -1, 3, -1, -1])
-    groups = balance.copy_groups(7, copy_of, None)
-    assert groups.tolist() == [0, 0, 0, 3, 3, 5, 6]
-    assert balance.copy_share(groups, np.ones(7, bool)) == pytest.approx(3 / 7)
-    assert balance.copy_share(groups, np.array([1, 0, 0, 0, 1, 1, 1], bool)) == 0
-    chain = balance.copy_groups(7, None, np.array([[6, 5], [5, 4], [1, 0]]))
-    assert chain.tolist() == [0, 0, 2, 3, 4, 4, 4]
-    assert balance.copy_groups(3, None, np.empty((0, 2), np.int64)).tolist() == [0, 1, 2]

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from wsicurate.curation.calibration import CHANGES, calibrate, changed, largest_to_others, shifted
+from wsicurate.curation import calibration
+from wsicurate.curation.calibration import CHANGES, Calibration, calibrate, changed, largest_to_others, shifted
 from wsicurate.errors import ConfigError, CurationError, VectorError
 
 
@@ -22,7 +26,9 @@ def embed(patches: NDArray[np.uint8]) -> NDArray[np.float32]:
     )
 
 
-def test_the_largest_similarity_to_others_is_the_slow_one(rng: np.random.Generator) -> None:
+def test_the_largest_similarity_to_others_is_the_slow_one(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     vectors = rng.normal(size=(500, 12)).astype(np.float16)
     patients = rng.integers(0, 5, 500)
     rows = np.arange(0, 500, 7)
@@ -31,6 +37,11 @@ def test_the_largest_similarity_to_others_is_the_slow_one(rng: np.random.Generat
     cosine[patients[rows][:, None] == patients] = -np.inf
     np.testing.assert_allclose(largest_to_others(vectors, rows, patients), cosine.max(axis=1), atol=1e-5)
     assert np.isneginf(largest_to_others(vectors, rows, np.zeros(500, int))).all()
+    monkeypatch.setattr(calibration, "_QUERY_ROWS", 7)
+    monkeypatch.setattr(calibration, "_BLOCK_ROWS", 64)
+    blocks = largest_to_others(vectors, rows, patients)
+    monkeypatch.undo()
+    assert blocks.tobytes() == largest_to_others(vectors, rows, patients).tobytes()
     with pytest.raises(VectorError, match="3 patients"):
         largest_to_others(vectors, rows, np.zeros(3, int))
 
@@ -56,6 +67,38 @@ def test_the_generous_threshold_admits_the_copies(rng: np.random.Generator) -> N
     assert result.false_rate == 1.0
     assert all(sum(counts) == 40 for counts in result.copies.values())
     assert len(result.as_json()["histogram_edges"]) == len(result.strangers) + 1
+
+
+def test_the_lower_of_the_two_thresholds_is_taken(rng: np.random.Generator) -> None:
+    """A chance candidate costs milliseconds, a copy that is not proposed is lost: whichever lets more through counts."""
+    low, high = np.full(50, 0.3, np.float32), np.full(50, 0.9999, np.float32)
+    of_low, of_high = (calibrate(noise(rng, 30), embed, others, recall=0.5) for others in (low, high))
+    assert of_low.strict is not None and of_low.generous is not None
+    assert of_low.threshold == of_low.strict < of_low.generous
+    assert of_high.strict is not None and of_high.generous is not None
+    assert of_high.threshold == of_high.generous < of_high.strict
+
+
+def test_thresholds_do_not_hang_on_the_last_bits_of_what_embeds(rng: np.random.Generator) -> None:
+    """Networks on two processors differ in the seventh digit; the threshold has four, and errs on the stated side."""
+    others = rng.uniform(0.2, 0.9, 400).astype(np.float32)
+    patches = noise(rng, 30)
+
+    def nearly(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        vectors = embed(pixels)
+        return (vectors * (1 + 1e-7 * np.random.default_rng(1).normal(size=vectors.shape))).astype(np.float32)
+
+    one, other = calibrate(patches, embed, others, recall=0.9), calibrate(patches, nearly, others + np.float32(6e-8))
+    for found in (one.strict, one.generous, one.threshold):
+        assert found is not None and found == round(found, 4)
+    assert one.strict == other.strict
+    assert one.strict is not None and (others >= one.strict).mean() <= 0.001
+    assert one.recall["together"] >= 0.9
+
+
+def test_a_calibration_comes_back_from_what_was_written_down(rng: np.random.Generator) -> None:
+    made = calibrate(noise(rng, 5), embed, np.linspace(0, 0.9, 20, dtype=np.float32))
+    assert Calibration.from_facts(json.loads(json.dumps(dataclasses.asdict(made)))) == made
 
 
 def test_one_patient_is_uncalibrated(rng: np.random.Generator) -> None:

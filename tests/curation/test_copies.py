@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from wsicurate.curation import components
 from wsicurate.curation.components import similar_components
-from wsicurate.curation.copies import VERDICTS, Pairs, grouped, whole_groups
-from wsicurate.curation.neighbours import nearest_neighbours
+from wsicurate.curation.copies import VERDICTS, Pairs, grouped, kept_first, whole_groups
+from wsicurate.curation.neighbours import Neighbours, nearest_neighbours
 from wsicurate.curation.serial import serial_pairs
 from wsicurate.errors import ConfigError, CurationError
 
@@ -43,6 +44,28 @@ def test_no_pairs_and_wrong_pairs() -> None:
         grouped(3, np.array([0]), np.array([1]), np.array([0, 0, 1]))
 
 
+@pytest.mark.parametrize(("a", "b"), [(3, 0), (0, 3), (-1, 0), (0, -1), (1, 5), (5, 1)])
+def test_a_pair_of_rows_that_are_not_there_is_refused(a: int, b: int) -> None:
+    """Whichever of many pairs it is, and on whichever side: it would take out another row, or none."""
+    others = np.array([0, 1, 1]), np.array([1, 2, 0])
+    with pytest.raises(CurationError, match="not among the 3"):
+        grouped(3, np.append(others[0], a), np.append(others[1], b))
+
+
+def test_rows_that_copy_nothing_may_stand_anywhere() -> None:
+    for first in range(4):
+        pair = np.array([first]), np.array([first + 1])
+        assert grouped(6, *pair).tolist() == [first if row == first + 1 else -1 for row in range(6)]
+        assert grouped(6, *pair, np.arange(6)[::-1]).tolist() == [first + 1 if row == first else -1 for row in range(6)]
+
+
+def test_the_kept_rows_come_first_each_in_its_order() -> None:
+    order, kept = np.array([4, 2, 0, 1, 3]), np.array([True, False, True, True, False])
+    assert kept_first(order, kept).tolist() == [2, 0, 3, 4, 1]
+    assert kept_first(order, ~kept).tolist() == [4, 1, 2, 0, 3]
+    assert kept_first(order, np.zeros(5, dtype=bool)).tolist() == order.tolist()
+
+
 def test_a_leaked_copy_takes_its_whole_group() -> None:
     copy_of = np.array([-1, 0, 0, -1, -1])
     leaked = whole_groups(np.array([False, True, False, False, False]), copy_of)
@@ -71,6 +94,39 @@ def test_components_are_those_of_a_slow_search(rng: np.random.Generator) -> None
     assert result.component.tolist() == label.tolist()
     assert result.largest == np.bincount(label).max() >= 8
     assert np.array_equal(result.copy_of, np.where(label == np.arange(68), -1, label))
+
+
+def test_dinov2_s_numbers_are_those_of_the_paper() -> None:
+    """arXiv 2304.07193, appendix A: 64 neighbours, 0.6 among themselves, 0.45 beside evaluation data."""
+    assert (components.NEIGHBOURS, components.SELF_SIMILARITY, components.EVALUATION_SIMILARITY) == (64, 0.6, 0.45)
+    angles = np.arccos([1.0, 0.6 + 1e-3, 0.6 - 1e-3])
+    vectors = np.stack([np.cos(angles), np.sin(angles), np.zeros(3)], axis=1)
+    vectors[2] = (0.6 - 1e-3, 0, np.sqrt(1 - (0.6 - 1e-3) ** 2))
+    assert similar_components(nearest_neighbours(vectors, 2)).copy_of.tolist() == [-1, 0, -1]
+    beside = np.array([[0.45 + 1e-3, 0, 0.9], [-1, 0, 0], [0, -1, 0]])
+    beside[0, 2] = np.sqrt(1 - beside[0, 0] ** 2)
+    evaluation = nearest_neighbours(beside, 3, queries=vectors[:1])
+    one = Neighbours(index=np.empty((1, 0), np.int64), similarity=np.empty((1, 0), np.float32), recall=None, method="")
+    assert similar_components(one, evaluation=evaluation).leaked.tolist() == [True]
+    assert similar_components(one, evaluation=evaluation, evaluation_similarity=0.46).leaked.tolist() == [False]
+
+
+@pytest.mark.parametrize("similarity", [-1.0, 1.0])
+def test_similarities_from_minus_one_to_one_can_be(similarity: float) -> None:
+    vectors = np.array([[1, 0], [1, 0], [0, 1]], np.float32)
+    found = nearest_neighbours(vectors, 2)
+    expected = [-1, 0, -1] if similarity == 1 else [-1, 0, 0]
+    same = nearest_neighbours(vectors[:1], 1, queries=vectors)
+    result = similar_components(found, similarity=similarity)
+    assert result.copy_of.tolist() == expected
+    leaked = similar_components(found, similarity=1.0, evaluation=same, evaluation_similarity=similarity).leaked
+    assert leaked.tolist() == [True, True, similarity == -1]
+
+
+def test_an_order_that_is_none_is_refused() -> None:
+    found = nearest_neighbours(np.eye(3, dtype=np.float32), 2)
+    with pytest.raises(CurationError, match="the order is not one of 3 rows, each once"):
+        similar_components(found, order=np.array([0, 0, 1]))
 
 
 def test_components_keep_the_best_and_leak_as_a_whole() -> None:

@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from wsicurate.curation import kmeans, lloyd
-from wsicurate.curation.cells import seed_centroids, train_in_cells
+from wsicurate.curation.blocks import exact_products, rounding, unit_rows
+from wsicurate.curation.cells import _draw, seed_centroids, train_in_cells
 from wsicurate.curation.kmeans import assign, sample_points, sample_rows, spherical_kmeans
 from wsicurate.errors import CurationError, VectorError
 
@@ -208,3 +209,67 @@ def test_bad_input_has_one_message(rng: np.random.Generator) -> None:
     vectors[7] = 0
     with pytest.raises(VectorError, match="vector 7 is zero"):
         spherical_kmeans(vectors, 5, seed=0)
+
+
+def exact_nearest(rows: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.int64]:
+    return exact_products(rows, centroids).argmax(axis=1)
+
+
+@pytest.mark.parametrize("close", [2, 5, 40])
+def test_the_nearest_of_centroids_that_float32_cannot_tell_apart(close: int, rng: np.random.Generator) -> None:
+    """Some centroids are nearly one, more than are proposed at first; some are one, and then the first is taken."""
+    bundle = rng.normal(size=128) + 1e-4 * rng.normal(size=(close, 128))
+    centroids = unit_rows(np.concatenate([rng.normal(size=(30, 128)), bundle, bundle[:2]]), slice(None))
+    rows = unit_rows(np.concatenate([bundle + 1e-3 * rng.normal(size=(close, 128)), bundle[::-1]]), slice(None))
+    found, product = lloyd.nearest(rows, centroids)
+    np.testing.assert_array_equal(found, exact_nearest(rows, centroids))
+    largest = exact_products(rows, centroids).max(axis=1)
+    assert np.abs(product - largest).max() <= rounding(128)
+    np.testing.assert_array_equal(lloyd.similarity_to(rows, centroids, found), largest.astype(np.float32))
+    assert (found < 30 + close).all()  # of equal ones the first
+
+
+def test_assignment_and_training_do_not_depend_on_pieces(
+    monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    """Sums are exact, so the pieces that points are cut into do not show in a single bit of the centroids."""
+    vectors = mixture(rng, 3_000)
+    first = spherical_kmeans(vectors, 30, seed=4)
+    monkeypatch.setattr(lloyd, "PIECE_ROWS", 111)
+    monkeypatch.setattr(kmeans, "PIECE_ROWS", 77)
+    second = spherical_kmeans(vectors, 30, seed=4)
+    assert first.centroids.tobytes() == second.centroids.tobytes()
+    one, other = assign(vectors, first.centroids), assign(vectors, second.centroids)
+    assert one.cluster.tobytes() == other.cluster.tobytes()
+    assert one.similarity.tobytes() == other.similarity.tobytes()
+
+
+def test_what_is_left_to_explain_is_the_exact_distance_to_what_was_drawn(rng: np.random.Generator) -> None:
+    points = unit_rows(np.concatenate([mixture(rng, 400), mixture(rng, 30).repeat(4, axis=0)]), slice(None))
+    left = np.full(len(points), 2, dtype=np.float32)
+    for drawn in (np.array([5]), np.array([17, 401, 402]), np.array([250])):
+        rows, now = lloyd.explain(left, points, slice(None), drawn)
+        expected = np.minimum(
+            left, np.maximum(0, 1 - exact_products(points, points[drawn]).max(axis=1).astype(np.float32))
+        )
+        left[rows] = now
+        np.testing.assert_array_equal(left, expected)
+    some = np.arange(3, len(points), 7)
+    rows, now = lloyd.explain(left, points, some, np.array([300]))
+    assert set(rows) <= set(some)
+    left[rows] = now
+    exact = 1 - exact_products(points[some], points[[300]])[:, 0].astype(np.float32)
+    np.testing.assert_array_equal(left[some], np.minimum(expected[some], np.maximum(0, exact)))
+
+
+def test_a_draw_takes_the_lowest_rows_of_equally_likely_ones() -> None:
+    class Same(np.random.Generator):
+        def standard_exponential(self, size: int, dtype: type) -> NDArray[np.float32]:  # type: ignore[override]
+            return np.ones(size, dtype=dtype)
+
+    left = np.full(5_000, 0.25, dtype=np.float32)
+    left[[7, 4_000]] = 0.5  # twice as likely: they come first
+    taken = np.zeros(5_000, dtype=bool)
+    taken[[0, 2]] = True
+    drawn = _draw(left, taken, 6, Same(np.random.PCG64(0)))
+    assert drawn.tolist() == [7, 4_000, 1, 3, 4, 5]

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from wsicurate.curation.blocks import exact_products, unit_rows
 from wsicurate.curation.neighbours import nearest_neighbours
 from wsicurate.errors import CurationError, VectorError
 
@@ -48,6 +51,49 @@ def test_equal_vectors_are_ordered_by_row(rng: np.random.Generator) -> None:
         assert found.index[row].tolist() == group
 
 
+@contextmanager
+def faiss_threads(count: int) -> Iterator[None]:
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(count)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+@pytest.mark.parametrize("exact_below", [100, 50_000])
+@pytest.mark.parametrize("equal", [20, 150])
+def test_more_equal_vectors_than_neighbours_are_given_by_row_whatever_the_threads(
+    rng: np.random.Generator, exact_below: int, equal: int
+) -> None:
+    """Blank tiles, padded exports and sets that were imported twice have hundreds of equal vectors."""
+    base = clouds(rng, 3_000, dimensions=64).astype(np.float16)
+    rows = np.sort(rng.permutation(3_000)[:equal])
+    base[rows] = base[rows[0]]
+    found = []
+    for threads in (1, 2):
+        with faiss_threads(threads):
+            found.append(nearest_neighbours(base, 16, exact_below=exact_below))
+    assert found[0].index.tobytes() == found[1].index.tobytes()
+    assert found[0].similarity.tobytes() == found[1].similarity.tobytes()
+    for row in rows:
+        assert found[0].index[row].tolist() == rows[rows != row][:16].tolist()
+        assert (found[0].similarity[row] == found[0].similarity[row, 0]).all()
+
+
+def test_neighbours_that_float32_cannot_tell_apart_are_told_apart(rng: np.random.Generator) -> None:
+    """A bundle of vectors that are nearly one, far more than are proposed, in the order of their exact cosines."""
+    base = np.concatenate([rng.normal(size=(200, 96)), np.zeros((300, 96))])
+    base[200:] = rng.normal(size=96) + 2e-4 * rng.normal(size=(300, 96))
+    units = unit_rows(base, slice(None))
+    cosine = exact_products(units, units)
+    np.fill_diagonal(cosine, -np.inf)
+    expected = np.argsort(-cosine, axis=1, kind="stable")[:, :12]
+    np.testing.assert_array_equal(nearest_neighbours(base, 12).index, expected)
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_the_inverted_file_reaches_its_recall_and_says_so(rng: np.random.Generator, own: bool) -> None:
     base = clouds(rng, 6_000)
@@ -66,17 +112,11 @@ def test_the_inverted_file_reaches_its_recall_and_says_so(rng: np.random.Generat
 
 
 def test_a_memory_map_a_scratch_folder_and_threads_change_nothing(rng: np.random.Generator, tmp_path: Path) -> None:
-    import faiss
-
     base = clouds(rng, 3_000).astype(np.float16)
     np.save(tmp_path / "base.npy", base)
     first = nearest_neighbours(base, 6, exact_below=100)
-    threads = faiss.omp_get_max_threads()
-    try:
-        faiss.omp_set_num_threads(1)
+    with faiss_threads(1):
         second = nearest_neighbours(np.load(tmp_path / "base.npy", mmap_mode="r"), 6, exact_below=100, scratch=tmp_path)
-    finally:
-        faiss.omp_set_num_threads(threads)
     assert first.index.tobytes() == second.index.tobytes()
     assert first.similarity.tobytes() == second.similarity.tobytes()
     assert first.recall == second.recall

@@ -50,7 +50,7 @@ def test_verdicts_follow_direction_and_interval(rng: np.random.Generator) -> Non
                 "cluster_gini": 2.0 + wobble if is_subset else 1.0,
                 "junk": wobble * (1 if seed % 2 else -1)
                 - float(np.mean([n * (1 if i % 2 else -1) for i, n in enumerate(noise)])),
-                "copies": 0.0,
+                "slides_covered": 0.0,
                 "recall_3": 0.5 if is_subset else 0.25,
                 "site_told_knn": None,
                 "label_knn": 0.9 if seed else None,
@@ -62,7 +62,7 @@ def test_verdicts_follow_direction_and_interval(rng: np.random.Generator) -> Non
     assert one(proof, "vendi").verdict == "better" and one(proof, "cluster_gini").verdict == "worse"
     assert one(proof, "vendi").low < one(proof, "vendi").difference < one(proof, "vendi").high  # type: ignore[operator]
     assert one(proof, "junk").verdict == "not discriminating" and not one(proof, "junk").low
-    assert one(proof, "copies").reason == "no difference at any seed"
+    assert one(proof, "slides_covered").reason == "no difference at any seed"
     assert one(proof, "recall_3").verdict == "better" and one(proof, "recall_3").reason == "the same at every seed"
     untold = one(proof, "site_told_knn")
     assert untold.verdict == "not discriminating" and untold.reason == "one site" and untold.low is None

@@ -9,15 +9,21 @@ from wsicurate.errors import CurationError, VectorError
 
 
 def oracle(
-    values: np.ndarray, clusters: np.ndarray, epsilon: float, key: np.ndarray, eligible: np.ndarray
+    values: np.ndarray,
+    clusters: np.ndarray,
+    epsilon: float,
+    key: np.ndarray,
+    eligible: np.ndarray,
+    kept: np.ndarray | None = None,
 ) -> np.ndarray:
+    kept = np.zeros(len(values), bool) if kept is None else kept
     unit = values.astype(np.float64) / np.linalg.norm(values.astype(np.float64), axis=1, keepdims=True)
     result = np.full(len(values), -1)
     for cluster in np.unique(clusters[clusters >= 0]):
         staying: list[int] = []
-        for row in sorted(np.flatnonzero((clusters == cluster) & eligible), key=lambda r: (key[r], r)):
+        for row in sorted(np.flatnonzero((clusters == cluster) & eligible), key=lambda r: (not kept[r], key[r], r)):
             similarity = [float(unit[row] @ unit[other]) for other in staying]
-            if similarity and max(similarity) > 1 - epsilon:
+            if similarity and max(similarity) > 1 - epsilon and not kept[row]:
                 result[row] = staying[int(np.argmax(similarity))]
             else:
                 staying.append(row)
@@ -42,6 +48,22 @@ def test_it_is_greedy_and_exact(
     curve = thinning_curve(values, clusters, [epsilon, 0.0, 0.05], order_key=key, eligible=eligible)
     assert curve[0] == pytest.approx(1 - len(gone) / eligible.sum())
     assert curve[1] == 1
+
+
+@pytest.mark.parametrize("block", [7, 512])
+def test_what_is_kept_stays_and_stands_for_others(
+    block: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redundancy, "ROWS", block)
+    values = rng.normal(size=(4, 5))[rng.integers(0, 4, 200)] + 0.2 * rng.normal(size=(200, 5))
+    clusters, key, eligible = rng.integers(-1, 2, 200), rng.random(200), rng.random(200) < 0.9
+    kept = rng.random(200) < 0.2
+    found = thin(values, clusters, epsilon=0.2, order_key=key, eligible=eligible, kept=kept)
+    np.testing.assert_array_equal(found, oracle(values, clusters, 0.2, key, eligible, kept))
+    assert (found[kept] == -1).all()
+    assert (thin(values, clusters, epsilon=0.2, order_key=key, eligible=eligible)[kept] >= 0).any()
+    curve = thinning_curve(values, clusters, [0.2], order_key=key, eligible=eligible, kept=kept)
+    assert curve[0] == pytest.approx(1 - (found >= 0).sum() / eligible.sum())
 
 
 def test_the_curve_is_what_thinning_does(rng: np.random.Generator) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -13,7 +15,8 @@ from numpy.typing import NDArray
 
 from wsicurate.curation import fft_registration
 from wsicurate.curation.calibration import changed, shifted
-from wsicurate.curation.fft_registration import LEAST_OVERLAP, Prepared, register_shift
+from wsicurate.curation.feature_registration import Placement
+from wsicurate.curation.fft_registration import LEAST_OVERLAP, Prepared, Shift, register_shift
 from wsicurate.curation.registration import Criteria, PreparedPatch, confirm
 from wsicurate.curation.symmetry import turned, turning
 from wsicurate.errors import ConfigError
@@ -138,6 +141,19 @@ def test_turned_and_zoomed_copies_need_features(field: Image, spots: list[tuple[
     assert not confirm(*windows(field, [a, b]), criteria).is_copy
 
 
+def test_threads_change_nothing(field: Image, spots: list[tuple[int, int]]) -> None:
+    pairs = list(itertools.pairwise(windows(field, spots)))
+    turned_ones = [
+        (first, np.ascontiguousarray(turned(second, 3)))
+        for first, second in zip(*[windows(field, spots)] * 2, strict=True)
+    ]
+    everything = [*pairs, *turned_ones]
+    alone = [confirm(*pair, Criteria(turns=True)) for pair in everything]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda pair: confirm(*pair, Criteria(turns=True)), everything))
+    assert together == alone
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("size", [64, 224, 256, 1024])
 def test_blank_patches_prove_nothing(size: int, rng: np.random.Generator) -> None:
@@ -176,6 +192,45 @@ def test_wrong_patches_and_criteria_are_refused_in_words(field: Image) -> None:
         Criteria(min_overlap=0.1)
     with pytest.raises(ConfigError, match="min_evidence"):
         Criteria(min_evidence=0)
+
+
+@pytest.mark.parametrize("turned_as_well", [False, True])
+@pytest.mark.parametrize("what", ["correlation", "evidence", "overlap", "structured", "agreement"])
+def test_each_criterion_alone_refuses(what: str, turned_as_well: bool) -> None:
+    """A registration that just meets all criteria is a copy; with any one of them missed it is none."""
+    criteria = Criteria(min_overlap=0.4, min_structured=0.1, min_correlation=0.5, min_agreement=0.8)
+    values = {"correlation": 0.9, "overlap": 0.45, "structured": 0.3, "agreement": 0.85}
+
+    def met(**changed: float) -> bool:
+        found = {**values, **changed}
+        if turned_as_well:
+            return criteria.met_by(Placement(matrix=np.eye(2, 3), support=9, **found))
+        return criteria.met_by(Shift(symmetry=0, dx=0.0, dy=0.0, **found))
+
+    least = {"overlap": 0.4, "structured": 0.1, "correlation": 0.5, "agreement": 0.8}
+    assert met()
+    if what == "evidence":  # of a correlation over little structure: 0.4 is asked where turns were free, else 0.3
+        bound = math.tanh(0.4 if turned_as_well else 0.3)
+        assert met(structured=1.0, correlation=max(bound, 0.5) + 1e-6)
+        weak = {"structured": 0.12, "correlation": math.tanh((0.4 if turned_as_well else 0.3) / math.sqrt(0.12))}
+        assert met(**weak | {"correlation": weak["correlation"] + 1e-6})
+        assert not met(**weak | {"correlation": weak["correlation"] - 1e-6})
+        return
+    enough = {"structured": 1.0} if what == "correlation" else {}
+    assert met(**enough | {what: least[what]})
+    assert not met(**enough | {what: least[what] - 1e-6})
+
+
+def test_one_gland_in_common_does_not_make_a_copy(field: Image, spots: list[tuple[int, int]]) -> None:
+    """Half of the patch is the same tissue, the other half is of elsewhere: the whole correlates, the places do not."""
+    copies = 0
+    for (y, x), (other_y, other_x) in zip(spots, spots[1:] + spots[:1], strict=True):
+        first = field[y : y + 256, x : x + 256]
+        second = first.copy()
+        second[:, 176:] = field[other_y : other_y + 256, other_x + 176 : other_x + 256]
+        assert not confirm(first, second).is_copy
+        copies += confirm(first, second, Criteria(min_agreement=1e-9)).is_copy
+    assert copies > len(spots) / 2
 
 
 @functools.cache

@@ -93,3 +93,14 @@ def test_ranks_have_no_gaps_in_any_leaf(monkeypatch: pytest.MonkeyPatch, rng: np
     for one in range(5):
         assert sorted(cut[leaf == one]) == list(range(np.count_nonzero(leaf == one)))
     assert not np.array_equal(cut, whole)
+
+
+@pytest.mark.parametrize("order", [farthest_first, facility_location])
+def test_more_equal_rows_than_leaders_end_and_go_by_row(order: spread.Order, rng: np.random.Generator) -> None:
+    """Two kinds of a hundred equal rows each, mixed: one of each is picked first, then the rest by row."""
+    kind = rng.permutation(np.repeat([0, 1], 100))
+    similarity = np.where(kind[:, None] == kind, 1.0, 0.2).astype(np.float32)
+    got = order(similarity, 200, none(200))
+    firsts = sorted(int(np.flatnonzero(kind == one)[0]) for one in (0, 1))
+    assert sorted(got[:2].tolist()) == firsts
+    assert got[2:].tolist() == [row for row in range(200) if row not in firsts]

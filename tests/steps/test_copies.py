@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.steps.made import CHOOSER, Made, again, directions, make_store, near, tissue
 from wsicurate.config import TileConfig
 from wsicurate.curation.copies import Copies
 from wsicurate.embedding.stain_texture import StainTexture
@@ -22,7 +23,7 @@ from wsicurate.errors import (
     VectorError,
 )
 from wsicurate.slides.synthetic import GroundTruth, SyntheticSlide, write_slide
-from wsicurate.steps.copies import CopiesConfig, best_first, find_copies
+from wsicurate.steps.copies import CopiesConfig, best_first, calibrate_threshold, find_copies
 from wsicurate.steps.opening import open_store
 from wsicurate.steps.tile import tile
 from wsicurate.store.embeddings import EmbeddingRecord, write_embedding
@@ -182,9 +183,115 @@ def test_bad_input_is_refused_in_words(planted: tuple[Store, GroundTruth], tmp_p
         find_copies(embedded(other, content="0"), NAME, replace(ALONE, threshold=0.9))
     with pytest.raises(VectorError, match="vector 1 is zero"):
         find_copies(embedded(other, spoil=0.0), NAME, replace(ALONE, threshold=0.9))
-    for wrong, word in (({"turns": "maybe"}, "turns"), ({"threshold": 2.0}, "threshold"), ({"neighbours": 0}, "neigh")):
+    for wrong, word in (
+        ({"turns": "maybe"}, "turns"),
+        ({"threshold": 2.0}, "threshold"),
+        ({"candidates": 0}, "candid"),
+    ):
         with pytest.raises(ConfigError, match=word):
             CopiesConfig(**wrong)
+
+
+def test_what_does_not_count_does_not_crowd_out_what_does(tmp_path: Path) -> None:
+    """Twenty look-alikes of low quality lie nearer to a patch than its copy: more than there are candidates."""
+    base = directions(1, 1)
+    copy = near(base, 7, off=0.6)
+    between = np.repeat((base + copy) / 2, 20, axis=0)
+    originals, others = tissue(1, 1), tissue(2, 20)
+    vectors = np.concatenate([base, copy, near(between, 3, off=0.05)])
+    pixels = np.concatenate([originals, again(originals), others])
+    store = make_store(tmp_path / "s.zarr", {"a": Made(pixels, vectors, patient="P")})
+    good = np.arange(22) < 2
+    config = replace(ALONE, threshold=0.7, candidates=16)
+    everything = find_copies(store, CHOOSER, config, executor=THREAD)
+    assert not everything.pairs.having("copy").any()
+    found = find_copies(store, CHOOSER, config, among=good, executor=THREAD)
+    assert (found.pairs.a.tolist(), found.pairs.b.tolist()) == ([0], [1])
+    assert found.pairs.having("copy").all() and (found.copy_of >= 0).sum() == 1
+    nothing = find_copies(store, CHOOSER, config, among=np.zeros(22, dtype=bool), executor=THREAD)
+    assert len(nothing.pairs) == 0 and not (nothing.copy_of >= 0).any()
+
+
+def test_what_does_not_count_does_not_crowd_out_leaks(tmp_path: Path) -> None:
+    base = directions(1, 1)
+    originals = tissue(1, 1)
+    pixels = np.concatenate([originals, tissue(2, 20)])
+    vectors = np.concatenate([near(base, 7, off=0.4), near(np.repeat(base, 20, axis=0), 3, off=0.1)])
+    store = make_store(tmp_path / "s.zarr", {"a": Made(pixels, vectors)})
+    evaluation = make_store(tmp_path / "e.zarr", {"e": Made(again(originals), base)})
+    for among in (None, np.arange(21) < 1):
+        found = find_copies(
+            store, CHOOSER, replace(ALONE, threshold=0.8), evaluations=[evaluation], among=among, executor=THREAD
+        )
+        assert found.leaked.tolist() == [True] + 20 * [False]
+
+
+def test_the_threshold_is_calibrated_among_what_counts(tmp_path: Path) -> None:
+    """Blurred patches that look like another patient's do not raise the similarity that chance reaches."""
+    one, other = tissue(1, 12), tissue(2, 12)
+    blurred = np.repeat(tissue(3, 1), 12, axis=0)
+    embed = StainTexture()
+
+    def made(pixels: NDArray[np.uint8], patient: str) -> Made:
+        return Made(pixels, np.asarray(embed(pixels)), patient=patient)
+
+    slides = {"a": made(np.concatenate([one, blurred]), "P"), "b": made(np.concatenate([other, blurred]), "Q")}
+    store = make_store(tmp_path / "s.zarr", slides)
+    good = np.tile(np.arange(24) < 12, 2)
+    config = CopiesConfig(calibration_patches=10, recall=None)
+    for among, low in ((None, 0.999), (good, 0.0)):
+        found = calibrate_threshold(store, store.vectors(CHOOSER), embed, config, among=among)
+        assert found.strict is not None and (found.strict > 0.999) == (low > 0)
+
+
+def test_look_alikes_that_follow_one_motion_are_serial_cuts(tmp_path: Path) -> None:
+    """Two slides of one patient whose patches look alike place by place and share no pixel; and one of another's."""
+    base = directions(1, 60)
+    slides = {
+        "a": Made(tissue(1, 60), base, patient="P"),
+        "b": Made(tissue(2, 60), near(base, 2), patient="P"),
+        "c": Made(tissue(3, 60), near(base, 3), patient="Q"),
+        "d": Made(tissue(4, 60), near(base, 4), patient="P", reading={"lattice": "virtual"}),
+    }
+    store = make_store(tmp_path / "s.zarr", slides)
+    found = find_copies(store, CHOOSER, replace(ALONE, threshold=0.9), executor=THREAD)
+    slide = np.repeat(np.arange(4), 60)
+    both = {tuple(pair) for pair in np.stack([slide[found.pairs.a], slide[found.pairs.b]], axis=1).tolist()}
+    assert both == {(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)}
+    serial = found.pairs.having("serial")
+    assert (found.pairs.having("refused") | serial).all()
+    of_one_block = (slide[found.pairs.a] == 0) & (slide[found.pairs.b] == 1)
+    np.testing.assert_array_equal(serial, of_one_block)
+    assert serial.sum() == 60 and found.record["pairs"]["serial"] == 60
+    assert not (found.copy_of >= 0).any()
+
+
+def test_no_more_candidates_of_a_patch_than_asked_for(tmp_path: Path) -> None:
+    vectors = near(np.repeat(directions(1, 1), 12, axis=0), 2, off=0.1)
+    store = make_store(tmp_path / "s.zarr", {"a": Made(tissue(1, 12), vectors)})
+    for candidates in (1, 4):
+        found = find_copies(store, CHOOSER, replace(ALONE, threshold=0.5, candidates=candidates), executor=THREAD)
+        asked = np.bincount(np.concatenate([found.pairs.a, found.pairs.b]), minlength=12)
+        assert len(found.pairs) <= 12 * candidates and (asked >= 1).all()
+        assert found.record["neighbours"]["k"] == candidates
+
+
+def test_what_is_kept_is_no_copy_and_leaks_all_the_same(tmp_path: Path) -> None:
+    """Rows 0, 1, 2 show one field, 0 and 1 of them are kept; row 3 is a copy of row 2's scan, and so of all."""
+    field, base = tissue(1, 1), directions(1, 1)
+    pixels = np.concatenate([field, again(field, 1), again(field, 2), tissue(5, 1)])
+    vectors = np.concatenate([near(np.repeat(base, 3, axis=0), 1), directions(9, 1)])
+    store = make_store(tmp_path / "s.zarr", {"a": Made(pixels, vectors, focus=[3, 4, 9, 5])})
+    kept = np.array([True, True, False, False])
+    config = replace(ALONE, threshold=0.8)
+    plain = find_copies(store, CHOOSER, config, executor=THREAD)
+    assert plain.copy_of.tolist() == [2, 2, -1, -1] == plain.groups.tolist()
+    found = find_copies(store, CHOOSER, config, kept=kept, executor=THREAD)
+    assert found.copy_of.tolist() == [-1, -1, 1, -1]  # of the kept ones, the sharper stands for the newcomer
+    assert found.groups.tolist() == [1, -1, 1, -1]
+    evaluation = make_store(tmp_path / "e.zarr", {"e": Made(again(field, 3), near(base, 8))})
+    leaking = find_copies(store, CHOOSER, config, kept=kept, evaluations=[evaluation], executor=THREAD)
+    assert leaking.leaked.tolist() == [True, True, True, False]
 
 
 def test_empty_stores_are_refused_in_words(planted: tuple[Store, GroundTruth], tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_slides_are_parts_of_the_whole(store: Store) -> None:
 def test_the_table_of_all_patches(store: Store) -> None:
     table = store.table()
     assert table.column_names[:9] == ["slide_id", "mpp", "row", "x", "y", "patient", "site", "kind", "label"]
-    assert table.column_names[9:] == ["tissue", "focus", "pen", "dark", "blank"]
+    assert table.column_names[9:] == ["name", "tissue", "focus", "pen", "dark", "blank"]
     assert table.num_rows == len(store)
     rows = table.to_pylist()
     slide, row = store.locate(40)
@@ -125,6 +125,9 @@ def test_a_slide_without_a_mark_does_not_exist(path: Path, tmp_path: Path) -> No
     (copy / "slides" / keys[1] / "zarr.json").write_text("{}")
     with pytest.raises(CorruptStoreError, match="has no 'wsicurate' attributes"):
         open_store(copy)
+    opened = open_store(copy, skip_damaged=True)
+    assert list(opened.slides) == keys[2:]
+    assert list(opened.damaged) == [keys[1]] and "has no 'wsicurate' attributes" in opened.damaged[keys[1]]
 
 
 def test_a_store_whose_maker_died_half_way_is_made_again(tmp_path: Path) -> None:

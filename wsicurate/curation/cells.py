@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.lloyd import PIECE_ROWS, Assigned, Piece, assign_points, nearest, new_centroids, pieces_of
+from wsicurate.curation.blocks import exact_products
+from wsicurate.curation.lloyd import PIECE_ROWS, Assigned, Piece, assign_points, explain, new_centroids, pieces_of
 from wsicurate.curation.threads import alone, in_order
 
 #: Cells, itself included, whose centroids a point may choose.
@@ -45,8 +46,8 @@ def seed_centroids(points: NDArray[np.float32], clusters: int, random: np.random
     """
     chosen = np.empty(clusters, dtype=np.int64)
     chosen[0] = random.integers(len(points))
-    left = np.maximum(0, 1 - nearest(points, points[chosen[:1]])[1])
-    left[chosen[0]] = 0
+    left = np.full(len(points), 2, dtype=np.float32)
+    _explain(left, points, chosen[:1])
     count = 1
     while count < clusters:
         number = min(max(1, clusters // SEEDING_ROUNDS), clusters - count)
@@ -54,11 +55,16 @@ def seed_centroids(points: NDArray[np.float32], clusters: int, random: np.random
         taken[chosen[:count]] = True
         order = _draw(left, taken, number, random)
         chosen[count : count + number] = order
-        _, similarity = nearest(points, points[order])
-        left = np.minimum(left, np.maximum(0, 1 - similarity))
-        left[order] = 0
+        _explain(left, points, order)
         count += number
     return chosen
+
+
+def _explain(left: NDArray[np.float32], points: NDArray[np.float32], drawn: NDArray[np.int64]) -> None:
+    """What is left to explain once some rows were drawn; in place."""
+    rows, now = explain(left, points, slice(None), drawn)
+    left[rows] = now
+    left[drawn] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,21 +120,21 @@ def train_in_cells(points: NDArray[np.float32], clusters: int, *, seed: int, ite
     centres = _coarse(points, max(2, round(clusters**0.5)), seed)
     located = assign_points(points, centres, pieces_of(len(points)))
     near = _nearest_many(centres, min(NEIGHBOURS, len(centres)))
-    left = np.maximum(0, 1 - located.similarity)
+    left = np.maximum(0, 1 - located.similarity(points))
     rows = _seed_in_cells(points, clusters, near, located.cluster, left, np.random.default_rng([seed, 1]))
     centroids, of_centroid = points[rows], located.cluster[rows]
     objective = 0.0
     cells = Cells(centres=centres, near=near, of_centroid=of_centroid)
     for _ in range(max(1, iterations)):
         assigned = cells.assign(points, centroids, located.cluster)
-        centroids, objective, mended, moved = new_centroids(points, assigned, centroids)
-        # A mended centroid lives where its new point does.
-        of_centroid[mended] = located.cluster[moved]
+        centroids, objective, refilled, moved = new_centroids(points, assigned, centroids)
+        # A refilled centroid lives where its new point does.
+        of_centroid[refilled] = located.cluster[moved]
     if len(points) * clusters <= EXACT_PAIRS:
         for _ in range(min(EXACT_STEPS, iterations)):
             assigned = assign_points(points, centroids, pieces_of(len(points)))
-            centroids, objective, mended, moved = new_centroids(points, assigned, centroids)
-            of_centroid[mended] = located.cluster[moved]
+            centroids, objective, refilled, moved = new_centroids(points, assigned, centroids)
+            of_centroid[refilled] = located.cluster[moved]
     return Trained(centroids=centroids, objective=objective, cells=cells)
 
 
@@ -170,10 +176,8 @@ def _seed_in_cells(
             if len(candidates := fresh[np.concatenate([drawn[other] for other in near[cell]])])
             for start in range(0, len(members[cell]), PIECE_ROWS)
         ]
-        for rows, similarity in in_order(
-            lambda piece: (piece[0], nearest(points[piece[0]], points[piece[1]])[1]), pieces
-        ):
-            left[rows] = np.minimum(left[rows], np.maximum(0, 1 - similarity))
+        for rows, now in in_order(lambda piece: explain(left, points, *piece), pieces):
+            left[rows] = now
         left[fresh] = 0
     return chosen
 
@@ -186,10 +190,8 @@ def _draw(
     wait = random.standard_exponential(len(left), dtype=np.float32)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         wait = np.where((left > 1e-6) & ~taken, wait / left, np.inf)
-    if np.count_nonzero(np.isfinite(wait)) >= number:
-        candidates = np.argpartition(wait, number - 1)[:number]
-    else:
-        candidates = np.arange(len(left))
+    # All up to the number-th: which of equal ones a partition takes depends on the processor.
+    candidates = np.flatnonzero(wait <= np.partition(wait, number - 1)[number - 1])
     order = np.lexsort((candidates, wait[candidates], taken[candidates]))
     return candidates[order[:number]]
 
@@ -202,6 +204,6 @@ def _members(of: NDArray[np.int32], count: int) -> list[NDArray[np.int64]]:
 
 def _nearest_many(centres: NDArray[np.float32], number: int) -> NDArray[np.int64]:
     """The ``number`` centres nearest to each, itself first: int64 (m, number)."""
-    similarity = np.einsum("id,jd->ij", centres, centres)  # not BLAS, whose last bits depend on the threads
+    similarity = exact_products(centres, centres)
     np.fill_diagonal(similarity, 2)
     return np.argsort(-similarity, axis=1, kind="stable")[:, :number]

@@ -57,7 +57,9 @@ class Copies:
     """Which patches are copies of which.
 
     Attributes:
-        copy_of: int64, (n,): the row that stays in this row's stead; -1 for rows that stay.
+        copy_of: int64, (n,): the row that stays in this row's stead; -1 for rows that stay. Rows that must stay are not
+            copies, even of each other.
+        groups: int64, (n,): likewise with no regard to what must stay: the groups that leak as a whole.
         pairs: all pairs that were proposed, with the evidence.
         leaked: bool, (n,): rows that are copies of the evaluation store's, with their whole groups.
         evaluation_pairs: pairs with each of the evaluation stores.
@@ -65,6 +67,7 @@ class Copies:
     """
 
     copy_of: NDArray[np.int64]
+    groups: NDArray[np.int64]
     pairs: Pairs
     leaked: NDArray[np.bool_]
     evaluation_pairs: tuple[Pairs, ...] = ()
@@ -107,6 +110,19 @@ def grouped(
             mine = tails[begin:end]
             copy_of[mine[copy_of[mine] < 0]] = head  # all of them worse: a better one would have taken the head
     return copy_of
+
+
+def kept_first(order: NDArray[np.integer[Any]], kept: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """An order of rows with those that must stay before all others.
+
+    Args:
+        order: int, (n,): all rows, the best first.
+        kept: bool, (n,): rows that must stay.
+
+    Returns:
+        int64, (n,): the kept rows in their order, then the others in theirs.
+    """
+    return np.asarray(order[np.argsort(~kept[order], kind="stable")], dtype=np.int64)
 
 
 def whole_groups(leaked: NDArray[np.bool_], copy_of: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -9,15 +9,17 @@ haematoxylin by enhanced correlation (Evangelidis and Psarakis 2008); the correl
 
 from __future__ import annotations
 
-import functools
+import math
+import threading
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from wsicurate.curation.blocks import exact_products, on_grid
 from wsicurate.curation.fft_registration import LEAST_OVERLAP, Prepared
-from wsicurate.curation.structure import agreement, evidence
+from wsicurate.curation.structure import agreement, correlation, evidence
 
 #: Scales that count as the same tissue at the same magnification, cut and resized.
 SCALE_RANGE = (0.6, 1.67)
@@ -34,7 +36,7 @@ _MATCHES, _HYPOTHESES, _SUPPORT = 250, 3, 3
 _TOLERANCE = 0.03
 
 _ECC = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-4)
-_DENSITY = (-np.log10(np.maximum(np.arange(256), 8) / 255.0) * 56).astype(np.float32)
+_DENSITY = np.array([round(-math.log10(max(value, 8) / 255) * 56, 3) for value in range(256)], dtype=np.float32)
 _MIRRORED_BINS = np.arange(128).reshape(4, 4, 8)[::-1][:, :, -np.arange(8) % 8].ravel()
 
 
@@ -88,7 +90,7 @@ class Features:
             way = cv2.INTER_AREA if edge > _FEATURE_PX else cv2.INTER_CUBIC
             patch = np.asarray(cv2.resize(patch, (_FEATURE_PX, _FEATURE_PX), interpolation=way), dtype=np.uint8)
         density = np.minimum(_DENSITY[patch].sum(axis=2), 255).astype(np.uint8)
-        points, descriptors = _sift().detectAndCompute(density, None)
+        points, descriptors = _detector.sift.detectAndCompute(density, None)
         if descriptors is None or not len(points):
             return cls(np.empty((0, 2, 3)), np.empty((0, 128), dtype=np.float32))
         place = np.array([point.pt for point in points], dtype=np.float64)
@@ -173,10 +175,10 @@ def _hypotheses(first: Features, second: Features) -> list[tuple[NDArray[np.floa
 
 
 def _matches(first: Features, second: Features) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Pairs of features that are each other's nearest or clearly nearer than the next, best first."""
+    """Pairs of features that are each other's nearest, best first."""
     if len(first.frames) < 2 or len(second.frames) < 2:
         return np.empty(0, np.intp), np.empty(0, np.intp)
-    similarity = first.descriptors @ second.descriptors.T
+    similarity = exact_products(on_grid(first.descriptors), on_grid(second.descriptors))
     nearest = similarity.argmax(axis=1)
     rows = np.arange(len(nearest))
     mutual = similarity.argmax(axis=0)[nearest] == rows
@@ -246,15 +248,11 @@ def _measured(first: Prepared, second: Prepared, matrix: NDArray[np.float64], su
     overlap = float(np.count_nonzero(both)) / edge**2
     if not both.any():
         return Placement(matrix, 0.0, 0.0, 0.0, 0.0, support)
-    a, b = first.fine[both].astype(np.float64), put[both].astype(np.float64)
-    a -= a.mean()
-    b -= b.mean()
-    product = float(np.sqrt((a @ a) * (b @ b)))
     mask = cv2.warpAffine(second.mask.astype(np.uint8), pixels, (edge, edge), flags=cv2.INTER_NEAREST)
     holds = both & first.mask & (mask > 0)
     return Placement(
         matrix=matrix,
-        correlation=float(a @ b) / product if product > 0 else 0.0,
+        correlation=correlation(first.fine[both], put[both]),
         overlap=overlap,
         structured=float(np.count_nonzero(holds)) / edge**2,
         agreement=agreement(first.fine, np.asarray(put, dtype=np.float32), holds),
@@ -273,6 +271,11 @@ def _to_shares(pixels: NDArray[np.float64], edge: int, other: int) -> NDArray[np
     return np.column_stack([linear, (pixels[:, 2] + 0.5 - pixels[:, :2] @ (0.5, 0.5)) / edge])
 
 
-@functools.cache
-def _sift() -> cv2.SIFT:
-    return cv2.SIFT.create(nfeatures=_FEATURES, contrastThreshold=_CONTRAST)
+class _Detector(threading.local):
+    """One for each thread: OpenCV does not say that several may share one."""
+
+    def __init__(self) -> None:
+        self.sift = cv2.SIFT.create(nfeatures=_FEATURES, contrastThreshold=_CONTRAST)
+
+
+_detector = _Detector()

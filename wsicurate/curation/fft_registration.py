@@ -17,7 +17,14 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from wsicurate.curation.structure import agreement, evidence, fine_edge, haematoxylin_structure, structured
+from wsicurate.curation.structure import (
+    agreement,
+    correlation,
+    evidence,
+    fine_edge,
+    haematoxylin_structure,
+    structured,
+)
 from wsicurate.curation.symmetry import turned, turned_stack, turning
 
 #: The share of a patch that an overlap has at least, to be looked at. Half a patch in both directions leaves 0.25.
@@ -190,11 +197,13 @@ def _refined(first: Prepared, second: Prepared, symmetry: int, dy: int, dx: int)
     here = slice(*rows), slice(*columns)
     there = slice(rows[0] - dy, rows[1] - dy), slice(columns[0] - dx, columns[1] - dx)
     both = first.mask[here] & turned(second.mask, symmetry)[there]
+    # The surface says where; its numbers differ with the processor in the last digits, and do not decide.
+    seen = slice(row, row + template.shape[0]), slice(column, column + template.shape[1])
     return Shift(
         symmetry,
         (dx + _vertex(np.asarray(surface[row], np.float32), column)) / edge,
         (dy + _vertex(np.asarray(surface[:, column], np.float32), row)) / edge,
-        float(np.clip(surface[row, column], -1, 1)),
+        correlation(window[seen], template),
         overlap,
         float(np.count_nonzero(both)) / edge**2,
         agreement(first.fine[here], turned(second.fine, symmetry)[there], both),

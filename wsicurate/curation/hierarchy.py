@@ -249,7 +249,7 @@ def _assign_points(
     """Through the cells where there are any: near enough to choose whom to keep."""
     if cells is not None:
         through = cells.assign(points, centroids, cells.locate(points))
-        return through.cluster, through.similarity
+        return through.cluster, through.similarity(points)
     exact = assign(points, centroids, device=device)
     return exact.cluster, exact.similarity
 

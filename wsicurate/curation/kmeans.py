@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.blocks import BLOCK_ROWS, Vectors, unit_blocks, unit_rows
+from wsicurate.curation.blocks import BLOCK_ROWS, Vectors, on_grid, unit_blocks, unit_rows
 from wsicurate.curation.cells import seed_centroids, train_in_cells
-from wsicurate.curation.lloyd import PIECE_ROWS, assign_points, nearest, new_centroids, pieces_of
+from wsicurate.curation.lloyd import PIECE_ROWS, assign_points, nearest, new_centroids, pieces_of, similarity_to
 from wsicurate.curation.threads import alone, in_order
 from wsicurate.errors import CurationError, VectorError
 
@@ -140,25 +140,31 @@ def assign(vectors: Vectors, centroids: NDArray[np.float32], *, device: str = "c
         )
     cluster = np.empty(len(vectors), dtype=np.int32)
     similarity = np.empty(len(vectors), dtype=np.float32)
-    centroids = np.ascontiguousarray(centroids, dtype=np.float32)
+    centroids = on_grid(centroids)
     if device != "cpu":
         from wsicurate.curation import gpu
 
         assigner = gpu.Assigner(centroids, device=device)
         for start, block in unit_blocks(vectors):
             cluster[start : start + len(block)], similarity[start : start + len(block)] = assigner(block)
+        # Equal centroids may score differently in the last bit, by their place in the matrix product.
+        _, first_of, same = np.unique(centroids, axis=0, return_index=True, return_inverse=True)
+        cluster = first_of.astype(np.int32)[same.ravel()][cluster]
     else:
         pieces = (
             (start + first, block[first : first + PIECE_ROWS])
             for start, block in unit_blocks(vectors)
             for first in range(0, len(block), PIECE_ROWS)
         )
-        for start, index, score in in_order(lambda piece: (piece[0], *nearest(piece[1], centroids)), pieces):
+
+        def one(piece: tuple[int, NDArray[np.float32]]) -> tuple[int, NDArray[np.int32], NDArray[np.float32]]:
+            start, rows = piece
+            index, _ = nearest(rows, centroids)
+            return start, index, similarity_to(rows, centroids, index)
+
+        for start, index, score in in_order(one, pieces):
             cluster[start : start + len(index)] = index
             similarity[start : start + len(index)] = score
-    # Equal centroids may score differently in the last bit, by their place in the matrix product.
-    _, first_of, same = np.unique(centroids, axis=0, return_index=True, return_inverse=True)
-    cluster = first_of.astype(np.int32)[same.ravel()][cluster]
     return Assignment(cluster=cluster, similarity=np.clip(similarity, -1, 1))
 
 
@@ -212,8 +218,8 @@ def train_exactly(
         assigned = assign_points(points, centroids, pieces_of(len(points)))
         if before is not None and np.array_equal(before, assigned.cluster):
             return centroids, objective, done - 1
-        centroids, objective, mended, _ = new_centroids(points, assigned, centroids)
-        before = None if len(mended) else assigned.cluster
+        centroids, objective, refilled, _ = new_centroids(points, assigned, centroids)
+        before = None if len(refilled) else assigned.cluster
     return centroids, objective, max(1, iterations)
 
 

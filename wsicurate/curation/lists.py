@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.blocks import BLOCK_ROWS, Vectors, unit_blocks, unit_rows
+from wsicurate.curation.blocks import BLOCK_ROWS, Vectors, exact_products, unit_blocks, unit_rows
 from wsicurate.curation.codes import Coder, Codes, products
 from wsicurate.curation.kmeans import assign, spherical_kmeans
 from wsicurate.curation.one_thread import one_blas_thread, one_torch_thread
@@ -30,8 +30,8 @@ _LIST_ROWS = 160
 
 _TRAINING_PER_LIST, _TRAINING_ITERATIONS = 24, 4
 
-#: Nearest lists of a vector that it votes for, and how fast votes fall with the squared distance to their centroids.
-_VOTES, _VOTE_POWER = 8, 4
+#: Nearest lists of a vector that it votes for.
+_VOTES = 8
 
 #: Coarse groups whose lists are looked through for a vector of a group.
 _NEAR_GROUPS = 16
@@ -68,32 +68,40 @@ class Assigner:
         groups = max(1, round(math.sqrt(count)))
         group_centroids = spherical_kmeans(self.centroids, groups, seed=seed, iterations=10).centroids
         group_of = assign(self.centroids, group_centroids).cluster
-        near = np.argsort(-(group_centroids @ group_centroids.T), axis=1, kind="stable")[:, :_NEAR_GROUPS]
+        similarity = exact_products(group_centroids, group_centroids)
+        near = np.argsort(-similarity, axis=1, kind="stable")[:, :_NEAR_GROUPS]
         self._lists_near = [np.flatnonzero(np.isin(group_of, groups)) for groups in near]
         self._groups, self._codes = self.coder(group_centroids), self.coder(self.centroids)
 
-    def nearest(self, vectors: Vectors) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
-        """The lists with the nearest centroids, nearest first, int16 (n, w), and the cosines to them, float32."""
+    def nearest(self, vectors: Vectors, codes: Codes | None = None) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+        """The lists with the nearest centroids, nearest first, int16 (n, w), and the cosines to them, float32.
+
+        Args:
+            vectors: (n, d).
+            codes: int8 (n, d): takes the vectors' codes, where it is given.
+        """
         width = min(_VOTES, min(len(lists) for lists in self._lists_near))
         lists = np.empty((len(vectors), width), dtype=np.int16)
         cosine = np.empty((len(vectors), width), dtype=np.float32)
         threads = thread_count()
         with one_blas_thread(), one_torch_thread():
-            for start, found, scores in in_order(
-                lambda block: self._of_block(*block, width), unit_blocks(vectors, BLOCK_ROWS // 4), threads=threads
+            for start, coded, found, scores in in_order(
+                lambda block: (block[0], *self._of_block(self.coder(block[1]), width)),
+                unit_blocks(vectors, BLOCK_ROWS // 4),
+                threads=threads,
             ):
-                lists[start : start + len(found)], cosine[start : start + len(found)] = found, scores
+                here = slice(start, start + len(found))
+                lists[here], cosine[here] = found, scores
+                if codes is not None:
+                    codes[here] = coded
         return lists, cosine
 
-    def _of_block(
-        self, start: int, block: NDArray[np.float32], width: int
-    ) -> tuple[int, NDArray[np.int16], NDArray[np.float32]]:
-        codes = self.coder(block)
+    def _of_block(self, codes: Codes, width: int) -> tuple[Codes, NDArray[np.int16], NDArray[np.float32]]:
         group = products(codes, self._groups).argmax(axis=1)
         order = np.argsort(group, kind="stable")
         bounds = np.searchsorted(group[order], np.arange(len(self._groups) + 1))
-        lists = np.empty((len(block), width), dtype=np.int16)
-        cosine = np.empty((len(block), width), dtype=np.float32)
+        lists = np.empty((len(codes), width), dtype=np.int16)
+        cosine = np.empty((len(codes), width), dtype=np.float32)
         for number, near in enumerate(self._lists_near):
             members = order[bounds[number] : bounds[number + 1]]
             if len(members):
@@ -101,23 +109,35 @@ class Assigner:
                 by_score = np.argsort(-scores, axis=1, kind="stable")
                 lists[members] = near[np.take_along_axis(places, by_score, axis=1)]
                 cosine[members] = np.take_along_axis(scores, by_score, axis=1) / self.coder.unit
-        return start, lists, cosine
+        return codes, lists, cosine
+
+
+@contextmanager
+def code_arrays(scratch: Path | None) -> Iterator[Callable[[tuple[int, ...]], Codes]]:
+    """A function that makes arrays of codes of a shape: in memory, or in files of a folder, removed at the end."""
+    if scratch is None:
+        yield lambda shape: np.empty(shape, dtype=np.int8)
+        return
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="wsicurate-lists-") as folder:
+        names = map(str, range(1_000))
+        yield lambda shape: np.memmap(Path(folder) / next(names), dtype=np.int8, mode="w+", shape=shape)
 
 
 class Lists:
-    """The base as codes, ordered by list; a context manager, which removes what it wrote.
+    """The base as codes, ordered by list.
 
     Args:
-        base: (n, d).
+        codes: int8, (n, d): of the base's vectors, in their order.
         nearest: int16, (n, w): the lists nearest to each vector, nearest first: it lies in the first.
         cosine: float32, (n, w): to their centroids.
         assigner: what found them.
-        scratch: a folder for the codes, n x d bytes; None keeps them in memory.
+        ordered: int8, (n, d): takes the codes in the order of the lists.
 
     Attributes:
         list_of: int16, (n,): the list of each vector.
         order: int64, (n,): the vectors in the order of the lists.
         starts: int64, (lists + 1,): where each list begins in that order.
+        codes: int8, (n, d), in that order.
         visits: int16, (lists, v): the lists that a list's queries should be compared with, most promising first,
             itself before all.
         promise: float32, (lists, v): how much each of them promises, falling; infinite for the list itself.
@@ -125,44 +145,25 @@ class Lists:
 
     def __init__(
         self,
-        base: Vectors,
+        codes: Codes,
         nearest: NDArray[np.int16],
         cosine: NDArray[np.float32],
         assigner: Assigner,
-        scratch: Path | None,
+        ordered: Codes,
     ) -> None:
         lists = len(assigner.centroids)
         self.list_of = np.ascontiguousarray(nearest[:, 0])
         self.order = np.argsort(self.list_of, kind="stable")
         self.starts = np.searchsorted(self.list_of[self.order], np.arange(lists + 1))
-        self.visits, self.promise = self._promises(nearest, cosine, assigner.centroids)
         self._coder = assigner.coder
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self.codes: Codes
-        if scratch is None:
-            self.codes = np.empty(base.shape, dtype=np.int8)
-        else:
-            self._folder = tempfile.TemporaryDirectory(dir=scratch, prefix="wsicurate-lists-")
-            self.codes = np.memmap(Path(self._folder.name) / "codes", dtype=np.int8, mode="w+", shape=base.shape)
-        place = np.empty(len(base), dtype=np.int64)
-        place[self.order] = np.arange(len(base))
-        threads = thread_count()
-        with one_blas_thread():
-            for start, codes in in_order(
-                lambda block: (block[0], self._coder(block[1])), unit_blocks(base, BLOCK_ROWS // 4), threads=threads
-            ):
-                self.codes[place[start : start + len(codes)]] = codes
-
-    def __enter__(self) -> Lists:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        del self.codes
-        if self._folder is not None:
-            self._folder.cleanup()
+        self.visits, self.promise = self._promises(nearest, cosine, self._coder(assigner.centroids))
+        self.codes = ordered
+        for start in range(0, len(codes), BLOCK_ROWS):
+            here = slice(start, start + BLOCK_ROWS)
+            self.codes[here] = codes[self.order[here]]
 
     def _promises(
-        self, nearest: NDArray[np.int16], cosine: NDArray[np.float32], centroids: NDArray[np.float32]
+        self, nearest: NDArray[np.int16], cosine: NDArray[np.float32], centroids: Codes
     ) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
         """Lists by the votes of a list's members; where votes are few, the lists with the nearest centroids follow.
 
@@ -171,23 +172,25 @@ class Lists:
         """
         lists = len(centroids)
         width = min(MOST_VISITS, lists)
-        distance = np.maximum(1 - cosine, 1e-6)
-        weight = (distance[:, :1] / distance) ** _VOTE_POWER
+        distance = np.maximum(1 - cosine, 1e-6)  # half the square of d
+        weight = np.square(np.square(distance[:, :1] / distance))  # multiplied: a power's last bit is the processor's
         visits = np.empty((lists, width), dtype=np.int16)
         promise = np.empty((lists, width), dtype=np.float32)
 
         def of_some(first: int) -> tuple[int, NDArray[np.int64], NDArray[np.float32]]:
-            score = 1e-6 * (centroids[first : first + _PROMISED_AT_ONCE] @ centroids.T)
+            near = products(centroids[first : first + _PROMISED_AT_ONCE], centroids) / self._coder.unit
+            score = (1e-6 * near).astype(np.float32)
             for place, number in enumerate(range(first, first + len(score))):
                 members = self.order[self.starts[number] : self.starts[number + 1]]
                 np.add.at(score[place], nearest[members].ravel(), weight[members].ravel() / max(1, len(members)))
                 score[place, number] = np.inf
-            best, scores = _largest(score, width)
-            by_score = np.lexsort((best, -scores), axis=1)
+            best, _ = _largest(_as_ordered_integers(score), width)
+            scores = np.take_along_axis(score, best, axis=1)
+            by_score = np.argsort(-scores, axis=1, kind="stable")
             return first, np.take_along_axis(best, by_score, axis=1), np.take_along_axis(scores, by_score, axis=1)
 
         threads = thread_count()
-        with one_blas_thread():
+        with one_blas_thread(), one_torch_thread():
             for first, best, score in in_order(of_some, range(0, lists, _PROMISED_AT_ONCE), threads=threads):
                 visits[first : first + len(best)], promise[first : first + len(best)] = best, score
         return visits, promise
@@ -269,10 +272,19 @@ class Lists:
             begin, held, rows = end, int(sizes[end - 1]), _NEXT_ROWS
 
 
-def _largest(scores: NDArray[Any], k: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """The k largest of each row, in no order: their places, (n, k), and what they are."""
-    places = np.argpartition(scores, -k, axis=1)[:, -k:]
+def _largest(scores: NDArray[np.int32], k: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """The k largest of each row, of equal ones the first: their places, (n, k), ascending, and what they are."""
+    width = scores.shape[1]
+    # Which of equal scores a partition takes depends on the processor; no two of these are equal.
+    ranked = scores.astype(np.int64) * width + np.arange(width - 1, -1, -1)
+    places = np.sort(np.argpartition(ranked, -k, axis=1)[:, -k:], axis=1)
     return places, np.take_along_axis(scores, places, axis=1)
+
+
+def _as_ordered_integers(values: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Whole numbers in the same order as some floating-point numbers."""
+    bits = values.view(np.int32)
+    return np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits)
 
 
 def _merge(

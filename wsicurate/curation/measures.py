@@ -58,7 +58,6 @@ CATALOGUE: dict[str, About] = {
     "cluster_effective": About(title="effective number of clusters", better=1),
     "cluster_gini": About(title="Gini over clusters", better=-1),
     "clusters_covered": About(title="share of clusters covered", better=1),
-    "copies": About(title="share of copies", better=-1),
     "vendi": About(title="Vendi score", better=1),
     "junk": About(title="share of junk", better=-1),
     "slides_covered": About(title="share of slides covered", better=1),
@@ -99,7 +98,6 @@ class Measures:
         cluster_effective: its exponential. Higher is better.
         cluster_gini: see `balance.gini`, over the judge's clusters of the pool. Lower is better.
         clusters_covered: share of them with a selected patch. Higher is better.
-        copies: share of the selected patches that copy another selected one. Lower is better.
         vendi: see `vendi.vendi_score`; on a sample of a fixed size. Higher is better.
         junk: share of the selected patches that are junk. Lower is better.
         slides_covered: share of the pool's slides with a selected patch; patients and sites likewise. Higher is better.
@@ -126,7 +124,6 @@ class Measures:
     cluster_effective: float | None
     cluster_gini: float | None
     clusters_covered: float | None
-    copies: float | None
     vendi: float
     junk: float | None
     slides_covered: float | None
@@ -203,8 +200,6 @@ def measure(
     patient: Codes | None = None,
     slide: Codes | None = None,
     pool: NDArray[np.bool_] | None = None,
-    copy_of: NDArray[np.int64] | None = None,
-    copy_pairs: NDArray[np.int64] | None = None,
     junk: NDArray[np.bool_] | None = None,
     delta: float | None = None,
     seed: int = 0,
@@ -220,8 +215,6 @@ def measure(
         patient: likewise.
         slide: likewise.
         pool: bool, (n,), the patches that selections were drawn from, after the quality filter; all by default.
-        copy_of: int64, (n,), row that a patch is a copy of, -1 for none.
-        copy_pairs: int64, (m, 2), rows that are copies of each other.
         junk: bool, (n,), what is known to be junk.
         delta: cosine distance for coverage; by default `coverage.typical_distance` of the pool. Compute it once and
             pass it where many selections are measured.
@@ -244,7 +237,6 @@ def measure(
         "site": site,
         "patient": patient,
         "slide": slide,
-        "copy_of": copy_of,
         "junk": junk,
     }.items():
         _check_codes(name, array, n)
@@ -283,10 +275,6 @@ def measure(
             numbers[f"{plural}_covered"] = None
             reasons[f"{plural}_covered"] = f"{plural} are not known"
 
-    if copy_of is None and copy_pairs is None:
-        numbers["copies"], reasons["copies"] = None, "copies were not looked for"
-    else:
-        numbers["copies"] = balance.copy_share(balance.copy_groups(n, copy_of, copy_pairs), selected)
     if junk is None:
         numbers["junk"], reasons["junk"] = None, "junk is not known"
     else:

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.blocks import Vectors, unit_blocks, unit_rows
-from wsicurate.curation.lists import Assigner, Lists
+from wsicurate.curation.blocks import Vectors
+from wsicurate.curation.lists import Assigner, Lists, code_arrays
+from wsicurate.curation.search import nearest_rows, score_candidates
 from wsicurate.curation.threads import in_order
 from wsicurate.errors import CurationError, VectorError
 
@@ -29,15 +30,15 @@ RECALL = 0.985
 #: Queries whose true neighbours are found to choose what is searched, and as many again to measure the recall.
 RECALL_SAMPLE = 1_000
 
-#: Query and base rows that are multiplied at once. Constants: scores of FAISS change with the size of a block.
-_QUERY_BLOCK, _BASE_BLOCK, _RESCORE_BLOCK = 8_192, 65_536, 2_048
+#: Queries whose candidates are scored at once.
+_SCORED_ROWS = 2_048
 
 #: True neighbours of the sample that the recall stands on, at least.
 _LEAST_JUDGED = 500
 
-#: Candidates that are found beyond k before the exact scores order them: by float32 products, and by codes, which need
-#: these where neighbours crowd (8 of 24 dimensions: recall .83 with 4, .93 with 12, .96 with 24).
-_SLACK, _CODE_SLACK = 4, 24
+#: Candidates that are found by codes beyond k before exact scores order them. They are needed where neighbours crowd
+#: (8 of 24 dimensions: recall .83 with 4, .93 with 12, .96 with 24).
+_CODE_SLACK = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,62 +125,11 @@ def nearest_neighbours(
             method="exact",
         )
     if len(vectors) < exact_below:
-        everything = np.arange(len(asked), dtype=np.int64)
-        candidates = _exact(vectors, asked, everything, min(k + own + _SLACK, len(vectors)))
-        index, similarity = _rescored(vectors, asked, everything, candidates, k, own=own)
-        return Neighbours(index=index, similarity=similarity, recall=None, method="exact")
+        near = nearest_rows(asked, vectors, k, but_itself=own)
+        return Neighbours(index=near.index, similarity=near.similarity, recall=None, method="exact")
     return _inverted(
         vectors, asked, k, own=own, seed=seed, least=least, aim=recall, sample=recall_sample, scratch=scratch
     )
-
-
-def _exact(base: Vectors, asked: Vectors, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-    """Rows of the base most similar to some queries, (q, k), by streaming the base past blocks of them."""
-    import faiss
-
-    found = np.empty((len(rows), k), dtype=np.int64)
-    for begin in range(0, len(rows), _QUERY_BLOCK * 8):
-        some = rows[begin : begin + _QUERY_BLOCK * 8]
-        heap = faiss.ResultHeap(len(some), k, keep_max=True)
-        block_queries = unit_rows(asked, some)
-        for start, block in unit_blocks(base, _BASE_BLOCK):
-            width = min(k, len(block))
-            scores, places = faiss.knn(block_queries, block, width, metric=faiss.METRIC_INNER_PRODUCT)
-            heap.add_result(scores, places + start)
-        heap.finalize()
-        found[begin : begin + len(some)] = heap.I
-    return found
-
-
-def _rescored(
-    base: Vectors,
-    asked: Vectors,
-    rows: NDArray[np.int64],
-    candidates: NDArray[np.int64],
-    k: int,
-    *,
-    own: bool,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The best k of each query's candidates by float32 dot products summed in one fixed order; ties by row."""
-    index = np.full((len(rows), k), -1, dtype=np.int64)
-    similarity = np.full((len(rows), k), -np.inf, dtype=np.float32)
-    for begin in range(0, len(rows), _RESCORE_BLOCK):
-        here = slice(begin, min(begin + _RESCORE_BLOCK, len(rows)))
-        some = candidates[here]
-        needed, places = np.unique(some.ravel(), return_inverse=True)
-        missing = int(needed[0] < 0)
-        units = unit_rows(base, needed[missing:])
-        gathered = units[np.maximum(places.ravel() - missing, 0)].reshape(*some.shape, -1)
-        scores = np.einsum("qkd,qd->qk", gathered, unit_rows(asked, rows[here]))
-        np.clip(scores, -1, 1, out=scores)
-        scores[some < 0] = -np.inf
-        if own:
-            scores[some == rows[here, None]] = -np.inf
-        order = np.lexsort((some, -scores), axis=1)[:, :k]
-        best = np.take_along_axis(scores, order, axis=1)
-        similarity[here, : order.shape[1]] = best
-        index[here, : order.shape[1]] = np.where(np.isfinite(best), np.take_along_axis(some, order, axis=1), -1)
-    return index, similarity
 
 
 def _inverted(
@@ -198,29 +148,41 @@ def _inverted(
     half = max(1, len(drawn) // 2)
     rows = np.sort(drawn)
     chosen = np.isin(rows, drawn[:half])
-    expected = _rescored(base, asked, rows, _exact(base, asked, rows, min(k + own + _SLACK, len(base))), k, own=own)
-    floor = _floor(expected[1], least)
-    wanted = (expected[0] >= 0) & (expected[1] >= floor)
+    expected = nearest_rows(asked, base, k, query_rows=rows, but_itself=own)
+    floor = _floor(expected.similarity, least)
+    wanted = (expected.index >= 0) & (expected.similarity >= floor)
     assigner = Assigner(base, seed=seed)
-    nearest, cosine = assigner.nearest(base)
-    list_of = nearest[:, 0] if own else assigner.nearest(asked)[0][:, 0]
     index = np.empty((len(asked), k), dtype=np.int64)
     similarity = np.empty((len(asked), k), dtype=np.float32)
-    with Lists(base, nearest, cosine, assigner, scratch) as lists:
-        del nearest, cosine
-        holding = np.where(wanted[chosen], lists.list_of[expected[0][chosen]], -1)
+    with code_arrays(scratch) as new:
+        codes = new(base.shape)
+        nearest, cosine = assigner.nearest(base, codes)
+        lists = Lists(codes, nearest, cosine, assigner, new(base.shape))
+        list_of = lists.list_of if own else assigner.nearest(asked)[0][:, 0]
+        del codes, nearest, cosine
+        holding = np.where(wanted[chosen], lists.list_of[expected.index[chosen]], -1)
         bar, visited = lists.bar(list_of[rows[chosen]], holding, aim)
         found = _gathered(lists.search(None if own else asked, list_of, min(k + own + _CODE_SLACK, len(base)), bar))
-        for some, best in in_order(lambda task: (task[0], _rescored(base, asked, *task, k, own=own)), found):
+        for some, best in in_order(lambda task: (task[0], _scored(base, asked, *task, k, own=own)), found):
             index[some], similarity[some] = best
+        del lists.codes  # some systems do not remove a file that is mapped
     judging = ~chosen if not chosen.all() else chosen
     judged = rows[judging]
     return Neighbours(
         index=index,
         similarity=similarity,
-        recall=_recall(index[judged], similarity[judged], expected[0][judging], expected[1][judging], floor),
+        recall=_recall(index[judged], similarity[judged], expected.index[judging], expected.similarity[judging], floor),
         method=f"inverted file of {len(assigner.centroids):,} lists, {visited:.0f} searched on average",
     )
+
+
+def _scored(
+    base: Vectors, asked: Vectors, rows: NDArray[np.int64], candidates: NDArray[np.int64], k: int, *, own: bool
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The best k of the candidates of some queries, (m, k): index and similarity, but for the queries themselves."""
+    if own:
+        candidates = np.where(candidates == rows[:, None], -1, candidates)
+    return score_candidates(asked, base, rows, candidates, k)
 
 
 def _gathered(
@@ -232,7 +194,7 @@ def _gathered(
     for some, found in parts:
         rows.append(some)
         candidates.append(found)
-        if sum(map(len, rows)) >= _RESCORE_BLOCK:
+        if sum(map(len, rows)) >= _SCORED_ROWS:
             yield np.concatenate(rows), np.concatenate(candidates)
             rows, candidates = [], []
     if rows:

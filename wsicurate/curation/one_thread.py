@@ -1,27 +1,59 @@
-"""Matrix products on one thread: the last bits of a product depend on how many there are."""
+"""Matrix products on one thread: where threads of our own share the work, theirs would only spin.
+
+Several threads may be within a limit at once: each that leaves puts back what was before the first of them came. (Some
+libraries count their threads for each thread that calls, so that each must set and put back for itself.)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_lock = threading.Lock()
+_within = {"blas": 0, "torch": 0}
+_put_back: dict[str, Callable[[], None]] = {}
 
 
-def one_blas_thread() -> AbstractContextManager[object]:
-    """Within it, BLAS and LAPACK use one thread, so that a decision at a threshold does not depend on the cores."""
-    from threadpoolctl import threadpool_limits  # comes with scikit-learn
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Within it, BLAS and LAPACK use one thread."""
 
-    limits: AbstractContextManager[object] = threadpool_limits(limits=1, user_api="blas")
-    return limits
+    def limit() -> Callable[[], None]:
+        from threadpoolctl import threadpool_limits  # comes with scikit-learn
+
+        limits = threadpool_limits(limits=1, user_api="blas")
+        return lambda: limits.restore_original_limits()
+
+    with _limited("blas", limit):
+        yield
 
 
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """Within it, torch uses one thread in each thread that calls it."""
-    import torch
+    """Within it, torch uses one thread in the thread that calls it, and in each that is started within it."""
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    def limit() -> Callable[[], None]:
+        import torch
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        return lambda: torch.set_num_threads(threads)
+
+    with _limited("torch", limit):
+        yield
+
+
+@contextmanager
+def _limited(name: str, limit: Callable[[], Callable[[], None]]) -> Iterator[None]:
+    with _lock:
+        put_back = limit()
+        if not _within[name]:
+            _put_back[name] = put_back
+        _within[name] += 1
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        with _lock:
+            _within[name] -= 1
+            _put_back[name]()

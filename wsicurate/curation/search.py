@@ -1,35 +1,37 @@
-"""Exact nearest neighbours by cosine, out of core: what proof, leakage by similarity and retrieval need.
+"""Exact nearest neighbours by cosine, out of core: of copies, leakage by similarity, retrieval and the comparison.
 
-FAISS proposes with blocked matrix products, whose last bits depend on the shape of a block; the winners are scored
-again one by one in a fixed order, so that equal vectors have equal scores, and ties go to the lower index.
+FAISS proposes with blocked float32 products, whose last bits depend on the shape of a block, the threads and the
+processor; exact products (`blocks`) decide, and ties go to the lower index. Where more vectors than were proposed may
+be among the nearest, such as many equal ones, all of these are looked at.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.blocks import Vectors, unit_rows
+from wsicurate.curation.blocks import Vectors, exact_where, rounding, unit_rows
 from wsicurate.errors import CurationError, VectorError
 
-#: Rows of one matrix product. Constants: scores change in the last bits with the size of a block.
+#: Rows of one matrix product.
 QUERY_ROWS = 4_096
 POOL_ROWS = 65_536
 
-#: Candidates beyond k that FAISS proposes, so that rounding there cannot push a true neighbour out.
+#: Candidates beyond k that FAISS proposes: the fewer, the more queries have to be settled by looking at all rows.
 MARGIN = 8
 
-#: Twice what a float32 product of two unit rows can be off, and more. Scores closer than this may be ties.
-TOLERANCE = 1e-5
+#: Queries that are settled at once.
+_SETTLED_ROWS = 256
 
-_GATHER_ELEMENTS = 16_000_000  # candidates x dimensions scored again at once: 64 MB
+_GATHER_ELEMENTS = 4_000_000  # candidates x dimensions scored again at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class Nearest:
-    """The nearest rows of a pool to each query, nearest first.
+    """The nearest rows of a pool to each query, nearest first; equal ones by row.
 
     Attributes:
         index: int64, (q, k), rows of the pool; -1 beyond the size of the pool.
@@ -47,6 +49,7 @@ def nearest_rows(
     *,
     query_rows: NDArray[np.integer] | None = None,
     pool_rows: NDArray[np.integer] | None = None,
+    but_itself: bool = False,
 ) -> Nearest:
     """The k rows of the pool with the largest cosine to each query, exactly; ties to the lower index.
 
@@ -56,9 +59,10 @@ def nearest_rows(
         k: neighbours per query.
         query_rows: rows of ``queries`` to search for, in this order; all by default.
         pool_rows: rows of ``pool`` to search in, ascending; all by default.
+        but_itself: queries and pool are the same vectors, and a row is not its own neighbour.
 
     Returns:
-        Indices into ``pool`` (not into ``pool_rows``).
+        Indices into ``pool`` (not into ``pool_rows``); the same bytes for any number of threads, on any processor.
 
     Raises:
         VectorError: if the two differ in length, or hold rows that are zero or not finite.
@@ -68,19 +72,24 @@ def nearest_rows(
     _check(queries, pool, q_rows, p_rows)
     if k < 1:
         raise CurationError(f"{k} nearest neighbours cannot be found; ask for 1 or more")
-    wide = min(k + MARGIN, len(p_rows))
-    index, score = _propose(queries, pool, q_rows, p_rows, wide)
-    _score_again(queries, pool, q_rows, index, score)
-    k_found = min(k, wide)
+    wide = min(k + but_itself + MARGIN, len(p_rows))
+    index, proposed = _propose(queries, pool, q_rows, p_rows, wide)
+    score = _score_again(queries, pool, q_rows, index)
+    top = min(k + but_itself, wide)
     if wide < len(p_rows):
-        unsure = np.flatnonzero(score[:, k_found - 1] - score[:, -1] <= TOLERANCE)
-        _settle(queries, pool, q_rows, p_rows, unsure, k_found, index, score)
+        # What was not proposed scored no higher there than the last that was.
+        unsure = np.flatnonzero(proposed[:, -1] + rounding(pool.shape[1]) >= score[:, top - 1])
+        _settle(queries, pool, q_rows, p_rows, unsure, top, index, score)
+    index, score = index[:, :top], score[:, :top]
+    if but_itself:
+        index, score = _without_itself(q_rows, index, score)
     found = Nearest(
         index=np.full((len(q_rows), k), -1, dtype=np.int64),
         similarity=np.full((len(q_rows), k), -np.inf, dtype=np.float32),
     )
-    found.index[:, :k_found] = index[:, :k_found]
-    found.similarity[:, :k_found] = score[:, :k_found]
+    there = min(k, top)
+    found.index[:, :there] = index[:, :there]
+    found.similarity[:, :there] = _cosines(score[:, :there])
     return found
 
 
@@ -92,31 +101,34 @@ def largest_similarity(
     pool_rows: NDArray[np.integer] | None = None,
     but_itself: bool = False,
 ) -> NDArray[np.float32]:
-    """The largest cosine of each query to any row of the pool: `nearest_rows` with k = 1 where the row does not matter.
+    """The largest cosine of each query to any row of the pool; arguments and errors as those of `nearest_rows`.
+
+    Returns:
+        float32, (q,); -inf where the pool holds nothing but the query itself.
+    """
+    return nearest_rows(queries, pool, 1, query_rows=query_rows, pool_rows=pool_rows, but_itself=but_itself).similarity[
+        :, 0
+    ]
+
+
+def score_candidates(
+    queries: Vectors, pool: Vectors, query_rows: NDArray[np.int64], candidates: NDArray[np.int64], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The nearest k of some candidates of each query, by exact cosines; ties to the lower index.
 
     Args:
         queries: (q, d).
         pool: (n, d).
-        query_rows: as in `nearest_rows`.
-        pool_rows: likewise.
-        but_itself: queries and pool are the same vectors, and a row is not its own neighbour.
+        query_rows: int64, (m,): rows of ``queries``.
+        candidates: int64, (m, c): rows of ``pool``, each once for a query; -1 where there are fewer.
+        k: at most c.
 
     Returns:
-        float32, (q,); -inf where the pool holds nothing but the query itself.
-
-    Raises:
-        VectorError: as `nearest_rows`.
-        CurationError: likewise.
+        int64 and float32, (m, k): as in `Nearest`.
     """
-    q_rows, p_rows = _rows_of(queries, query_rows), _rows_of(pool, pool_rows)
-    _check(queries, pool, q_rows, p_rows)
-    wide = min(3 if but_itself else 2, len(p_rows))
-    index, score = _propose(queries, pool, q_rows, p_rows, wide)
-    _score_again(queries, pool, q_rows, index, score)
-    if but_itself:
-        score[index == q_rows[:, None]] = -np.inf
-    largest: NDArray[np.float32] = score.max(axis=1, initial=-np.inf)
-    return largest
+    index = candidates.copy()
+    score = _score_again(queries, pool, query_rows, index)
+    return index[:, :k], _cosines(score[:, :k])
 
 
 def _rows_of(vectors: Vectors, rows: NDArray[np.integer] | None) -> NDArray[np.int64]:
@@ -143,6 +155,7 @@ def _check(queries: Vectors, pool: Vectors, q_rows: NDArray[np.int64], p_rows: N
 def _propose(
     queries: Vectors, pool: Vectors, q_rows: NDArray[np.int64], p_rows: NDArray[np.int64], wide: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The best ``wide`` rows of each query by float32 products, and these, falling."""
     import faiss
 
     index = np.full((len(q_rows), wide), -1, dtype=np.int64)
@@ -154,7 +167,6 @@ def _propose(
             part = slice(start, min(start + QUERY_ROWS, len(q_rows)))
             query = unit_rows(queries, q_rows[part])
             new_score, new_at = faiss.knn(query, block, min(wide, len(rows)), metric=faiss.METRIC_INNER_PRODUCT)
-            # Earlier blocks hold lower indices and stand first, so a stable sort breaks ties by index.
             scores = np.concatenate([score[part], new_score], axis=1)
             indices = np.concatenate([index[part], rows[new_at]], axis=1)
             order = np.argsort(-scores, axis=1, kind="stable")[:, :wide]
@@ -164,24 +176,25 @@ def _propose(
 
 
 def _score_again(
-    queries: Vectors,
-    pool: Vectors,
-    q_rows: NDArray[np.int64],
-    index: NDArray[np.int64],
-    score: NDArray[np.float32],
-) -> None:
-    """Score candidates pair by pair, and put them into order; in place."""
+    queries: Vectors, pool: Vectors, q_rows: NDArray[np.int64], index: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Exact scores of candidates, which are put into order, in place; those of -1 come last, with -inf."""
     wide = index.shape[1]
+    score = np.empty(index.shape)
     step = max(1, _GATHER_ELEMENTS // (wide * max(pool.shape[1], 1)))
     for start in range(0, len(q_rows), step):
         part = slice(start, start + step)
         query = unit_rows(queries, q_rows[part])
         rows, back = np.unique(index[part], return_inverse=True)
-        candidates = unit_rows(pool, rows)[back.reshape(-1, wide)]
-        exact = np.einsum("qd,qcd->qc", query, candidates, dtype=np.float64).astype(np.float32)
+        missing = int(rows[0] < 0)
+        units = unit_rows(pool, rows[missing:])
+        candidates = units[np.maximum(back.reshape(-1, wide) - missing, 0)]
+        exact = np.einsum("qcd,qd->qc", candidates, query, dtype=np.float64)
+        exact[index[part] < 0] = -np.inf
         order = np.lexsort((index[part], -exact))
         score[part] = np.take_along_axis(exact, order, axis=1)
         index[part] = np.take_along_axis(index[part], order, axis=1)
+    return score
 
 
 def _settle(
@@ -192,23 +205,51 @@ def _settle(
     unsure: NDArray[np.int64],
     k: int,
     index: NDArray[np.int64],
-    score: NDArray[np.float32],
+    score: NDArray[np.float64],
 ) -> None:
-    """For queries with more near-ties than candidates: look at every row that may be among the k nearest; in place."""
-    for start in range(0, len(unsure), 64):
-        some = unsure[start : start + 64]
+    """For queries with more rows near the k-th than candidates: look at every row that may be nearer; in place."""
+    slack = rounding(pool.shape[1])
+    for start in range(0, len(unsure), _SETTLED_ROWS):
+        some = unsure[start : start + _SETTLED_ROWS]
         query = unit_rows(queries, q_rows[some])
-        best = [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in some]
+        best_index = np.full((len(some), k), -1, dtype=np.int64)
+        best_score = np.full((len(some), k), -np.inf)
         for first in range(0, len(p_rows), POOL_ROWS):
             rows = p_rows[first : first + POOL_ROWS]
-            block = unit_rows(pool, rows)
-            likely = query @ block.T >= score[some, k - 1][:, None] - TOLERANCE
-            for at in range(len(some)):
-                hits = np.flatnonzero(likely[at])
-                exact = np.einsum("d,cd->c", query[at], block[hits], dtype=np.float64).astype(np.float32)
-                indices = np.concatenate([best[at][0], rows[hits]])
-                scores = np.concatenate([best[at][1], exact])
-                order = np.lexsort((indices, -scores))[:k]
-                best[at] = indices[order], scores[order]
-        for at, row in enumerate(some):
-            index[row, :k], score[row, :k] = best[at]
+            block = unit_rows(pool, _as_slice(rows))
+            least = np.maximum(best_score[:, -1], score[some, k - 1])
+            at, columns, exact = exact_where(query, block, query @ block.T >= least[:, None] - slack)
+            bounds = np.searchsorted(at, np.arange(len(some) + 1)).tolist()
+            for place, (begin, end) in enumerate(pairwise(bounds)):
+                # Rows ascend and the best so far are of earlier blocks: what comes first among equal ones is lower.
+                scores = np.concatenate([best_score[place], exact[begin:end]])
+                indices = np.concatenate([best_index[place], rows[columns[begin:end]]])
+                order = _first_largest(scores, k)
+                best_score[place], best_index[place] = scores[order], indices[order]
+        index[some, :k], score[some, :k] = best_index, best_score
+
+
+def _first_largest(scores: NDArray[np.float64], k: int) -> NDArray[np.int64]:
+    """Places of the k largest, largest first, of equal ones the first."""
+    if len(scores) > 4 * k:
+        least = np.partition(scores, len(scores) - k)[len(scores) - k]
+        above, level = np.flatnonzero(scores > least), np.flatnonzero(scores == least)
+        places = np.sort(np.concatenate([above, level[: k - len(above)]]))
+    else:
+        places = np.arange(len(scores))
+    return places[np.argsort(-scores[places], kind="stable")[:k]]
+
+
+def _without_itself(
+    rows: NDArray[np.int64], index: NDArray[np.int64], score: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The query's own row is taken out: what follows moves up, and the last place is empty."""
+    own = index == rows[:, None]
+    order = np.argsort(own, axis=1, kind="stable")
+    index, score = np.where(own, -1, index), np.where(own, -np.inf, score)
+    return np.take_along_axis(index, order, axis=1), np.take_along_axis(score, order, axis=1)
+
+
+def _cosines(score: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Scores as cosines: rounding leaves some a little above 1; -inf stays."""
+    return np.where(np.isfinite(score), np.clip(score, -1, 1), -np.inf).astype(np.float32)

@@ -7,12 +7,15 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.blocks import Vectors, unit_rows
+from wsicurate.curation.blocks import Vectors, exact_products, unit_rows
 from wsicurate.curation.threads import in_order
 
 #: Rows of a cluster that are compared with each other at once; larger clusters are cut at random and the orders
 #: interleaved.
 MOST_ROWS = 2_048
+
+#: Rows whose gains `facility_location` computes anew at once.
+_LEADERS = 16
 
 #: (similarity (m, m), how many to pick, rows picked before (m,)) -> all rows, int64 (m,), in the order to take them.
 Order = Callable[[NDArray[np.float32], int, NDArray[np.bool_]], NDArray[np.int64]]
@@ -67,9 +70,11 @@ def facility_location(similarity: NDArray[np.float32], picks: int, before: NDArr
     bound[order] = -1
     while len(order) < min(m, int(before.sum()) + picks):
         while True:
-            # The leaders are computed anew, 16 at a time; the best of them is the best of all if no stale bound is
-            # above it.
-            leaders = np.sort(np.argpartition(-bound, min(15, m - 1))[:16])
+            # The leaders, of equal ones the first, are computed anew; the best of them is the best of all if no stale
+            # bound is above it.
+            least = np.partition(bound, max(0, m - _LEADERS))[max(0, m - _LEADERS)]
+            above, level = np.flatnonzero(bound > least), np.flatnonzero(bound == least)
+            leaders = np.sort(np.concatenate([above, level[: _LEADERS - len(above)]]))
             leaders = leaders[bound[leaders] >= 0]
             bound[leaders] = gains(leaders)
             row = int(np.argmax(bound))
@@ -114,7 +119,7 @@ def rank_in_leaves(
         for piece in range(pieces):
             here = np.sort(members[piece::pieces])
             block = unit_rows(vectors, rows[here])
-            similarity = block @ block.T
+            similarity = exact_products(block, block).astype(np.float32)
             wanted = -(-int(picks[leaf[here[0]]]) // pieces)
             ordered = here[order(similarity, wanted, before[here])]
             where[ordered] = np.arange(len(ordered)) * pieces + piece

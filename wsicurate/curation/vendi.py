@@ -9,8 +9,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.blocks import BLOCK_ROWS, Vectors, unit_rows
+from wsicurate.curation.blocks import Vectors, unit_rows
 from wsicurate.curation.one_thread import one_blas_thread
+
+BLOCK_ROWS = 8_192
+
+#: Decimals of a score: later ones depend on the processor.
+_DIGITS = 9
 
 
 def vendi_score(vectors: Vectors, rows: NDArray[np.int64]) -> float:
@@ -32,9 +37,9 @@ def vendi_score(vectors: Vectors, rows: NDArray[np.int64]) -> float:
     gram = np.zeros((width, width), dtype=np.float64)
     with one_blas_thread():
         for start in range(0, len(rows), BLOCK_ROWS):
-            block = unit_rows(vectors, rows[start : start + BLOCK_ROWS])
+            block = unit_rows(vectors, rows[start : start + BLOCK_ROWS]).astype(np.float64)
             gram += block.T @ block
         values = np.linalg.eigvalsh(gram / len(rows))
     values = values[values > 1e-12]
     values /= values.sum()
-    return float(np.exp(-(values * np.log(values)).sum()))
+    return round(float(np.exp(-(values * np.log(values)).sum())), _DIGITS)

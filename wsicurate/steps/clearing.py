@@ -15,6 +15,7 @@ from wsicurate.curation.retrieval import retrieve_by_cluster, retrieve_by_sample
 from wsicurate.errors import CurationError
 from wsicurate.steps.curate_inputs import Inputs
 from wsicurate.steps.ledger import Ledger
+from wsicurate.steps.pool import Scratch, vectors_on_disk
 
 Say = Callable[[str], None]
 
@@ -136,9 +137,10 @@ def retrieve(
     vectors: NDArray[np.float16],
     hierarchy: Hierarchy,
     clusters: NDArray[np.int32],
+    scratch: Scratch,
     facts: dict[str, Any],
 ) -> None:
-    """Where there are seeds, decide that what they do not retrieve is not in the pool.
+    """Where there are seeds, decide that what they do not retrieve is not in the pool; what is kept stays in it.
 
     Raises:
         CurationError: if they retrieve nothing.
@@ -146,7 +148,7 @@ def retrieve(
     if inputs.seeds is None:
         return
     config, left = inputs.config, ledger.left
-    seeds = inputs.seeds.vectors(config.encoder)
+    seeds = vectors_on_disk(inputs.seeds, config.encoder, scratch, "seeds")
     if config.retrieve == "sample":
         found = retrieve_by_sample(seeds, vectors, config.retrieve_k, eligible=left)
         nearest_first = found.T  # every seed's nearest before any seed's second
@@ -172,7 +174,9 @@ def retrieve(
         )
     retrieved = np.zeros(len(vectors), dtype=bool)
     retrieved[rows] = True
-    ledger.decide(~retrieved, "not_retrieved", f"not near a seed ({config.retrieve}, {config.retrieve_k})")
+    ledger.decide(
+        ~(retrieved | inputs.kept_rows), "not_retrieved", f"not near a seed ({config.retrieve}, {config.retrieve_k})"
+    )
     facts["retrieval"] = {
         "rule": config.retrieve,
         "seeds": len(seeds),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,47 +13,56 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate._version import __version__
+from wsicurate.curation.calibration import Calibration
 from wsicurate.curation.components import EVALUATION_SIMILARITY, NEIGHBOURS, SELF_SIMILARITY, similar_components
-from wsicurate.curation.copies import Copies, Pairs, whole_groups
+from wsicurate.curation.copies import Copies, Pairs, kept_first, whole_groups
 from wsicurate.curation.leakage import similar_to
 from wsicurate.curation.neighbours import Neighbours, nearest_neighbours
-from wsicurate.steps.copies import CopiesConfig, best_first, find_copies
+from wsicurate.steps.copies import CopiesConfig, best_first, calibrate_threshold, find_copies
 from wsicurate.steps.curate_inputs import Inputs
 from wsicurate.steps.ledger import Ledger
-from wsicurate.steps.pool import digest_of, vectors_hashes
+from wsicurate.steps.pool import Scratch, digest_of, vectors_on_disk
 from wsicurate.steps.reembedding import reembedder
 from wsicurate.steps.stages import Stages
 from wsicurate.store.store import Store
 
-Say = Callable[[str], None]
 
-_PAIR_FIELDS = ("a", "b", "similarity", "correlation", "overlap", "verdict")
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a stage of a curation works with.
+
+    Attributes:
+        stages: keeps results of long computations.
+        scratch: where vectors are laid out.
+        executor: compares pixels, where it is not a pool of processes.
+        notes: takes what the user should know.
+        say: takes a sentence for the user.
+        count: takes what is counted, how many are done, and of how many.
+    """
+
+    stages: Stages
+    scratch: Scratch
+    executor: Executor | None
+    notes: list[str]
+    say: Callable[[str], None]
+    count: Callable[[str, int, int], None]
 
 
 def clear_copies(
-    inputs: Inputs,
-    ledger: Ledger,
-    vectors: NDArray[np.float16],
-    listed: NDArray[np.bool_],
-    stages: Stages,
-    notes: list[str],
-    executor: Executor | None,
-    say: Say,
+    inputs: Inputs, ledger: Ledger, vectors: NDArray[np.float16], listed: NDArray[np.bool_], work: Work
 ) -> dict[str, Any]:
     """Decide about copies by the rule that was asked for.
 
     A patch that was listed, or is a copy of a patch of an evaluation store, takes its whole group with it. Of any other
-    group the best patch stays: the sharpest.
+    group the best patch stays: one that an earlier curation chose and this one keeps, else the sharpest. No kept patch
+    is a copy.
 
     Args:
         inputs: of the curation.
         ledger: what was decided; copies of what is low in quality are not looked for.
         vectors: (n, d), of the encoder that chooses.
         listed: bool, (n,): patches of listed patients.
-        stages: keeps the pairs and their verdicts.
-        notes: takes what the user should know.
-        executor: compares pixels.
-        say: takes a sentence for the user.
+        work: what it works with.
 
     Returns:
         Facts for the record.
@@ -60,24 +70,24 @@ def clear_copies(
     facts: dict[str, Any] = {"rule": inputs.config.copies}
     pool = ~ledger.is_("low_quality")
     if inputs.config.copies == "confirmed":
-        facts |= _confirmed(inputs, ledger, pool, listed, stages, notes, executor, say)
+        facts |= _confirmed(inputs, ledger, pool, vectors, listed, work)
     elif inputs.config.copies == "dinov2":
-        facts |= _dinov2(inputs, ledger, pool, vectors, listed, notes, say)
+        facts |= _dinov2(inputs, ledger, pool, vectors, listed, work)
     if inputs.config.leakage_threshold is not None:
-        facts["leakage by similarity"] = _similar(inputs, ledger, vectors, inputs.config.leakage_threshold, say)
+        facts["leakage by similarity"] = _similar(inputs, ledger, vectors, inputs.config.leakage_threshold, work)
     return facts
 
 
 def _similar(
-    inputs: Inputs, ledger: Ledger, vectors: NDArray[np.float16], threshold: float, say: Say
+    inputs: Inputs, ledger: Ledger, vectors: NDArray[np.float16], threshold: float, work: Work
 ) -> dict[str, Any]:
     """DINOv2's rule: whatever is this similar to evaluation data goes, whether or not it is a copy."""
-    say(f"comparing with {len(inputs.evaluation)} evaluation stores at a cosine of {threshold:g}")
+    work.say(f"comparing with {len(inputs.evaluation)} evaluation stores at a cosine of {threshold:g}")
     dropped = {}
-    for path, store in zip(inputs.config.evaluation, inputs.evaluation, strict=True):
-        found = similar_to(store.vectors(inputs.config.encoder), vectors, threshold)
+    for number, (path, store) in enumerate(zip(inputs.config.evaluation, inputs.evaluation, strict=True)):
+        theirs = vectors_on_disk(store, inputs.config.encoder, work.scratch, f"evaluation-{number}")
         reason = f"cosine above {threshold:g} to a patch of {store.path.name}"
-        dropped[str(path)] = ledger.decide(found.similar, "leakage", reason)
+        dropped[str(path)] = ledger.decide(similar_to(theirs, vectors, threshold).similar, "leakage", reason)
     return {"threshold": threshold, "dropped": dropped}
 
 
@@ -87,35 +97,39 @@ def _dinov2(
     pool: NDArray[np.bool_],
     vectors: NDArray[np.float16],
     listed: NDArray[np.bool_],
-    notes: list[str],
-    say: Say,
+    work: Work,
 ) -> dict[str, Any]:
     """Connected components by similarity alone, as DINOv2 does it."""
-    say("copies by DINOv2's rule: similarity alone")
+    work.say("copies by DINOv2's rule: similarity alone")
     rows = np.flatnonzero(pool)
-    own = nearest_neighbours(vectors[rows], NEIGHBOURS, seed=inputs.config.seed, least=SELF_SIMILARITY)
-    evaluation = _among_evaluation(inputs, vectors[rows])
-    rank = np.argsort(np.argsort(best_first(inputs.store)))
-    components = similar_components(own, order=np.argsort(rank[rows], kind="stable"), evaluation=evaluation)
+    base = work.scratch.rows("eligible", vectors, rows)
+    own = nearest_neighbours(base, NEIGHBOURS, seed=inputs.config.seed, least=SELF_SIMILARITY)
+    order = kept_first(best_first(inputs.store), inputs.kept_rows)
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    components = similar_components(
+        own, order=np.argsort(rank[rows], kind="stable"), evaluation=_among_evaluation(inputs, base, work.scratch)
+    )
     leaked = np.zeros(len(vectors), dtype=bool)
     leaked[rows] = components.leaked
     leaked |= _with_groups(listed, rows, components.component)
     ledger.decide(leaked, "leakage", "in one component with evaluation data or a listed patient (DINOv2's rule)")
     heads = np.full(len(vectors), -1, dtype=np.int64)
     heads[rows] = np.where(components.copy_of >= 0, rows[components.copy_of], -1)
+    heads[inputs.kept_rows] = -1
     dropped = ledger.decide(heads >= 0, "copy", "in one component with the patch that stays (DINOv2's rule)")
     ledger.copy_of = np.where(ledger.is_("copy"), heads, ledger.copy_of)
-    notes.append(
+    work.notes.append(
         f"DINOv2's rule merges by similarity alone: its largest component holds {components.largest:,} patches. "
         "On H&E that is mostly tissue that only looks alike; --copies confirmed looks at the pixels"
     )
     return {"dropped": dropped, "largest component": components.largest, "neighbours": own.method, "recall": own.recall}
 
 
-def _among_evaluation(inputs: Inputs, vectors: NDArray[np.float16]) -> Neighbours | None:
+def _among_evaluation(inputs: Inputs, vectors: NDArray[np.float16], scratch: Scratch) -> Neighbours | None:
     if not inputs.evaluation:
         return None
-    theirs = np.concatenate([store.vectors(inputs.config.encoder) for store in inputs.evaluation])
+    theirs = vectors_on_disk(inputs.evaluation, inputs.config.encoder, scratch, "evaluation")
     return nearest_neighbours(theirs, 1, seed=inputs.config.seed, queries=vectors, least=EVALUATION_SIMILARITY)
 
 
@@ -140,11 +154,11 @@ def _apply(inputs: Inputs, ledger: Ledger, copies: Copies, listed: NDArray[np.bo
         words = [sentences[row] for row in np.flatnonzero(found).tolist()]
         direct = ledger.decide(found, "leakage", words)
         group = ledger.decide(
-            whole_groups(found, copies.copy_of), "leakage", f"in the group of a copy of {store.path.name}"
+            whole_groups(found, copies.groups), "leakage", f"in the group of a copy of {store.path.name}"
         )
         dropped_by_store[str(path)] = {"copies": direct, "their groups": group}
     of_lists = ledger.decide(
-        whole_groups(listed, copies.copy_of) & ~listed, "leakage", "in the group of a listed patient's patch"
+        whole_groups(listed, copies.groups) & ~listed, "leakage", "in the group of a listed patient's patch"
     )
     reasons = [
         evidence.get((row, int(copies.copy_of[row])), "") for row in np.flatnonzero(copies.copy_of >= 0).tolist()
@@ -185,99 +199,73 @@ def _confirmed(
     inputs: Inputs,
     ledger: Ledger,
     pool: NDArray[np.bool_],
+    vectors: NDArray[np.float16],
     listed: NDArray[np.bool_],
-    stages: Stages,
-    notes: list[str],
-    executor: Executor | None,
-    say: Say,
+    work: Work,
 ) -> dict[str, Any]:
     """Candidates by similarity, confirmed by the pixels; see `wsicurate.steps.copies`."""
     config = inputs.config
-    say("looking for copies: candidates by similarity, then the pixels")
+    work.say("looking for copies: candidates by similarity, then the pixels")
     settings = CopiesConfig(
         threshold=config.copy_threshold, rate=config.copy_rate, seed=config.seed, workers=config.workers
     )
+    calibration = None
     if config.copy_threshold is None:
-        embed, why = reembedder(inputs.encoder, None if config.weights is None else Path(config.weights), config.arch)
-        if embed is None:
+        calibration, why = _calibrated(inputs, pool, vectors, settings, work)
+        if calibration is None:
             settings = dataclasses.replace(settings, threshold=settings.preset_threshold)
-            notes.append(
+            work.notes.append(
                 f"the candidates' threshold is uncalibrated ({settings.preset_threshold:g}): {why}. Pixels decide all "
                 "the same; --copy-threshold sets another; --weights and --arch name the encoder's file"
             )
-    else:
-        embed = None
+        elif calibration.note.startswith("uncalibrated"):
+            work.notes.append(f"the candidates' threshold is {calibration.note}")
+    copies = find_copies(
+        inputs.store,
+        config.encoder,
+        settings,
+        calibration=calibration,
+        evaluations=inputs.evaluation,
+        among=pool,
+        kept=inputs.kept_rows,
+        vectors=vectors,
+        slides=config.slides,
+        executor=work.executor,
+        progress=lambda done, total: work.count("candidate pairs compared", done, total),
+        stages=work.stages,
+        scratch=work.scratch,
+    )
+    return {**copies.record, "decided": _apply(inputs, ledger, copies, listed)}
 
-    order = best_first(inputs.store)
 
-    def compute() -> tuple[Mapping[str, NDArray[Any]], Mapping[str, Any]]:
-        copies = find_copies(
-            inputs.store,
-            config.encoder,
-            settings,
-            embed=embed,
-            evaluations=inputs.evaluation,
-            among=pool,
-            order=order,
-            slides=config.slides,
-            executor=executor,
-            progress=_every_so_often(say),
-        )
-        return {"copy_of": copies.copy_of, "leaked": copies.leaked} | _packed(copies), copies.record
-
+def _calibrated(
+    inputs: Inputs, pool: NDArray[np.bool_], vectors: NDArray[np.float16], settings: CopiesConfig, work: Work
+) -> tuple[Calibration | None, str]:
+    """The calibration of the candidates' threshold; or None, and why the encoder cannot be asked."""
+    config = inputs.config
     depends = {
         "version": __version__,
-        "encoder": config.encoder,
+        "encoder": [inputs.encoder.weights_hash, inputs.encoder.preprocessing, inputs.encoder.pooling],
         "vectors": inputs.vectors,
         "patches": inputs.pool.content_hashes(),
         "patients": digest_of(inputs.pool.patient),
         "among": digest_of(pool),
-        "order": digest_of(order),
-        "settings": {**dataclasses.asdict(settings), "workers": None},
-        "calibrated": embed is not None,
-        "evaluation": [
-            [
-                vectors_hashes(store, config.encoder),
-                {key: each.record.content_hash for key, each in store.slides.items()},
-            ]
-            for store in inputs.evaluation
-        ],
+        "settings": [settings.rate, settings.recall, settings.preset_threshold, settings.seed],
+        "samples": [settings.calibration_patches, settings.calibration_queries],
     }
-    arrays, record = stages.run("copies", depends, compute)
-    copies = Copies(
-        copy_of=arrays["copy_of"],
-        leaked=arrays["leaked"],
-        pairs=_unpacked(arrays, 0),
-        evaluation_pairs=tuple(_unpacked(arrays, number + 1) for number in range(len(inputs.evaluation))),
-        record=record,
+    found = work.stages.get("copies-calibration", depends)
+    if found is not None:
+        return Calibration.from_facts(found[1]), ""
+    embed, why = reembedder(inputs.encoder, None if config.weights is None else Path(config.weights), config.arch)
+    if embed is None:
+        return None, why
+    calibration = calibrate_threshold(
+        inputs.store,
+        vectors,
+        embed,
+        settings,
+        among=pool,
+        progress=lambda done, total: work.count("changed patches embedded", done, total),
     )
-    note = (record.get("calibration") or {}).get("note", "")
-    if note.startswith("uncalibrated") and embed is not None:
-        notes.append(f"the candidates' threshold is {note}")
-    return {**record, "decided": _apply(inputs, ledger, copies, listed)}
-
-
-def _packed(copies: Copies) -> dict[str, NDArray[Any]]:
-    """The pairs as arrays with a name each: those within the store are number 0."""
-    return {
-        f"pairs_{number}_{name}": getattr(pairs, name)
-        for number, pairs in enumerate((copies.pairs, *copies.evaluation_pairs))
-        for name in _PAIR_FIELDS
-    }
-
-
-def _unpacked(arrays: Mapping[str, NDArray[Any]], number: int) -> Pairs:
-    return Pairs(**{name: arrays[f"pairs_{number}_{name}"] for name in _PAIR_FIELDS})
-
-
-def _every_so_often(say: Say) -> Callable[[int, int], None]:
-    """News of the pairs that were compared, at each tenth of them."""
-    said = [0]
-
-    def tell(done: int, total: int) -> None:
-        tenth = 10 * done // max(total, 1)
-        if tenth > said[0] and total >= 2_000:
-            said[0] = tenth
-            say(f"compared {done:,} of {total:,} candidate pairs")
-
-    return tell
+    work.stages.put("copies-calibration", depends, {}, dataclasses.asdict(calibration))
+    return calibration, ""

@@ -1,48 +1,39 @@
 """Copies of a store's patches, and of an evaluation store's: the embedding proposes, the pixels decide.
 
 Neighbours by embedding, a candidate threshold calibrated on the store, every candidate pair registered by worker
-processes, groups by representative. Pixels are read a task at a time; tasks are sorted so that their patches lie close
-together in the store. Results do not depend on the number of workers: tasks are cut by constants, and each pair's
-verdict depends on that pair alone.
+processes (`confirming`), groups by representative.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.calibration import PRESET_THRESHOLD, Calibration, Embed, calibrate, largest_to_others
-from wsicurate.curation.copies import VERDICTS, Copies, Pairs, Verdict, grouped, whole_groups
+from wsicurate._version import __version__
+from wsicurate.curation.calibration import (
+    CHANGES,
+    PRESET_THRESHOLD,
+    Calibration,
+    Embed,
+    calibrate,
+    largest_to_others,
+)
+from wsicurate.curation.copies import VERDICTS, Copies, Pairs, grouped, kept_first, whole_groups
 from wsicurate.curation.neighbours import Neighbours, nearest_neighbours
-from wsicurate.curation.one_thread import one_blas_thread
-from wsicurate.curation.registration import Criteria, PreparedPatch, confirm
+from wsicurate.curation.registration import Criteria
 from wsicurate.curation.serial import serial_pairs
 from wsicurate.errors import ConfigError, CurationError, EncoderError
-from wsicurate.steps.crew import Crew, usable_cores
-from wsicurate.steps.opening import open_store
-from wsicurate.store.records import fingerprint_of
+from wsicurate.steps.confirming import Confirmation, PairProgress, Turns
+from wsicurate.steps.crew import usable_cores
+from wsicurate.steps.pool import Scratch, digest_of, read_patches, vectors_hashes, vectors_on_disk
+from wsicurate.steps.stages import Stages
 from wsicurate.store.store import SlidePatches, Store
-
-#: Pairs of 256-px patches in one task; fewer of larger ones, so that a task's pixels stay below some 300 MB.
-_TASK_PAIRS = 128
-
-#: Rows that are read from one neighbourhood of the store before the next.
-_BLOCK_ROWS = 64
-
-#: Refused pairs that are tried with turns and scales; if this share of them are copies, all are tried.
-_TURN_SAMPLE, _TURN_SHARE = 150, 0.02
-
-Turns = Literal["auto", "always", "never"]
-
-#: Called as pairs are decided: (done, total).
-PairProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +41,7 @@ class CopiesConfig:
     """Settings of the search for copies.
 
     Attributes:
-        neighbours: k: nearest patches of each that may become candidates.
-        candidates: the most candidates of a patch, the most similar first; no more than these are searched for.
+        candidates: the most candidates of a patch, the most similar first: so many neighbours are searched for.
         max_pairs: the most pairs that are registered; those less similar are ``unchecked`` and stay. None: all.
         threshold: candidates are at least this similar; None calibrates it on the store.
         rate, recall: of the calibration; see `wsicurate.curation.calibration.calibrate`.
@@ -64,7 +54,6 @@ class CopiesConfig:
         workers: processes; None means one per usable core.
     """
 
-    neighbours: int = 32
     candidates: int = 16
     max_pairs: int | None = None
     threshold: float | None = None
@@ -79,33 +68,13 @@ class CopiesConfig:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("neighbours", "candidates", "calibration_patches", "calibration_queries"):
+        for name in ("candidates", "calibration_patches", "calibration_queries"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; give a whole number, at least 1")
         if self.threshold is not None and not -1 <= self.threshold <= 1:
             raise ConfigError(f"threshold is {self.threshold!r}; give a cosine from -1 to 1")
-        if self.turns not in ("auto", "always", "never"):
-            raise ConfigError(f"turns is {self.turns!r}; choose auto, always or never")
-
-
-@dataclass(frozen=True)
-class _ConfirmTask:
-    """Pairs to register: rows of two stores, which may be one."""
-
-    first: Path
-    second: Path
-    slides: Sequence[Path]
-    pairs: NDArray[np.int64]
-    criteria: Criteria
-    first_state: str
-    second_state: str
-
-
-@dataclass(frozen=True)
-class _Evidence:
-    correlation: NDArray[np.float32]
-    overlap: NDArray[np.float32]
-    verdict: NDArray[np.uint8]
+        if self.turns not in get_args(Turns):
+            raise ConfigError(f"turns is {self.turns!r}; choose one of {', '.join(get_args(Turns))}")
 
 
 def find_copies(
@@ -114,12 +83,17 @@ def find_copies(
     config: CopiesConfig | None = None,
     *,
     embed: Embed | None = None,
+    calibration: Calibration | None = None,
     evaluations: Sequence[Store] = (),
     among: NDArray[np.bool_] | None = None,
     order: NDArray[np.int64] | None = None,
+    kept: NDArray[np.bool_] | None = None,
+    vectors: NDArray[np.float16] | None = None,
     slides: Sequence[str | Path] = (),
     executor: Executor | None = None,
     progress: PairProgress | None = None,
+    stages: Stages | None = None,
+    scratch: Scratch | None = None,
 ) -> Copies:
     """Find the copies among a store's patches, and those of an evaluation store's.
 
@@ -127,21 +101,26 @@ def find_copies(
         store: an open store, embedded by ``encoder``.
         encoder: that proposes.
         config: settings.
-        embed: embeds patches as the store's were; needed for the calibration, unless a threshold is given.
+        embed: embeds patches as the store's were; needed for the calibration, unless it or a threshold is given.
+        calibration: of `calibrate_threshold`, made before.
         evaluations: open stores of evaluation data, embedded by the same encoder. Patches that are copies of their
             patches are ``leaked``, with their whole groups.
-        among: bool, (n,): the patches that can be copies, or stay for one; all by default.
+        among: bool, (n,): the patches that can be copies, or stay for one; all by default. Only these are searched.
         order: int64, (n,): all patches, the one that stays first; `best_first` by default.
+        kept: bool, (n,): patches that stay whatever they are copies of, unless they leak. None by default.
+        vectors: float16, (n, d): the store's, where they are laid out already.
         slides: folders to look for the slides in; needed by ``codec=none`` alone.
         executor: where the registration runs instead of a pool of processes.
         progress: called as pairs are decided.
+        stages: keeps candidates and verdicts, so that an interrupted search goes on from them.
+        scratch: where vectors are laid out; None keeps them in memory.
 
     Returns:
         The copies, all pairs with their evidence, and the record for ``run.json``.
 
     Raises:
         EmbeddingMissingError: if a store was not embedded by the encoder.
-        CorruptStoreError: if the vectors are of other patches than the store's.
+        CorruptStoreError: if the vectors are of other patches than the store's, or patches do not read back.
         VectorError: if a vector is zero or not finite.
         EncoderError: if the two stores were embedded by different weights.
         CurationError: if a store is empty, or the threshold is to be calibrated and there is no ``embed``.
@@ -151,53 +130,62 @@ def find_copies(
         raise CurationError(f"{store.path} holds no patches; tile or import some first")
     for evaluation in evaluations:
         _check_evaluation(store, evaluation, encoder)
-    vectors = store.vectors(encoder)
-    patients = _patients(store)
-    calibration, threshold = _threshold(store, vectors, patients, embed, config)
-    k = min(config.neighbours, config.candidates)
-    neighbours = nearest_neighbours(vectors, k, seed=config.seed, least=threshold)
-    pairs, similarity = _limited(neighbours, threshold, config.candidates, own=True)
-    if among is not None:
-        wanted = among[pairs[:, 0]] & among[pairs[:, 1]]
-        pairs, similarity = pairs[wanted], similarity[wanted]
-    run = _Run(config, tuple(Path(folder) for folder in slides), executor, progress)
+    vectors = store.vectors(encoder) if vectors is None else vectors
+    eligible = np.arange(len(store)) if among is None else np.flatnonzero(among)
+    if config.threshold is None and calibration is None:
+        if embed is None:
+            raise CurationError("the threshold is calibrated by embedding changed patches: give embed, or a threshold")
+        calibration = calibrate_threshold(store, vectors, embed, config, among=among)
+    threshold = config.threshold if calibration is None else calibration.threshold
+    assert threshold is not None
+    order = best_first(store) if order is None else order
+    if kept is not None:
+        order = kept_first(order, kept)
+    search = _Candidates(store, encoder, vectors, eligible, threshold, config, stages, scratch)
+    workers = Confirmation(
+        criteria=config.criteria,
+        turns=config.turns,
+        max_pairs=config.max_pairs,
+        seed=config.seed,
+        slides=tuple(Path(folder) for folder in slides),
+        workers=config.workers or usable_cores(),
+        executor=executor,
+        progress=progress,
+        stages=stages,
+    )
     try:
-        own = _with_serial(_decided(run, store, store, pairs, similarity), store, patients, config.seed)
-        copy_of = grouped(
-            len(store),
-            own.a[own.having("copy")],
-            own.b[own.having("copy")],
-            order if order is not None else best_first(store),
-        )
+        candidates, method, recall = search.own()
+        foreign = [search.beside(evaluation, number) for number, evaluation in enumerate(evaluations)]
+        own = _with_serial(workers.decide(store, store, *candidates), store, _patients(store), config.seed)
         leaked = np.zeros(len(store), dtype=bool)
         found = []
-        for evaluation in evaluations:
-            others = nearest_neighbours(
-                evaluation.vectors(encoder), k, seed=config.seed, queries=vectors, least=threshold
-            )
-            foreign_pairs, foreign_similarity = _limited(others, threshold, config.candidates, own=False)
-            if among is not None:
-                wanted = among[foreign_pairs[:, 0]]
-                foreign_pairs, foreign_similarity = foreign_pairs[wanted], foreign_similarity[wanted]
-            found.append(_decided(run, store, evaluation, foreign_pairs, foreign_similarity))
+        for evaluation, proposed in zip(evaluations, foreign, strict=True):
+            found.append(workers.decide(store, evaluation, *proposed))
             leaked[found[-1].a[found[-1].having("copy")]] = True
-        leaked = whole_groups(leaked, copy_of)
-        run.complete = True
+        workers.complete = True
     finally:
-        run.close()
+        workers.close()
+    a, b = own.a[own.having("copy")], own.b[own.having("copy")]
+    groups = copy_of = grouped(len(store), a, b, order)
+    if kept is not None:
+        free = ~(kept[a] & kept[b])
+        copy_of = grouped(len(store), a[free], b[free], order)
+    leaked = whole_groups(leaked, groups)
     record = {
         "encoder": encoder,
         "threshold": threshold,
         "calibration": calibration.as_json() if calibration else {"note": "uncalibrated: the threshold was given"},
-        "neighbours": {"k": k, "method": neighbours.method, "recall": neighbours.recall},
+        "neighbours": {"k": config.candidates, "method": method, "recall": recall},
         "pairs": own.counts(),
         "evaluation_pairs": [each.counts() for each in found],
-        "turns": run.turns,
+        "turns": workers.turns,
         "criteria": {name: getattr(config.criteria, name) for name in config.criteria.__dataclass_fields__},
         "copies": int((copy_of >= 0).sum()),
         "leaked": int(leaked.sum()),
     }
-    return Copies(copy_of=copy_of, pairs=own, leaked=leaked, evaluation_pairs=tuple(found), record=record)
+    return Copies(
+        copy_of=copy_of, groups=groups, pairs=own, leaked=leaked, evaluation_pairs=tuple(found), record=record
+    )
 
 
 def best_first(store: Store) -> NDArray[np.int64]:
@@ -238,37 +226,63 @@ def _patients(store: Store) -> NDArray[np.int64]:
     return np.repeat(numbers, [len(slide) for slide in store.slides.values()]).astype(np.int64)
 
 
-def _threshold(
+def calibrate_threshold(
     store: Store,
     vectors: NDArray[np.float16],
-    patients: NDArray[np.int64],
-    embed: Embed | None,
+    embed: Embed,
     config: CopiesConfig,
-) -> tuple[Calibration | None, float]:
-    if config.threshold is not None:
-        return None, config.threshold
-    if embed is None:
-        raise CurationError("the threshold is calibrated by embedding changed patches: give embed, or a threshold")
+    *,
+    among: NDArray[np.bool_] | None = None,
+    progress: PairProgress | None = None,
+) -> Calibration:
+    """Measure from what similarity on a pair of a store's patches is worth looking at.
+
+    Args:
+        store: an open store.
+        vectors: float16, (n, d): of its patches.
+        embed: embeds patches as the store's were.
+        config: settings.
+        among: bool, (n,): patches that copies are looked for among; all by default.
+        progress: called as changed patches are embedded: (done, total).
+
+    Raises:
+        CurationError: if no patch is among them.
+        VectorError: if a vector is zero or not finite.
+    """
     rng = np.random.default_rng(config.seed)
-    strangers = None
+    eligible = np.arange(len(store)) if among is None else np.flatnonzero(among)
+    patients = _patients(store)[eligible]
+    others = None
     if len(np.unique(patients)) > 1:
-        rows = np.sort(rng.permutation(len(store))[: config.calibration_queries]).astype(np.int64)
-        strangers = largest_to_others(vectors, rows, patients)
-    chosen = np.sort(rng.permutation(len(store))[: config.calibration_patches])
-    calibration = calibrate(
-        store[chosen],
-        embed,
-        strangers,
-        mosaics=_mosaics(store, rng, config.calibration_patches),
+        rows = np.sort(rng.permutation(len(eligible))[: config.calibration_queries]).astype(np.int64)
+        base = vectors if len(eligible) == len(vectors) else vectors[eligible]
+        others = largest_to_others(base, rows, patients)
+    chosen = eligible[np.sort(rng.permutation(len(eligible))[: config.calibration_patches])]
+    mosaics = _mosaics(store, rng, config.calibration_patches, eligible)
+    total = (len(CHANGES) - 1) * len(chosen) + 3 * (len(mosaics) or len(chosen))
+    done = 0
+
+    def counted(patches: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
+        nonlocal done
+        embedded = embed(patches)
+        done += len(patches)
+        if progress is not None:
+            progress(done, total)
+        return embedded
+
+    return calibrate(
+        read_patches(store, chosen),
+        counted,
+        others,
+        mosaics=mosaics,
         rate=config.rate,
         recall=config.recall,
         preset=config.preset_threshold,
         seed=config.seed,
     )
-    return calibration, calibration.threshold
 
 
-def _mosaics(store: Store, rng: np.random.Generator, count: int) -> NDArray[np.uint8]:
+def _mosaics(store: Store, rng: np.random.Generator, count: int, eligible: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Patches with their right, lower and lower right neighbours of the lattice, put together: (m, 2s, 2s, 3)."""
     found = [np.empty((0, 4), dtype=np.int64)]
     start = 0
@@ -278,11 +292,14 @@ def _mosaics(store: Store, rng: np.random.Generator, count: int) -> NDArray[np.u
             found.append(start + _quartets(np.round(slide.xy / pitch).astype(np.int64)))
         start += len(slide)
     quartets = np.concatenate(found)
+    is_eligible = np.zeros(len(store), dtype=bool)
+    is_eligible[eligible] = True
+    quartets = quartets[is_eligible[quartets].all(axis=1)]
     edge = store.record.patch_px
     chosen = quartets[np.sort(rng.permutation(len(quartets))[:count])]
     mosaics = np.empty((len(chosen), 2 * edge, 2 * edge, 3), dtype=np.uint8)
     for place, rows in enumerate(chosen):
-        quarters = store[rows]
+        quarters = read_patches(store, rows)
         mosaics[place] = np.vstack([np.hstack([quarters[0], quarters[1]]), np.hstack([quarters[2], quarters[3]])])
     return mosaics
 
@@ -307,154 +324,97 @@ def _pitch(slide: SlidePatches) -> float:
     return 0.0 if reading.get("lattice") else float(reading.get("pitch", 0) or 0)
 
 
-def _limited(
-    neighbours: Neighbours, threshold: float, candidates: int, *, own: bool
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The pairs to register, sorted: at most ``candidates`` of each patch, the most similar ones."""
-    few = replace(neighbours, index=neighbours.index[:, :candidates], similarity=neighbours.similarity[:, :candidates])
-    if own:
-        return few.pairs(threshold)
-    queries, places = np.nonzero((few.similarity >= threshold) & (few.index >= 0))
-    pairs = np.stack([queries.astype(np.int64), few.index[queries, places]], axis=1)
-    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
-    return pairs[order], few.similarity[queries, places][order]
-
-
-class _Run:
-    """The workers of one search, and what they share."""
+class _Candidates:
+    """The pairs that the embedding proposes, sorted: int64 (p, 2), and their similarity, float32 (p,)."""
 
     def __init__(
-        self, config: CopiesConfig, slides: Sequence[Path], executor: Executor | None, progress: PairProgress | None
+        self,
+        store: Store,
+        encoder: str,
+        vectors: NDArray[np.float16],
+        eligible: NDArray[np.int64],
+        threshold: float,
+        config: CopiesConfig,
+        stages: Stages | None,
+        scratch: Scratch | None,
     ) -> None:
+        self.store = store
+        self.encoder = encoder
+        self.eligible = eligible
+        self.threshold = threshold
         self.config = config
-        self.slides = slides
-        self.progress = progress or (lambda done, total: None)
-        self.turns = config.turns == "always"
-        self.complete = False
-        self.crew = Crew(config.workers or usable_cores(), executor)
+        self.stages = stages
+        self.scratch = scratch
+        self._vectors = vectors
+        self._base: NDArray[np.float16] | None = None
 
-    def confirm(self, first: Store, second: Store, pairs: NDArray[np.int64], *, turns: bool) -> _Evidence:
-        """Register pairs: what was found for each, in their order."""
-        criteria = replace(self.config.criteria, turns=turns)
-        found = _Evidence(
-            np.zeros(len(pairs), np.float32),
-            np.zeros(len(pairs), np.float32),
-            np.full(len(pairs), VERDICTS.index("unchecked"), np.uint8),
-        )
-        waiting = _tasks(pairs, first.record.patch_px)
-        states = _state(first), _state(second)
-        done = 0
-        more = True
-        while more or self.crew.load:
-            while more and self.crew.has_room:
-                places = next(waiting, None)
-                if places is None:
-                    more = False
-                    break
-                task = _ConfirmTask(first.path, second.path, self.slides, pairs[places], criteria, *states)
-                self.crew.submit(confirm_pairs, task, places)
-            for report in self.crew.finished(1.0):
-                if report.error is not None:
-                    raise report.error
-                for name in ("correlation", "overlap", "verdict"):
-                    getattr(found, name)[report.tag] = getattr(report.result, name)
-                done += len(report.tag)
-                self.progress(done, len(pairs))
-        return found
+    def own(self) -> tuple[tuple[NDArray[np.int64], NDArray[np.float32]], str, float | None]:
+        """Pairs of the store's patches, how they were found, and the recall of that."""
 
-    def close(self) -> None:
-        """End the workers."""
-        self.crew.close(kill=not self.complete)
+        def compute() -> tuple[Mapping[str, NDArray[Any]], Mapping[str, Any]]:
+            near = self._neighbours(self.base())
+            pairs, similarity = near.pairs(self.threshold)
+            facts = {"method": near.method, "recall": near.recall}
+            return {"pairs": self.eligible[pairs], "similarity": similarity}, facts
 
+        arrays, facts = self._run(compute, {})
+        return (arrays["pairs"], arrays["similarity"]), facts["method"], facts["recall"]
 
-def _tasks(pairs: NDArray[np.int64], patch_px: int) -> Iterator[NDArray[np.int64]]:
-    """Places of the pairs of each task: pairs of the same neighbourhoods of the store together."""
-    size = max(8, int(_TASK_PAIRS * min(1.0, (256 / patch_px) ** 2)))
-    order = np.lexsort((pairs[:, 1], pairs[:, 0], pairs[:, 1] // _BLOCK_ROWS, pairs[:, 0] // _BLOCK_ROWS))
-    for begin in range(0, len(pairs), size):
-        yield order[begin : begin + size]
+    def beside(self, evaluation: Store, number: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Pairs of the store's patches and those of an evaluation store."""
 
+        def compute() -> tuple[Mapping[str, NDArray[Any]], Mapping[str, Any]]:
+            if self.scratch is None:
+                theirs = evaluation.vectors(self.encoder)
+            else:
+                theirs = vectors_on_disk(evaluation, self.encoder, self.scratch, f"evaluation-{number}")
+            near = self._neighbours(theirs, self.base())
+            queries, places = np.nonzero((near.similarity >= self.threshold) & (near.index >= 0))
+            pairs = np.stack([self.eligible[queries], near.index[queries, places]], axis=1)
+            order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+            return {"pairs": pairs[order], "similarity": near.similarity[queries, places][order]}, {}
 
-_opened: dict[tuple[Path, tuple[Path, ...], str], Store] = {}
+        arrays, _ = self._run(compute, {"evaluation": vectors_hashes(evaluation, self.encoder)})
+        return arrays["pairs"], arrays["similarity"]
 
+    def base(self) -> NDArray[np.float16]:
+        """Vectors of the patches that are searched."""
+        if self._base is None:
+            if len(self.eligible) == len(self._vectors):
+                self._base = self._vectors
+            elif self.scratch is None:
+                self._base = self._vectors[self.eligible]
+            else:
+                self._base = self.scratch.rows("eligible", self._vectors, self.eligible)
+        return self._base
 
-def confirm_pairs(task: _ConfirmTask) -> _Evidence:
-    """Register the pairs of a task, in a worker."""
-    first = _store(task.first, task.slides, task.first_state)
-    second = _store(task.second, task.slides, task.second_state)
-    count = len(task.pairs)
-    found = _Evidence(np.zeros(count, np.float32), np.zeros(count, np.float32), np.zeros(count, np.uint8))
-    patches: list[dict[int, PreparedPatch]] = []
-    for side, store in enumerate((first, second)):
-        if side and task.first == task.second:
-            patches.append(patches[0])
-            continue
-        rows = np.unique(task.pairs if task.first == task.second else task.pairs[:, side])
-        patches.append({int(row): PreparedPatch(patch) for row, patch in zip(rows, store[rows], strict=True)})
-    with one_blas_thread():  # there are as many workers as cores; a second thread would only spin
-        for place, (a, b) in enumerate(task.pairs.tolist()):
-            registration = confirm(patches[0][a], patches[1][b], task.criteria)
-            verdict: Verdict = (
-                "copy" if registration.is_copy else "blank" if registration.method == "blank" else "refused"
+    def _neighbours(self, base: NDArray[np.float16], queries: NDArray[np.float16] | None = None) -> Neighbours:
+        k, seed = self.config.candidates, self.config.seed
+        if not len(self.eligible):
+            nothing = np.empty((0, 0))
+            return Neighbours(
+                index=nothing.astype(np.int64), similarity=nothing.astype(np.float32), recall=None, method="exact"
             )
-            found.correlation[place] = registration.correlation
-            found.overlap[place] = registration.overlap
-            found.verdict[place] = VERDICTS.index(verdict)
-    return found
+        return nearest_neighbours(base, k, seed=seed, queries=queries, least=self.threshold)
 
-
-def _state(store: Store) -> str:
-    """What a store holds: rows mean the same patches where this is equal."""
-    return fingerprint_of({key: slide.record.content_hash for key, slide in store.slides.items()})
-
-
-def _store(path: Path, slides: Sequence[Path], state: str) -> Store:
-    """The store, open; it stays open between the tasks of a process.
-
-    Raises:
-        CurationError: if it does not hold what it held when the rows were numbered.
-    """
-    key = (path, tuple(slides), state)
-    if key not in _opened:
-        if len(_opened) > 3:
-            _opened.clear()
-        store = open_store(path, slides=slides)
-        if _state(store) != state:
-            raise CurationError(f"{path} changed while its copies were looked for; run the same command again")
-        _opened[key] = store
-    return _opened[key]
-
-
-def _decided(
-    run: _Run, first: Store, second: Store, pairs: NDArray[np.int64], similarity: NDArray[np.float32]
-) -> Pairs:
-    """Every pair with its verdict."""
-    config = run.config
-    count = len(pairs)
-    correlation, overlap = np.zeros(count, np.float32), np.zeros(count, np.float32)
-    verdict = np.full(count, VERDICTS.index("unchecked"), np.uint8)
-    looked_at = np.arange(count)
-    if config.max_pairs is not None and count > config.max_pairs:
-        looked_at = np.sort(np.lexsort((looked_at, -similarity))[: config.max_pairs])
-
-    def look(places: NDArray[np.int64], *, turns: bool) -> None:
-        evidence = run.confirm(first, second, pairs[places], turns=turns)
-        correlation[places], overlap[places] = evidence.correlation, evidence.overlap
-        verdict[places] = evidence.verdict
-
-    look(looked_at, turns=run.turns)
-    if config.turns == "auto" and not run.turns:
-        refused = looked_at[verdict[looked_at] == VERDICTS.index("refused")]
-        drawn = np.random.default_rng(config.seed).permutation(len(refused))[:_TURN_SAMPLE]
-        sample = refused[np.sort(drawn)]
-        look(sample, turns=True)
-        turned = int((verdict[sample] == VERDICTS.index("copy")).sum())
-        if turned >= max(2, math.ceil(_TURN_SHARE * len(sample))):
-            run.turns = True
-            look(np.setdiff1d(refused, sample), turns=True)
-    return Pairs(
-        a=pairs[:, 0], b=pairs[:, 1], similarity=similarity, correlation=correlation, overlap=overlap, verdict=verdict
-    )
+    def _run(
+        self, compute: Callable[[], tuple[Mapping[str, NDArray[Any]], Mapping[str, Any]]], inputs: Mapping[str, Any]
+    ) -> tuple[Mapping[str, NDArray[Any]], Mapping[str, Any]]:
+        if self.stages is None:
+            return compute()
+        return self.stages.run(
+            "copies-candidates",
+            {
+                "version": __version__,
+                "vectors": vectors_hashes(self.store, self.encoder),
+                "among": digest_of(self.eligible),
+                "threshold": self.threshold,
+                "candidates": self.config.candidates,
+                "seed": self.config.seed,
+                **inputs,
+            },
+            compute,
+        )
 
 
 def _with_serial(pairs: Pairs, store: Store, patients: NDArray[np.int64], seed: int) -> Pairs:

@@ -7,10 +7,10 @@ copies (of evaluation data and of each other), redundancy, retrieval from seeds,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,22 +22,25 @@ from wsicurate.config import CurateConfig
 from wsicurate.curation.devices import resolve_device
 from wsicurate.curation.hierarchy import Hierarchy, build_hierarchy, derive_counts
 from wsicurate.curation.redundancy import thin, thinning_curve
-from wsicurate.errors import CurationError, LeaseLostError, ManifestError, WsicurateError
+from wsicurate.errors import CurationError, LeaseLostError, ManifestError, StoreWriteError
 from wsicurate.steps.clearing import clear_lists, clear_quality, retrieve
-from wsicurate.steps.clearing_copies import clear_copies
-from wsicurate.steps.curate_inputs import Inputs, gather_inputs
+from wsicurate.steps.clearing_copies import Work, clear_copies
+from wsicurate.steps.curate_inputs import Inputs, fingerprint_of_record, gather_inputs
 from wsicurate.steps.drawing import Draw, budget_of, draw
 from wsicurate.steps.ledger import Ledger
-from wsicurate.steps.pool import describe, digest_of, rows_on_disk, vectors_on_disk
+from wsicurate.steps.pool import DamagedSlides, Scratch, describe, digest_of, vectors_on_disk
 from wsicurate.steps.progress import Progress, ProgressCallback, no_progress
 from wsicurate.steps.proving import prove
 from wsicurate.steps.recipes import scaled_counts
 from wsicurate.steps.runs import versions
 from wsicurate.steps.stages import Stages
+from wsicurate.store.bytestore import ByteStore, LocalBytes
 from wsicurate.store.layout import curation_work_path
-from wsicurate.store.leases import Holder, Leases, is_current
+from wsicurate.store.leases import Holder, Lease, Leases
 from wsicurate.store.manifest import DECISIONS, curation_path, read_curation, verify_curation, write_curation
 from wsicurate.store.records import differences
+from wsicurate.store.store import Store, restore_root
+from wsicurate.store.tidying import tidy
 
 #: Curves of kept share are drawn at these cosine distances.
 _CURVE_EPSILONS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
@@ -54,6 +57,8 @@ class CurateReport:
         counts: patches by decision.
         run: its ``run.json``.
         seconds: wall-clock time.
+        left_out: slides that do not read back and are not in the manifest: why, by key.
+        notes: what to know of a curation that was there already.
     """
 
     store: Path
@@ -62,6 +67,13 @@ class CurateReport:
     counts: Mapping[str, int]
     run: Mapping[str, Any]
     seconds: float
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    @property
+    def exit_status(self) -> int:
+        """0: all done. 3: done, but for slides that do not read back."""
+        return 3 if self.left_out else 0
 
     @property
     def selected(self) -> int:
@@ -83,8 +95,11 @@ def curate(
 ) -> CurateReport:
     """Choose the patches that are worth training on, and record a reason for every other.
 
-    Long stages are kept until the curation is finished: run the same call after an interruption, and it goes on. The
-    same store, settings and seed give the same bytes, whatever the number of workers.
+    Long stages are kept until the curation is finished: run the same call after an interruption, or one with other
+    settings after an error, and it goes on from what they have in common. The same store, settings and seed give the
+    same bytes, whatever the number of workers and the processor.
+
+    A slide whose attributes, patches or vectors do not read back is left out, and named in the report and the record.
 
     Args:
         store: the store's folder; embedded with ``config.encoder`` and, for the proof, with ``config.judge``.
@@ -98,7 +113,8 @@ def curate(
     Raises:
         ConfigError: if a setting is wrong.
         StoreNotFoundError, StoreFormatError: if there is no store.
-        EmbeddingMissingError: if encoder or judge did not embed every slide.
+        EmbeddingMissingError: if encoder or judge did not embed every slide that reads back.
+        CorruptStoreError: if no slide reads back, or one of an evaluation store does not.
         CurationError: if more is asked than the patches can give; the message says what.
         ManifestError: if a curation of this name is there with other inputs or settings, or ``keep`` is of another
             store.
@@ -108,48 +124,85 @@ def curate(
     began = time.monotonic()
     config = config or CurateConfig()
     curation_path(config.name)  # a name that cannot be is refused before anything is read
-    inputs = gather_inputs(Path(store).absolute(), config)
-    there = _there(inputs)
-    if there is not None:
+    path = Path(store).absolute()
+    restore_root(LocalBytes(path), str(path))
+    inputs = gather_inputs(path, config)
+    work = curation_work_path(config.name)
+
+    def report(status: Literal["curated", "unchanged"], run: Mapping[str, Any], notes: Sequence[str]) -> CurateReport:
         return CurateReport(
             store=inputs.store.path,
             name=config.name,
-            status="unchanged",
-            counts=there["counts"],
-            run=there,
+            status=status,
+            counts=run["counts"],
+            run=run,
             seconds=time.monotonic() - began,
+            left_out=inputs.left_out,
+            notes=notes,
         )
+
+    found = _finished(inputs)
+    if found is not None:
+        _tidy(inputs.store, config.name)
+        return report("unchanged", *found)
     leases = Leases(inputs.store.bytes)
-    work = curation_work_path(config.name)
     lease = leases.acquire(work)
     if isinstance(lease, Holder):
         raise LeaseLostError(
             f"the curation {config.name} is being made by {lease}; wait for it, or choose another --name"
         )
-    stages = Stages(inputs.store.bytes, work)
     try:
-        run = _Curation(inputs, stages, executor, progress)
-        document = run.work(still_ours=partial(is_current, inputs.store.bytes, lease))
-        stages.clear()
-    except LeaseLostError:
-        raise
-    except WsicurateError:
-        stages.clear()  # the same command would fail again: nothing is to be gone on with
-        raise
+        inputs, document = _curated(inputs, lease, executor, progress)
     finally:
         leases.close()
-    return CurateReport(
-        store=inputs.store.path,
-        name=config.name,
-        status="curated",
-        counts=document["counts"],
-        run=document,
-        seconds=time.monotonic() - began,
-    )
+    return report("curated", document, ())
 
 
-def _there(inputs: Inputs) -> Mapping[str, Any] | None:
-    """The record of a curation of the same name, inputs and settings, if there is one.
+def _curated(
+    inputs: Inputs, lease: Lease, executor: Executor | None, progress: ProgressCallback
+) -> tuple[Inputs, dict[str, Any]]:
+    """Make the curation: its record, and the inputs that it was made from."""
+    store, config = inputs.store, inputs.config
+    ours = LocalBytes(store.path).fenced(lease.fence)  # until another run takes over
+    stages, scratch = Stages(ours, lease.folder), Scratch(ours, lease.folder)
+    tidy(store.bytes)
+    try:
+        scratch.clear()  # of a run that was killed
+        while True:
+            try:
+                vectors = vectors_on_disk(inputs.store, config.encoder, scratch, "vectors")
+                document = _Curation(inputs, vectors, ours, stages, scratch, executor, progress).work()
+                break
+            except DamagedSlides as error:
+                if error.path != store.path:
+                    raise
+                for key, reason in error.slides.items():
+                    progress(Progress(slides_done=0, slides_total=0, note=f"{key} is left out: {reason}"))
+                inputs = gather_inputs(store.path, config, {**inputs.left_out, **error.slides})
+        stages.clear()
+    finally:
+        with suppress(LeaseLostError, StoreWriteError):  # they are another run's; or they stay, and `check` names them
+            scratch.clear()
+    return inputs, document
+
+
+def _tidy(store: Store, name: str) -> None:
+    """Remove what a run left that was killed between the end of its work and the removal of its stages."""
+    folder = curation_work_path(name)
+    with suppress(OSError, StoreWriteError):  # a store that cannot be written keeps them
+        tidy(store.bytes)
+        if any(not value.startswith("lease-") for value in store.bytes.children(folder)):
+            leases = Leases(store.bytes)
+            try:
+                lease = leases.acquire(folder)
+                if isinstance(lease, Lease):
+                    Stages(store.bytes.fenced(lease.fence), folder).clear()
+            finally:
+                leases.close()
+
+
+def _finished(inputs: Inputs) -> tuple[Mapping[str, Any], list[str]] | None:
+    """The record of a curation of the same name, inputs and settings, if there is one, and what to know of it.
 
     Raises:
         ManifestError: if one of other inputs or settings is in the way.
@@ -160,15 +213,39 @@ def _there(inputs: Inputs) -> Mapping[str, Any] | None:
     found = read_curation(inputs.store.bytes, config.name, str(inputs.store.path))
     if found is None:
         return None
-    hashes = inputs.pool.content_hashes()
-    if found.run["fingerprint"] == inputs.fingerprint:
-        damage = list(verify_curation(inputs.store.bytes, config.name, str(inputs.store.path), hashes))
-        return None if damage else found.run
-    changed = differences(found.run["settings"], inputs.settings) or ["its inputs have changed since"]
+    version = (found.run.get("versions") or {}).get("wsicurate", "another version")
+    if fingerprint_of_record(found.run) == inputs.fingerprint:
+        hashes = inputs.pool.content_hashes()
+        if list(verify_curation(inputs.store.bytes, config.name, str(inputs.store.path), hashes)):
+            return None
+        if version == inputs.version:
+            return found.run, []
+        return found.run, [
+            f"{config.name} was made by wsicurate {version} and stands; this is {inputs.version}, which may choose "
+            "otherwise: --overwrite curates anew"
+        ]
+    changed = differences(found.run["settings"], inputs.settings)
+    changed += _changed_inputs(found.run, inputs)
+    if version != inputs.version:
+        changed.append(f"it was made by wsicurate {version}, this is {inputs.version}")
     raise ManifestError(
         f"{inputs.store.path} has a curation {config.name!r} that was made otherwise: {'; '.join(changed)}. "
         "Give another --name, or --overwrite"
     )
+
+
+def _changed_inputs(run: Mapping[str, Any], inputs: Inputs) -> list[str]:
+    """Which inputs are others than those of a record, in words."""
+    now_out, then_out = inputs.left_out, run.get("left_out", {})
+    found = [f"{key} does not read back now: {now_out[key]}" for key in now_out if key not in then_out]
+    found += [f"{key} was left out then, and reads back now" for key in then_out if key not in now_out]
+    if "depends_on" not in run:
+        return [*found, "its record does not name what it was made from"]
+    then = run["depends_on"]
+    changed = [name for name, value in inputs.depends_on.items() if then.get(name) != value]
+    if changed and not found:
+        found.append(f"its inputs have changed since: {', '.join(changed)}")
+    return found
 
 
 @dataclass
@@ -176,7 +253,10 @@ class _Curation:
     """One curation on its way from inputs to manifest."""
 
     inputs: Inputs
+    vectors: NDArray[np.float16]
+    bytes: ByteStore
     stages: Stages
+    scratch: Scratch
     executor: Executor | None
     progress: ProgressCallback
     facts: dict[str, Any] = field(default_factory=dict)
@@ -188,27 +268,30 @@ class _Curation:
         self.ledger = Ledger(len(self.pool))
         self.device = resolve_device(self.config.device)
 
-    def work(self, *, still_ours: Callable[[], bool]) -> dict[str, Any]:
-        """All stages, then manifest and record, unless another run took the curation over."""
-        store = self.inputs.store
-        work = store.path / curation_work_path(self.config.name)
+    def work(self) -> dict[str, Any]:
+        """All stages, then manifest and record."""
+        vectors = self.vectors
         self._say(f"curating {len(self.pool):,} patches of {len(self.pool.keys):,} slides by {self.config.encoder}")
-        vectors = vectors_on_disk(store, self.config.encoder, work / "vectors.npy")
+        self.notes += [f"{key} is left out: {reason}" for key, reason in self.inputs.left_out.items()]
         self.facts["quality"] = clear_quality(self.inputs, self.ledger, self.notes)
         listed = clear_lists(self.inputs, self.ledger, self.facts)
         self._check_enough()
-        self.facts["copies"] = clear_copies(
-            self.inputs, self.ledger, vectors, listed, self.stages, self.notes, self.executor, self._say
+        work = Work(
+            stages=self.stages,
+            scratch=self.scratch,
+            executor=self.executor,
+            notes=self.notes,
+            say=self._say,
+            count=self._count,
         )
-        hierarchy = self._hierarchy(vectors, work / "trained.npy")
+        self.facts["copies"] = clear_copies(self.inputs, self.ledger, vectors, listed, work)
+        hierarchy = self._hierarchy(vectors)
         self._say("assigning every patch to its clusters")
         clusters, similarity = hierarchy.assign(vectors, device=self.device)
         self._thin(vectors, clusters, similarity)
-        retrieve(self.inputs, self.ledger, vectors, hierarchy, clusters, self.facts)
+        retrieve(self.inputs, self.ledger, vectors, hierarchy, clusters, self.scratch, self.facts)
         drawn = self._draw(vectors, clusters, similarity)
-        proof = prove(self.inputs, self.ledger, drawn, work / "judge.npy", self._say) if self.config.proof else None
-        if not still_ours():
-            raise LeaseLostError(f"the curation {self.config.name} was taken over by another run")
+        proof = prove(self.inputs, drawn, self.scratch, self._say) if self.config.proof else None
         return self._write(hierarchy, clusters, drawn, proof)
 
     def _check_enough(self) -> None:
@@ -224,8 +307,8 @@ class _Curation:
             )
         budget = budget_of(self.config.budget, left)
         if self.inputs.kept is not None:
-            kept = sum(len(rows) for rows in self.inputs.kept.selected(self.pool.content_hashes()).values())
-            if kept > budget:
+            kept = int(np.count_nonzero(self.inputs.kept_rows & self.ledger.left))
+            if kept > budget and not self.inputs.evaluation:  # else some of the kept may turn out to leak
                 raise CurationError(
                     f"{self.config.keep} keeps {kept:,} patches and --budget is {budget:,}; raise it to {kept:,}"
                 )
@@ -235,7 +318,11 @@ class _Curation:
     def _say(self, sentence: str) -> None:
         self.progress(Progress(slides_done=0, slides_total=len(self.pool.keys), note=sentence))
 
-    def _hierarchy(self, vectors: NDArray[np.float16], path: Path) -> Hierarchy:
+    def _count(self, stage: str, done: int, total: int) -> None:
+        slides = len(self.pool.keys)
+        self.progress(Progress(slides_done=0, slides_total=slides, stage=stage, stage_done=done, stage_total=total))
+
+    def _hierarchy(self, vectors: NDArray[np.float16]) -> Hierarchy:
         """The clusters of what is left; those of the kept curation where there is one."""
         if self.inputs.kept is not None:
             self._say(f"taking the clusters of {self.config.keep}")
@@ -249,8 +336,13 @@ class _Curation:
         self._say(f"clustering {len(rows):,} patches into {' / '.join(f'{count:,}' for count in counts)}")
 
         def compute() -> tuple[Mapping[str, NDArray[Any]], Mapping[str, Any]]:
-            trained = vectors if len(rows) == len(vectors) else rows_on_disk(vectors, rows, path)
-            built = build_hierarchy(trained, counts, seed=self.config.seed, device=self.device)
+            built = build_hierarchy(
+                self.scratch.rows("trained", vectors, rows),
+                counts,
+                seed=self.config.seed,
+                device=self.device,
+                progress=lambda level, done, rounds: self._count(f"rounds of clustering, {level}", done, rounds),
+            )
             return built.to_arrays(), {"notes": list(built.notes)}
 
         inputs = {
@@ -282,10 +374,11 @@ class _Curation:
         self._say(f"thinning clusters at a cosine of {1 - epsilon:g}")
         left = self.ledger.left
         finest = np.where(left, clusters[:, 0], -1).astype(np.int32)
-        stays = thin(vectors, finest, epsilon=epsilon, order_key=similarity, eligible=left)
+        kept = self.inputs.kept_rows
+        stays = thin(vectors, finest, epsilon=epsilon, order_key=similarity, eligible=left, kept=kept)
         dropped = self.ledger.decide(stays >= 0, "redundant", f"cosine above {1 - epsilon:g} to one that stays")
         epsilons = sorted({*_CURVE_EPSILONS, epsilon})
-        shares = thinning_curve(vectors, finest, epsilons, order_key=similarity, eligible=left)
+        shares = thinning_curve(vectors, finest, epsilons, order_key=similarity, eligible=left, kept=kept)
         self.facts["redundancy"] = {
             "epsilon": epsilon,
             "dropped": dropped,
@@ -308,9 +401,11 @@ class _Curation:
         document = {
             "name": self.config.name,
             "fingerprint": inputs.fingerprint,
+            "depends_on": inputs.depends_on,
             "settings": inputs.settings,
             "store": describe(self.pool),
             "inputs": self.pool.content_hashes(),
+            "left_out": inputs.left_out,
             "encoder": inputs.encoder_facts,
             "judge": inputs.judge_facts,
             "budget": drawn.budget,
@@ -320,7 +415,7 @@ class _Curation:
             "proof": proof,
             "versions": versions(),
         }
-        write_curation(inputs.store.bytes, self.config.name, self._table(clusters), document, hierarchy.to_arrays())
+        write_curation(self.bytes, self.config.name, self._table(clusters), document, hierarchy.to_arrays())
         return document
 
     def _table(self, clusters: NDArray[np.int32]) -> Any:
@@ -334,7 +429,10 @@ class _Curation:
         is_copy = copy_of >= 0
         slide = self.pool.slide[np.where(is_copy, copy_of, 0)]
         row = np.where(is_copy, copy_of, 0) - self.pool.starts[slide]
-        slide_ids = pa.array([each.slide_id for each in self.inputs.store.slides.values()], pa.string())
+        slides = list(self.inputs.store.slides.values())
+        slide_ids = pa.array([each.slide_id for each in slides], pa.string())
+        mpps = np.array([each.mpp for each in slides], dtype=np.float64)
+        table = table.append_column("copy_of_mpp", pa.array(mpps[slide], mask=~is_copy))
         table = table.append_column(
             "copy_of_slide", pa.DictionaryArray.from_arrays(pa.array(slide, mask=~is_copy), slide_ids)
         )

@@ -163,18 +163,16 @@ def _readable(note: str, inputs: Inputs) -> str:
 
 
 def _kept(inputs: Inputs, ledger: Ledger) -> tuple[NDArray[np.bool_] | None, list[str]]:
-    """Choices of the earlier curation that stay: those that nothing has been decided against since."""
+    """Choices of the earlier curation that stay: those that nothing has been decided against; the others are named."""
     if inputs.kept is None:
         return None, []
-    pool = inputs.pool
-    kept = np.zeros(len(pool), dtype=bool)
-    numbers = {key: number for number, key in enumerate(pool.keys)}
-    for key, rows in inputs.kept.selected(pool.content_hashes()).items():
-        kept[pool.starts[numbers[key]] + rows] = True
-    asked = int(np.count_nonzero(kept))
-    kept &= ledger.left
-    lost = asked - int(np.count_nonzero(kept))
-    notes = [f"{asked - lost:,} patches kept from {inputs.kept.name}"]
-    if lost:
-        notes.append(f"{lost:,} patches of {inputs.kept.name} are not kept: the filters of this curation take them out")
+    kept = inputs.kept_rows & ledger.left
+    lost = inputs.kept_rows & ~kept
+    name = inputs.kept.name
+    notes = [f"{np.count_nonzero(kept):,} patches kept from {name}"]
+    if lost.any():
+        notes.append(f"{np.count_nonzero(lost):,} patches of {name} are not kept: {'; '.join(ledger.summary(lost))}")
+    gone = [key for key in inputs.kept.run["inputs"] if key in inputs.left_out]
+    if gone:
+        notes.append(f"what {name} selected of {', '.join(gone)} is not kept: these slides do not read back")
     return kept, notes

@@ -71,6 +71,22 @@ class Ledger:
         """int32, (n,), and the sentences that the numbers mean."""
         return self._reason, list(self._words)
 
+    def summary(self, which: NDArray[np.bool_]) -> list[str]:
+        """What was decided about some patches, in words: for each decision their number, and the first reason.
+
+        Args:
+            which: bool, (n,).
+        """
+        words = list(self._words)
+        found = []
+        for code, decision in enumerate(DECISIONS):
+            rows = np.flatnonzero(which & (self._decision == code))
+            if len(rows):
+                reasons = list(dict.fromkeys(words[number] for number in self._reason[rows].tolist()))
+                more = f" and {len(reasons) - 1} other reasons" if len(reasons) > 1 else ""
+                found.append(f"{len(rows):,} {decision} ({reasons[0]}{more})")
+        return found
+
     def counts(self) -> dict[str, int]:
         """Number of patches of each decision, in the order of `DECISIONS`, zeros left out."""
         found = np.bincount(self._decision[self._decision >= 0], minlength=len(DECISIONS))

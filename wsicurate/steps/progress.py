@@ -52,6 +52,8 @@ class Progress:
         patches_done, patches_known: patches cut by this run, and to be cut as far as slides were surveyed.
         outcome: the slide that was just finished, if one was.
         note: a sentence for the user, if there is one.
+        stage: what is counted, where a step has long stages: ``candidate pairs compared``.
+        stage_done, stage_total: of the stage.
     """
 
     slides_done: int
@@ -60,6 +62,9 @@ class Progress:
     patches_known: int = 0
     outcome: SlideOutcome | None = None
     note: str = ""
+    stage: str = ""
+    stage_done: int = 0
+    stage_total: int = 0
 
 
 ProgressCallback = Callable[[Progress], None]

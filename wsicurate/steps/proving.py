@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,7 @@ from wsicurate.curation.proof import compare
 from wsicurate.errors import CurationError
 from wsicurate.steps.curate_inputs import Inputs
 from wsicurate.steps.drawing import Draw, baselines
-from wsicurate.steps.ledger import Ledger
-from wsicurate.steps.pool import vectors_on_disk
+from wsicurate.steps.pool import DAMAGE, Scratch, vectors_on_disk
 
 #: Borderline patches: they pass the thresholds of the filter, and nobody would miss them.
 JUNK_FOCUS_BELOW = 4.0
@@ -29,40 +27,39 @@ _JUDGE_CLUSTERS = 500
 Say = Callable[[str], None]
 
 
-def prove(inputs: Inputs, ledger: Ledger, drawn: Draw, path: Path, say: Say) -> Mapping[str, Any]:
+def prove(inputs: Inputs, drawn: Draw, scratch: Scratch, say: Say) -> Mapping[str, Any]:
     """Measure the subset and the baselines, all drawn from what passed the same filters.
 
     Args:
         inputs: of the curation; without a judge only labels can prove anything, and the record says so.
-        ledger: what was decided.
         drawn: the subset, and its draws at other seeds.
-        path: where the judge's vectors are laid out, a ``.npy`` file.
+        scratch: where the judge's vectors are laid out.
         say: takes a sentence for the user.
 
     Returns:
         The proof as plain values, with ``table`` (rows of text) and ``summary``; or ``reason`` where there is none.
     """
+    if inputs.judge is None and inputs.no_judge:
+        return {"reason": inputs.no_judge}
     if inputs.judge is None:
         return {
             "reason": "no second encoder judges: embed the store with another one, such as "
             f"{'filter-bank' if inputs.config.encoder != 'filter-bank' else 'stain-texture'}, and name it by --judge"
         }
     try:
-        return _proved(inputs, inputs.judge.encoder, ledger, drawn, path, say)
-    except CurationError as error:  # a pool of one patch, say: the choice stands all the same
+        return _proved(inputs, inputs.judge.encoder, drawn, scratch, say)
+    except (CurationError, *DAMAGE) as error:  # one patch, or damaged vectors: the choice stands all the same
         return {"reason": str(error)}
 
 
-def _proved(inputs: Inputs, judge: str, ledger: Ledger, drawn: Draw, path: Path, say: Say) -> Mapping[str, Any]:
+def _proved(inputs: Inputs, judge: str, drawn: Draw, scratch: Scratch, say: Say) -> Mapping[str, Any]:
     config, pool = inputs.config, inputs.pool
     say(f"proof: {config.proof_seeds} seeds beside what chance draws, judged by {judge}")
-    vectors = vectors_on_disk(inputs.store, judge, path)
+    vectors = vectors_on_disk(inputs.store, judge, scratch, "judge")
     eligible = drawn.eligible
     clusters = _judge_clusters(vectors, eligible, config.seed)
     delta = typical_distance(vectors, eligible, seed=config.seed)
     junk = _junk(inputs)
-    # Where copies were taken out there is none left in the pool; where nobody looked, nobody knows.
-    copy_of = None if config.copies == "none" else np.where(eligible, ledger.copy_of, -1)
 
     def measures_of(selected: NDArray[np.bool_], seed: int) -> list[Measures | LabelMeasures]:
         found: list[Measures | LabelMeasures] = [
@@ -74,7 +71,6 @@ def _proved(inputs: Inputs, judge: str, ledger: Ledger, drawn: Draw, path: Path,
                 patient=pool.patient,
                 slide=pool.slide,
                 pool=eligible,
-                copy_of=copy_of,
                 junk=junk,
                 delta=delta,
                 seed=seed,

@@ -32,8 +32,9 @@ class RunReport:
 
     @property
     def exit_status(self) -> int:
-        """0: all done. 3: done, but some slides failed or were skipped."""
-        return max(self.tiled.exit_status, *(report.exit_status for report in self.embedded))
+        """0: all done. 3: done, but some slides failed, were skipped, or were left out."""
+        embedded = (report.exit_status for report in self.embedded)
+        return max(self.tiled.exit_status, *embedded, self.curated.exit_status)
 
 
 def run(

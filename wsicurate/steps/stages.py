@@ -16,12 +16,17 @@ from wsicurate.store.records import fingerprint_of
 
 Arrays = Mapping[str, NDArray[Any]]
 
+_FACTS = "facts"
+
+#: What reading a damaged file raises.
+_DAMAGE = (KeyError, ValueError, EOFError, OSError, NotImplementedError, zipfile.BadZipFile)
+
 
 class Stages:
     """Keeps each stage's arrays below a work folder, under a fingerprint of everything that they depend on.
 
-    A run that is killed leaves them; the next one with the same inputs goes on from there, and one with other inputs
-    computes anew. `clear` removes them all.
+    A run that is interrupted leaves them, and so does one that ends with an error. The next one goes on from those
+    whose inputs are the same: a lower budget does not look for copies anew. `clear` removes them all.
     """
 
     def __init__(self, store: ByteStore, folder: str) -> None:
@@ -38,16 +43,33 @@ class Stages:
             inputs: everything that the result depends on, as JSON.
             compute: makes arrays, and facts that JSON can hold.
         """
-        key = f"{self._folder}/{name}-{fingerprint_of(inputs)[:16]}.npz"
+        found = self.get(name, inputs)
+        if found is None:
+            arrays, facts = compute()
+            self.put(name, inputs, arrays, facts)
+            found = dict(arrays), json.loads(json.dumps(dict(facts)))
+        return found
+
+    def get(self, name: str, inputs: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
+        """Arrays and facts of a stage; None if they are not there, or damaged."""
         try:
-            return _unpacked(self._store.get(key))
-        except (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile):
-            pass
-        arrays, facts = compute()
+            data = self._store.get(self._key(name, inputs))
+            with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+                arrays = {key: stored[key] for key in stored.files if key != _FACTS}
+                facts: dict[str, Any] = json.loads(str(stored[_FACTS]))
+        except _DAMAGE:
+            return None
+        return arrays, facts
+
+    def put(self, name: str, inputs: Mapping[str, Any], arrays: Arrays, facts: Mapping[str, Any]) -> None:
+        """Keep arrays and facts of a stage.
+
+        Raises:
+            StoreWriteError: if the store cannot be written.
+        """
         packed = io.BytesIO()
-        np.savez(packed, **{**arrays, "facts": np.array(json.dumps(dict(facts)))}, allow_pickle=False)
-        self._store.put(key, [packed.getvalue()])
-        return _unpacked(packed.getvalue())
+        np.savez(packed, **{**arrays, _FACTS: np.array(json.dumps(dict(facts)))}, allow_pickle=False)
+        self._store.put(self._key(name, inputs), [packed.getbuffer()])
 
     def clear(self) -> None:
         """Remove everything in the folder but leases."""
@@ -55,9 +77,5 @@ class Stages:
             if not key.rpartition("/")[2].startswith("lease-"):
                 self._store.delete(key)
 
-
-def _unpacked(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files if name != "facts"}
-        facts: dict[str, Any] = json.loads(str(stored["facts"]))
-    return arrays, facts
+    def _key(self, name: str, inputs: Mapping[str, Any]) -> str:
+        return f"{self._folder}/{name}-{fingerprint_of(inputs)[:16]}.npz"

@@ -13,6 +13,9 @@ CURATIONS = "curations"
 #: Work in progress: leases and segments. Gone when a slide is finished.
 WORK = ".wsicurate"
 
+#: How the names of arrays end that a curation lays out to map them into memory; no run goes on from those of another.
+SCRATCH = ".npy"
+
 
 def slide_key(slide_id: str, mpp: float) -> str:
     """Name of a slide's group: ``slide_id@mpp``."""

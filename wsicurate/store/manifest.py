@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,12 +75,12 @@ class Curation:
     _where: str
 
     def manifest(self) -> pa.Table:
-        """The table of decisions, one row per patch, in the order of the store's index when it was made.
+        """The table of decisions, one row per patch of its inputs, in the order of the store's index when it was made.
 
         Returns:
-            A pyarrow table with ``slide_id, mpp, row, x, y, patient, site, kind, label``, the quality scores,
-            ``cluster_1`` (finest) to ``cluster_L``, ``copy_of_slide``, ``copy_of_row``, ``decision``, ``reason``,
-            ``selected``.
+            A pyarrow table with ``slide_id, mpp, row, x, y, patient, site, kind, label, name``, the quality scores,
+            ``cluster_1`` (finest) to ``cluster_L``, ``copy_of_mpp``, ``copy_of_slide``, ``copy_of_row``, ``decision``,
+            ``reason``, ``selected``.
 
         Raises:
             ManifestError: if a part is missing or damaged.
@@ -136,17 +136,18 @@ class Curation:
                 "written; curate again with --overwrite"
             )
 
-    def selected(self, slides: Mapping[str, str]) -> dict[str, NDArray[np.int32]]:
+    def selected(self, slides: Mapping[str, str], *, left_out: Collection[str] = ()) -> dict[str, NDArray[np.int32]]:
         """Rows of the selected patches by slide.
 
         Args:
             slides: content hash of each slide of the store, by key.
+            left_out: keys of slides that do not matter; their patches are not among those returned.
 
         Raises:
             ManifestError: if a slide is gone or holds other patches now.
         """
         for key, content_hash in self.run["inputs"].items():
-            if slides.get(key) != content_hash:
+            if key not in left_out and slides.get(key) != content_hash:
                 what = "is not there any more" if key not in slides else "holds other patches now"
                 raise ManifestError(f"{self._where}: {key}, which {self.name} was made from, {what}; curate again")
         table = self.manifest()
@@ -156,11 +157,12 @@ class Curation:
         mpps, rows = chosen["mpp"].to_numpy(), chosen["row"].to_numpy()
         order = np.lexsort((rows, mpps, codes))
         changes = np.flatnonzero((np.diff(codes[order]) != 0) | (np.diff(mpps[order]) != 0)) + 1
-        return {
+        found = {
             slide_key(names[codes[part[0]]], float(mpps[part[0]])): rows[part]
             for part in np.split(order, changes)
             if len(part)
         }
+        return {key: part for key, part in found.items() if key not in left_out}
 
 
 def curation_names(store: ByteStore) -> tuple[str, ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -260,6 +261,7 @@ class Store:
         slides: the slides that are finished, by key ``slide_id@mpp``, sorted.
         damaged: finished slides whose attributes cannot be read, and which are not among ``slides``: what is wrong
             with each, by key. Empty unless the store was opened with ``skip_damaged``.
+        left_out: keys of slides that `without` took out.
     """
 
     def __init__(self, path: Path, *, source: SourceReader | None = None, skip_damaged: bool = False) -> None:
@@ -276,7 +278,16 @@ class Store:
         self.slides: Mapping[str, SlidePatches] = {
             key: SlidePatches(self.bytes, key, record, self.record, source) for key, record in records.items()
         }
+        self.left_out: frozenset[str] = frozenset()
         self._starts = np.cumsum([0, *(len(slide) for slide in self.slides.values())])
+
+    def without(self, keys: Collection[str]) -> Store:
+        """The same store as if it did not hold some slides: rows count over the others alone."""
+        rest = copy.copy(self)
+        rest.left_out = self.left_out | frozenset(keys)
+        rest.slides = {key: slide for key, slide in self.slides.items() if key not in keys}
+        rest._starts = np.cumsum([0, *(len(slide) for slide in rest.slides.values())])
+        return rest
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -351,9 +362,11 @@ class Store:
         """The table of all patches, in the order of the store's index.
 
         Returns:
-            A pyarrow table with the columns ``slide_id, mpp, row, x, y, patient, site, kind, label`` and one per
-            quality score. ``row`` counts within the slide; ``x``, ``y`` are level-0 pixels; text columns are
-            dictionaries. ``label`` is the patch's where patches have labels of their own, else the slide's.
+            A pyarrow table with the columns ``slide_id, mpp, row, x, y, patient, site, kind, label, name`` and one per
+            quality score. ``row`` counts within the slide; ``x``, ``y`` are level-0 pixels; text columns but ``name``
+            are dictionaries. ``label`` is the patch's where patches have labels of their own, else the slide's.
+            ``name`` is the path of the file that an imported patch came from (spelt out where it is
+            no UTF-8); null for patches cut from a slide.
         """
         import pyarrow as pa
 
@@ -381,6 +394,11 @@ class Store:
         if any(LABEL in slide.record.patch_fields for slide in slides):
             labels = [label for slide in slides for label in slide.labels]
             columns["label"] = pa.array(labels, pa.string()).dictionary_encode()
+        parts_of_names = [
+            pa.nulls(len(slide), pa.string()) if slide.names is None else pa.array(_as_text(slide.names), pa.string())
+            for slide in slides
+        ]
+        columns["name"] = pa.chunked_array(parts_of_names, pa.string()).combine_chunks()
         names = list(dict.fromkeys(name for slide in slides for name in slide.quality_columns))
         for name in names:
             parts = [
@@ -544,6 +562,11 @@ def is_committed(store: ByteStore, key: str) -> bool:
     except KeyError:
         return False
     return True
+
+
+def _as_text(names: Sequence[str]) -> list[str]:
+    """Names of files as text that Arrow takes: bytes that are no UTF-8 are spelt out."""
+    return [os.fsencode(name).decode("utf-8", "backslashreplace") for name in names]
 
 
 def _rows(index: Index, length: int) -> NDArray[np.intp]:

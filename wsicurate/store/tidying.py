@@ -7,13 +7,13 @@ import contextlib
 from wsicurate.errors import LinkedPathError
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.commit import remove_work
-from wsicurate.store.layout import WORK, work_path
+from wsicurate.store.layout import SCRATCH, WORK, work_path
 from wsicurate.store.leases import Holder, Leases, lower_stale_fences
 from wsicurate.store.store import is_committed, restore_groups
 
 
 def tidy(store: ByteStore) -> None:
-    """Remove half-written values, leases and fences of dead runs, and the segments of slides that are finished.
+    """Remove half-written values, leases and fences of dead runs, segments of finished slides, arrays of curations.
 
     What a live run holds is left alone, and so is unfinished work that the next run goes on from.
 
@@ -38,13 +38,17 @@ def _tidy_work(store: ByteStore, leases: Leases, key: str) -> None:
     values = store.children(folder)
     segments_are_done_with = is_committed(store, key) and any(value.endswith(".segment") for value in values)
     lease_is_left = any(value.startswith("lease-") for value in values)
-    if leases.holder(folder) or not (segments_are_done_with or lease_is_left):
+    scratch = [value for value in values if value.endswith(SCRATCH)]
+    if leases.holder(folder) or not (segments_are_done_with or lease_is_left or scratch):
         return
     lease = leases.acquire(folder)  # takes over from the dead
     if isinstance(lease, Holder):
         return
+    ours = store.fenced(lease.fence)
     try:
         if is_committed(store, key):
-            remove_work(store.fenced(lease.fence), key)
+            remove_work(ours, key)
+        for value in scratch:
+            ours.delete(f"{folder}/{value}")
     finally:
         leases.release(lease)
