@@ -15,14 +15,15 @@ from wsicurate import errors
 
 PACKAGE = Path(wsicurate.__file__).parent
 
-GROUND = {"pixels", "config", "errors", "_version"}
+GROUND = {"pixels", "config", "errors", "validation", "_version"}
 KERNELS = {"slides", "tissue", "tiling", "embedding", "curation"}
 
 #: Room or module -> what it may import from the package, besides itself. DESIGN.md's arrows.
 MAY_IMPORT = {
     "_version": set[str](),
     "errors": set[str](),
-    "config": {"errors"},
+    "config": {"errors", "validation"},
+    "validation": {"errors"},
     "pixels": GROUND,
     "recipes": set[str](),
     **dict.fromkeys(KERNELS, GROUND),
