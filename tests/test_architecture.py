@@ -32,10 +32,12 @@ MAY_IMPORT = {
     "export": {"store", *GROUND},
     "pretraining": {"store", *GROUND},
     "steps": {"store", "report", "export", "pretraining", *KERNELS, *GROUND},
-    "console": {"steps", *GROUND},
+    "streams": set(),
+    "console": {"steps", "streams", *GROUND},
     "options": GROUND,
-    "cli": {"console", "steps", "options", *GROUND},
-    "__main__": {"cli"},
+    "command": {"console", "streams", *GROUND},
+    "cli": {"command", "console", "steps", "options", *GROUND},
+    "__main__": {"cli", "streams"},
     "__init__": {"steps", "store", *KERNELS, *GROUND},
 }
 
@@ -48,7 +50,7 @@ LIBRARIES = {
     "h5py": {"export"},
     "torch": {"embedding", "pretraining", "curation"},
     "openslide": {"slides"},
-    "typer": {"cli", "options"},
+    "typer": {"cli", "command", "options"},
     "rich": {"console"},
 }
 

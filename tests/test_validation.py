@@ -41,7 +41,7 @@ class Unprintable:
     __hash__ = None  # type: ignore[assignment]
 
 
-class Word(str, enum.Enum):
+class Word(enum.StrEnum):
     zstd = "zstd"
 
 
