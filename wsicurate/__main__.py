@@ -5,17 +5,17 @@ import signal
 from types import FrameType
 
 #: Signals that ask the command to end.
-ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:
-    """Before anything is begun, and after all is done, there is nothing to tidy up."""
+    """Before anything is begun there is nothing to tidy up."""
     os._exit(128 + number)
 
 
 def main() -> None:
     """Entry point of the command."""
-    for number in ENDING:
+    for number in _ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and jobs in the background
             signal.signal(number, _end_at_once)
     from wsicurate.streams import fill_closed_descriptors
@@ -23,7 +23,11 @@ def main() -> None:
     fill_closed_descriptors()
     from wsicurate.cli import app
 
-    app()
+    try:
+        app()
+    finally:
+        for number in _ENDING:  # all is done and said: the interpreter's own end is not to change the status
+            signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -49,8 +49,8 @@ class Command(TyperGroup):
         with safe_streams() as (out, _), _signals() as received:
             try:
                 status = run()
-            except BaseException as error:
-                status = _ended_by(error)
+            except BaseException as error:  # of an interrupt, whatever it led to on its way
+                status = 128 + signal.SIGINT if received else _ended_by(error)
             if received or status == 128 + signal.SIGINT:  # typer makes the latter of any KeyboardInterrupt
                 complain("interrupted; what is finished stays, and the same command goes on from there")
                 status = 128 + (received[0] if received else signal.SIGINT)

@@ -27,6 +27,12 @@ IN_FLIGHT_PER_WORKER = 2
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
+#: Signals that a terminal sends to every process of a command.
+_HELD = {getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)}
+
+_main_lock = threading.Lock()
+
+
 def usable_cores() -> int:
     """Cores that this process may use."""
     try:
@@ -148,7 +154,8 @@ class Crew:
         if self._given is not None:
             return self._given
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(self.workers, mp_context=self._context, initializer=_begin_work)
+            with _signals_held():  # multiprocessing starts a process of its own that counts semaphores
+                self._pool = ProcessPoolExecutor(self.workers, mp_context=self._context, initializer=_begin_work)
         return self._pool
 
     def _discard_pool(self) -> None:
@@ -177,6 +184,8 @@ def _begin_work() -> None:
     Libraries look when they are imported, which is when the first task arrives. Who sets a number is obeyed.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
     for name in _THREAD_COUNTS:
         os.environ.setdefault(name, "1")
     parent = multiprocessing.parent_process()
@@ -218,15 +227,32 @@ class _WorkerContext(multiprocessing.context.SpawnContext):
 class _Worker(multiprocessing.context.SpawnProcess):
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
-        with _hidden_main():
+        with _hidden_main(), _signals_held():
             return multiprocessing.context.SpawnProcess._Popen(process_obj)
 
 
 @contextmanager
 def _hidden_main() -> Iterator[None]:
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
+    with _main_lock:  # else the second of two threads would take the first one's for the script, and put it there
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Within it, signals to end wait; a process that is started has them blocked until it says otherwise.
+
+    Ctrl-C reaches workers that are still importing, which would print a traceback each.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     try:
         yield
     finally:
-        sys.modules["__main__"] = main
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
