@@ -14,7 +14,7 @@ import numbers
 import os
 import re
 import reprlib
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -195,7 +195,7 @@ def _several(value: Any, hint: Any) -> tuple[Any, ...]:
         several = value.tolist()
     else:
         several = value
-    if not isinstance(several, Sequence | Set) or isinstance(several, bytes | bytearray | memoryview):
+    if not isinstance(several, Iterable) or isinstance(several, Mapping | bytes | bytearray | memoryview):
         raise _Refused("give paths" if of_paths else "give a list")
     return tuple(_converted(each, hint) for each in several)
 

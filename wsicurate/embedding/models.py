@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from wsicurate.embedding.presets import Pooling, Preset
+from wsicurate.embedding.weight_files import weight_file
 from wsicurate.errors import EncoderError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -85,6 +86,8 @@ def load_model(preset: Preset, *, weights: Path | None = None) -> LoadedModel:
     """
     if weights is not None and preset.kind != "transformers":
         preset = dataclasses.replace(preset, source=f"file:{weights.expanduser().absolute()}")
+    if preset.kind == "file" and not preset.arch and weight_file(Path(preset.place)) == "torchscript":
+        preset = dataclasses.replace(preset, source=f"torchscript:{preset.place}")
     if preset.kind == "torchscript":
         from wsicurate.embedding.torchscript import load_torchscript
 

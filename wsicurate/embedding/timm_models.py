@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from wsicurate.embedding.hub import hub_or_cache
 from wsicurate.embedding.models import Pooled
 from wsicurate.embedding.presets import Preset
 from wsicurate.errors import ConfigError, EncoderError, EncoderUnavailableError
+from wsicurate.validation import shown
 
 #: Names of the exceptions, of several libraries, that mean that the hub did not give the weights.
 _UNREACHABLE = {
@@ -32,6 +34,11 @@ _UNREACHABLE = {
     "RepositoryNotFoundError",
     "URLError",
 }
+
+#: Arguments of `timm.create_model` that would read other files than the one that was named.
+_NOT_OF_THE_NETWORK = frozenset(
+    ("model_name", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
+)
 
 
 def load_timm(preset: Preset) -> tuple[nn.Module, Preset]:
@@ -65,13 +72,13 @@ def load_timm(preset: Preset) -> tuple[nn.Module, Preset]:
         )
     backbone = _created(name, preset, kwargs, state)
     config = {**getattr(backbone, "pretrained_cfg", {}), **defaults}
-    size = preset.input_px or int(config.get("input_size", (3, 224, 224))[-1])
+    size = preset.input_px or _input_px(preset, config)
     _check_size(backbone, preset, size)
     filled = dataclasses.replace(
         preset,
         input_px=size,
-        mean=preset.mean or tuple(config.get("mean") or ()) or None,
-        std=preset.std or tuple(config.get("std") or ()) or None,
+        mean=preset.mean or config.get("mean") or None,
+        std=preset.std or config.get("std") or None,
         licence=preset.licence if preset.licence != "unknown" or state is not None else _licence(config),
     )
     if preset.pooling != "model" and getattr(backbone, "cls_token", None) is None and "class" in preset.pooling:
@@ -94,6 +101,18 @@ def _check_size(backbone: nn.Module, preset: Preset, size: int) -> None:
         )
 
 
+def _input_px(preset: Preset, config: Mapping[str, Any]) -> int:
+    """Edge of the image, from ``input_size`` (channels, height, width).
+
+    Raises:
+        EncoderError: if that is something else.
+    """
+    size = config.get("input_size", (3, 224, 224))
+    if isinstance(size, list | tuple) and len(size) == 3 and all(isinstance(edge, int) and edge > 0 for edge in size):
+        return int(size[-1])
+    raise EncoderError(f"{preset.name}: its input_size is {shown(size)}; give the edge of its image: --input-px 224")
+
+
 def _licence(config: Mapping[str, Any]) -> str:
     """The licence that timm knows of weights; those of a file are anybody's."""
     return str(config.get("license") or "unknown")
@@ -112,8 +131,8 @@ def _from_disk(preset: Preset) -> tuple[str, State, dict[str, Any], dict[str, An
             "--arch vit_small_patch16_224, or put the config.json of the hub beside them"
         )
     state = read_state(weights_in(path) if path.is_dir() else path)
-    own = dict(sidecar.get("model_args", {})) if not preset.arch or preset.arch == sidecar.get("architecture") else {}
-    return name, state, dict(sidecar.get("pretrained_cfg", {})), _resolved(own)
+    own = sidecar.get("model_args", {}) if not preset.arch or preset.arch == sidecar.get("architecture") else {}
+    return name, state, sidecar.get("pretrained_cfg", {}), _resolved(own)
 
 
 def _created(name: str, preset: Preset, kwargs: dict[str, Any], state: State | None) -> nn.Module:
@@ -164,18 +183,23 @@ def _body(state: State) -> State:
     return {name: value for name, value in state.items() if not name.startswith(("head.", "fc.", "classifier."))}
 
 
-def _resolved(kwargs: Any) -> dict[str, Any]:
-    """Arguments whose layers are given by name, as `timm.create_model` takes them."""
+def _resolved(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments whose layers are given by name, as `timm.create_model` takes them.
+
+    Raises:
+        ConfigError: if a layer is unknown, or an argument is not of the network but says where weights come from.
+    """
     import timm.layers
-    from torch import nn as layers
 
     found = dict(kwargs)
-    for key in ("mlp_layer", "act_layer", "norm_layer"):
-        value = found.get(key)
-        if isinstance(value, str):
-            layer = getattr(timm.layers, value, None) or getattr(layers, value, None)
-            if layer is None:
-                raise ConfigError(f"{key} is {value!r}; neither timm.layers nor torch.nn has it")
+    for key, value in found.items():
+        if key in _NOT_OF_THE_NETWORK:
+            raise ConfigError(f"{key} is no argument of a network; the source of an encoder says where its weights are")
+        if key in ("mlp_layer", "act_layer", "norm_layer") and isinstance(value, str):
+            layer = getattr(timm.layers, value, None) or getattr(nn, value, None)
+            built = layer.func if isinstance(layer, functools.partial) else layer
+            if not (isinstance(built, type) and issubclass(built, nn.Module)):
+                raise ConfigError(f"{key} is {value!r}; neither timm.layers nor torch.nn has such a layer")
             found[key] = layer
     return found
 

@@ -30,6 +30,7 @@ from wsicurate.store.manifest import verify_curation
 from wsicurate.store.records import SlideRecord, StoreRecord
 from wsicurate.store.store import read_slide_record, read_store_record
 from wsicurate.store.verify import Problem, Verified, verify_slide
+from wsicurate.validation import require_callables, require_path, require_paths, require_workers
 
 #: What may lie in a store's root.
 _ROOT_NAMES = {ROOT, SLIDES, RUNS, WORK, CURATIONS}
@@ -89,10 +90,13 @@ def check(
         All problems, each with its place and its mend.
 
     Raises:
+        ConfigError: if an argument is wrong.
         StoreNotFoundError: if there is nothing.
         StoreFormatError: if it is no store, or of another format.
     """
-    path = Path(store).absolute()
+    path, folders = require_path("store", store).absolute(), require_paths("--slides", slides)
+    workers = require_workers(workers)
+    require_callables(executor=executor, progress=progress)
     local = LocalBytes(path)
     record = read_store_record(local, str(path))
     problems = list(_loose_ends(local))
@@ -109,7 +113,6 @@ def check(
             problems.append(
                 Problem(slide_path(key), "it is unfinished and nobody works on it; run the same tile command again")
             )
-    folders = [Path(folder) for folder in slides]
     patches = size = done = 0
     crew = Crew(workers or usable_cores(), executor)
     waiting = list(reversed(finished))

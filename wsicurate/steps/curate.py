@@ -38,6 +38,7 @@ from wsicurate.store.layout import curation_work_path
 from wsicurate.store.leases import Holder, Leases, is_current
 from wsicurate.store.manifest import DECISIONS, curation_path, read_curation, verify_curation, write_curation
 from wsicurate.store.records import differences
+from wsicurate.validation import require_callables, require_path, require_settings
 
 #: Curves of kept share are drawn at these cosine distances.
 _CURVE_EPSILONS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
@@ -106,9 +107,10 @@ def curate(
         StoreWriteError: if the store cannot be written.
     """
     began = time.monotonic()
-    config = config or CurateConfig()
+    config = require_settings(config, CurateConfig)
+    require_callables(executor=executor, progress=progress)
     curation_path(config.name)  # a name that cannot be is refused before anything is read
-    inputs = gather_inputs(Path(store).absolute(), config)
+    inputs = gather_inputs(require_path("store", store).absolute(), config)
     there = _there(inputs)
     if there is not None:
         return CurateReport(

@@ -47,6 +47,7 @@ from wsicurate.store.layout import work_path
 from wsicurate.store.leases import Holder, Lease, Leases, is_current
 from wsicurate.store.records import StoreRecord, differences, fingerprint_of
 from wsicurate.store.store import SlidePatches, read_slide_record, read_slides, read_store_record
+from wsicurate.validation import require_callables, require_path, require_settings
 
 #: How often slides that another run works on are looked at again, seconds.
 _POLL_S = 1.0
@@ -131,8 +132,9 @@ def embed(
         KeyboardInterrupt: passed on, after leases were given back and workers ended.
     """
     began = time.monotonic()
-    config = config or EmbedConfig()
-    path = Path(store).absolute()
+    config = require_settings(config, EmbedConfig)
+    require_callables(executor=executor, progress=progress)
+    path = require_path("store", store).absolute()
     bytes_ = LocalBytes(path)
     record = read_store_record(bytes_, str(path))
     keys = [key for key, _ in read_slides(bytes_)]

@@ -17,6 +17,7 @@ from wsicurate.store.layout import ROOT, RUNS, WORK, slide_path
 from wsicurate.store.manifest import curation_names, read_curation
 from wsicurate.store.records import SlideRecord, StoreRecord
 from wsicurate.store.store import read_slides, read_store_record
+from wsicurate.validation import require_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ def info(store: str | Path) -> StoreInfo:
         StoreFormatError: if it is no store, or of another format.
         CorruptStoreError: if a slide's attributes cannot be read; `check` says more.
     """
-    path = Path(store).absolute()
+    path = require_path("store", store).absolute()
     local = LocalBytes(path)
     record = read_store_record(local, str(path))
     slides = dict(read_slides(local))

@@ -19,6 +19,7 @@ from wsicurate.store.store import Patches, Store
 from wsicurate.tiling.geometry import Lattice, ReadPlan
 from wsicurate.tiling.patches import cut_patch
 from wsicurate.tiling.windows import cut_window
+from wsicurate.validation import require_path, require_paths
 
 
 def open_store(path: str | Path, *, slides: Sequence[str | Path] = ()) -> Store:
@@ -33,11 +34,12 @@ def open_store(path: str | Path, *, slides: Sequence[str | Path] = ()) -> Store:
         The store. Slides that are finished later are not in it: open it again.
 
     Raises:
+        ConfigError: if an argument is no path.
         StoreNotFoundError: if there is nothing.
         StoreFormatError: if it is something else, or a store of another format.
         CorruptStoreError: if a slide's attributes cannot be read.
     """
-    return Store(Path(path), source=SlidePixels([Path(folder) for folder in slides]))
+    return Store(require_path("store", path), source=SlidePixels(require_paths("--slides", slides)))
 
 
 class SlidePixels:
