@@ -198,6 +198,9 @@ def embed(
         int | None, typer.Option(help="Threads or processes; one per usable core by default.", show_default=False)
     ] = None,
     slides: SlideFolders = None,
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="Let an encoder file name Python code to run.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo slides that were embedded otherwise.")] = False,
 ) -> None:
     """Turn every patch into a vector. Interrupt it as you like; the same command goes on."""
@@ -219,6 +222,7 @@ def embed(
         compile=compile,
         workers=workers,
         slides=slides or (),
+        trust_code=trust_code,
         overwrite=overwrite,
     )
     with ProgressDisplay("embedding") as display:

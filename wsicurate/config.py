@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from wsicurate.errors import ConfigError
-from wsicurate.validation import Name, Rule, Text, Workers, between, checked, one_of, validate
+from wsicurate.validation import Name, Rule, Text, Workers, between, checked, expanded, one_of, validate
 
 CodecName = Literal["jpeg", "zstd", "none"]
 
@@ -308,6 +308,8 @@ class EmbedConfig:
         compile: run the network through `torch.compile`.
         workers: threads that decode, or processes of a weightless descriptor; None means one per usable core.
         slides: folders to look for moved slides in, where the store keeps coordinates alone.
+        trust_code: let a file that describes encoders name Python code to run: a descriptor's module, or code from the
+            hub.
         overwrite: redo slides that were embedded otherwise.
     """
 
@@ -327,10 +329,11 @@ class EmbedConfig:
     compile: bool = False
     workers: Workers | None = None
     slides: Sequence[Path | str] = ()
+    trust_code: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         validate(self)
         for name in ("weights", "presets"):
             if (path := getattr(self, name)) is not None:
-                object.__setattr__(self, name, path.expanduser())
+                object.__setattr__(self, name, expanded(path))

@@ -74,8 +74,8 @@ Name = Annotated[
     str,
     Rule(
         is_array_name,
-        "give a name of at most 100 letters, digits, '-', '_' and '.', beginning with a letter or digit, and none that "
-        "Zarr uses itself (zarr.json)",
+        "a name is made of at most 100 letters, digits, '-', '_' and '.', the first a letter or digit, and is not "
+        "zarr.json; give another",
     ),
 ]
 
@@ -90,10 +90,18 @@ class _Refused(Exception):
     """A value is not of a type."""
 
 
-def validate(settings: Any) -> None:
+def _as_option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def validate(settings: Any, called: Callable[[str], str] = _as_option) -> None:
     """Check every field of a frozen dataclass by its type, and put the converted value in its place.
 
     To be called first thing in ``__post_init__``. Paths become `pathlib.Path`, sequences tuples, numbers Python's own.
+
+    Args:
+        settings: the dataclass.
+        called: what the message calls a field; the command's option by default.
 
     Raises:
         ConfigError: at the first field, in their order, that holds something else.
@@ -101,7 +109,7 @@ def validate(settings: Any) -> None:
     kind: Any = type(settings)
     hints = _hints(kind)
     for field in dataclasses.fields(settings):
-        value = checked(f"--{field.name.replace('_', '-')}", getattr(settings, field.name), hints[field.name])
+        value = checked(called(field.name), getattr(settings, field.name), hints[field.name])
         object.__setattr__(settings, field.name, value)
 
 
@@ -168,6 +176,8 @@ def _converted(value: Any, hint: Any) -> Any:
         return text
     if origin is not None and issubclass(origin, Sequence):
         return _several(value, get_args(hint)[0])
+    if origin is not None and issubclass(origin, Mapping):
+        return _mapping(value)
     return _PLAIN[hint](value)
 
 
@@ -198,6 +208,12 @@ def _several(value: Any, hint: Any) -> tuple[Any, ...]:
     if not isinstance(several, Iterable) or isinstance(several, Mapping | bytes | bytearray | memoryview):
         raise _Refused("give paths" if of_paths else "give a list")
     return tuple(_converted(each, hint) for each in several)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return dict(value)
+    raise _Refused("give names and their values")
 
 
 def _flag(value: Any) -> bool:
@@ -245,6 +261,22 @@ _PLAIN: Mapping[Any, Callable[[Any], Any]] = {
     str: _text,
     Path: _path,
 }
+
+
+def expanded(path: Path) -> Path:
+    """A path with ``~`` replaced, where there is such a home."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+def exists(path: Path) -> bool:
+    """Whether there is something at a path; names that no file can have are not there."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def require_path(name: str, value: Any) -> Path:

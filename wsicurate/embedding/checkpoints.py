@@ -120,8 +120,8 @@ def _check_tensors(path: Path, state: State) -> None:
         total += tensor.numel() * tensor.element_size()
         if total > limit:
             raise EncoderError(
-                f"{path}: its tensors claim more than {limit / 1e6:,.0f} MB, and it has {path.stat().st_size / 1e6:,.1f} "
-                "MB; it is damaged, or made to mislead"
+                f"{path}: its tensors claim more than {limit / 1e6:,.0f} MB, its size is "
+                f"{path.stat().st_size / 1e6:,.1f} MB; it is damaged, or made to mislead"
             )
 
 

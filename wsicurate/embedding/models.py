@@ -13,6 +13,7 @@ from torch import nn
 from wsicurate.embedding.presets import Pooling, Preset
 from wsicurate.embedding.weight_files import weight_file
 from wsicurate.errors import EncoderError
+from wsicurate.validation import expanded
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -85,7 +86,7 @@ def load_model(preset: Preset, *, weights: Path | None = None) -> LoadedModel:
         EncoderError: if they do not fit the architecture, or the input size does not.
     """
     if weights is not None and preset.kind != "transformers":
-        preset = dataclasses.replace(preset, source=f"file:{weights.expanduser().absolute()}")
+        preset = dataclasses.replace(preset, source=f"file:{expanded(weights).absolute()}")
     if preset.kind == "file" and not preset.arch and weight_file(Path(preset.place)) == "torchscript":
         preset = dataclasses.replace(preset, source=f"torchscript:{preset.place}")
     if preset.kind == "torchscript":

@@ -24,6 +24,7 @@ from wsicurate.embedding.presets import Preset
 from wsicurate.embedding.torchscript_operators import is_allowed
 from wsicurate.embedding.weight_files import unpacks_to_much, weight_file
 from wsicurate.errors import EncoderError, EncoderUnavailableError
+from wsicurate.validation import expanded
 
 #: How long opening a file and running it on one image may take: this, and a second for every ``_BYTES_PER_S``.
 TRIAL_S = 120.0
@@ -61,7 +62,7 @@ def load_torchscript(preset: Preset) -> tuple[nn.Module, Preset]:
         EncoderError: if it is no TorchScript, holds what no encoder needs, takes too long or too much memory, or
             another pooling than the model's own is asked for.
     """
-    path = Path(preset.place).expanduser()
+    path = expanded(Path(preset.place))
     if not path.is_file():
         raise EncoderUnavailableError(f"{preset.name}: there is no file {path}; check the path")
     if preset.pooling != "model":

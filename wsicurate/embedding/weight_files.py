@@ -19,6 +19,8 @@ _ALWAYS_FINE = 64 * 2**20
 def weight_file(path: Path) -> WeightFile:
     """What the file at ``path`` holds, as far as its first bytes and its table of contents tell."""
     try:
+        if not path.is_file():  # a pipe may never end
+            return "missing"
         with path.open("rb") as file:
             start = file.read(16)
         if start.startswith(b"PK"):
@@ -30,7 +32,7 @@ def weight_file(path: Path) -> WeightFile:
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError):
         return "other"
     except OSError:
-        return "missing" if not path.exists() else "other"
+        return "other"
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**32:
         return "safetensors"
     is_pickle = start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")

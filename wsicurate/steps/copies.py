@@ -9,6 +9,7 @@ verdict depends on that pair alone.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
@@ -375,7 +376,14 @@ def _tasks(pairs: NDArray[np.int64], patch_px: int) -> Iterator[NDArray[np.int64
         yield order[begin : begin + size]
 
 
-_opened: dict[tuple[Path, tuple[Path, ...], str], Store] = {}
+class _Opened(threading.local):
+    """Stores that stay open between the tasks of a thread: each reads slides, one at a time."""
+
+    def __init__(self) -> None:
+        self.stores: dict[tuple[Path, tuple[Path, ...], str], Store] = {}
+
+
+_opened = _Opened()
 
 
 def confirm_pairs(task: _ConfirmTask) -> _Evidence:
@@ -409,20 +417,21 @@ def _state(store: Store) -> str:
 
 
 def _store(path: Path, slides: Sequence[Path], state: str) -> Store:
-    """The store, open; it stays open between the tasks of a process.
+    """The store, open; it stays open between the tasks of a thread.
 
     Raises:
         CurationError: if it does not hold what it held when the rows were numbered.
     """
     key = (path, tuple(slides), state)
-    if key not in _opened:
-        if len(_opened) > 3:
-            _opened.clear()
+    opened = _opened.stores
+    if key not in opened:
+        if len(opened) > 3:
+            opened.clear()
         store = open_store(path, slides=slides)
         if _state(store) != state:
             raise CurationError(f"{path} changed while its copies were looked for; run the same command again")
-        _opened[key] = store
-    return _opened[key]
+        opened[key] = store
+    return opened[key]
 
 
 def _decided(

@@ -22,6 +22,7 @@ from wsicurate.config import CurateConfig
 from wsicurate.curation.devices import resolve_device
 from wsicurate.curation.hierarchy import Hierarchy, build_hierarchy, derive_counts
 from wsicurate.curation.redundancy import thin, thinning_curve
+from wsicurate.embedding.encoders import DESCRIPTORS, refuse_for_descriptors
 from wsicurate.errors import CurationError, LeaseLostError, ManifestError, WsicurateError
 from wsicurate.steps.clearing import clear_lists, clear_quality, retrieve
 from wsicurate.steps.clearing_copies import clear_copies
@@ -109,6 +110,8 @@ def curate(
     began = time.monotonic()
     config = require_settings(config, CurateConfig)
     require_callables(executor=executor, progress=progress)
+    if config.encoder in DESCRIPTORS:
+        refuse_for_descriptors(config.encoder, weights=config.weights, arch=config.arch)
     curation_path(config.name)  # a name that cannot be is refused before anything is read
     inputs = gather_inputs(require_path("store", store).absolute(), config)
     there = _there(inputs)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.config import EmbedConfig
-from wsicurate.embedding.encoders import wanted_preset
+from wsicurate.embedding.encoders import preset_of
 from wsicurate.embedding.presets import Preset
 from wsicurate.errors import (
     CorruptStoreError,
@@ -140,14 +140,7 @@ def embed(
     keys = [key for key, _ in read_slides(bytes_)]
     if not keys:
         raise NothingToDoError(f"the store {path} holds no slide; tile some: wsicurate tile SLIDES -o {path}")
-    preset = wanted_preset(
-        config.encoder,
-        presets=_path(config.presets),
-        name=config.name,
-        arch=config.arch,
-        input_px=config.input_px,
-        pooling=config.pooling,
-    )
+    preset = preset_of(config)
     source = PixelsPerThread([Path(folder) for folder in config.slides])
     engine, notes, input_px = _engine(preset, path, config, executor)
     try:
