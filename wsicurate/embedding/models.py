@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from wsicurate.embedding.hub import require_weights
 from wsicurate.embedding.presets import Pooling, Preset
 from wsicurate.embedding.weight_files import weight_file
 from wsicurate.errors import EncoderError
@@ -87,6 +88,8 @@ def load_model(preset: Preset, *, weights: Path | None = None) -> LoadedModel:
     """
     if weights is not None and preset.kind != "transformers":
         preset = dataclasses.replace(preset, source=f"file:{expanded(weights).absolute()}")
+    elif weights is None:
+        require_weights(preset)
     if preset.kind == "file" and not preset.arch and weight_file(Path(preset.place)) == "torchscript":
         preset = dataclasses.replace(preset, source=f"torchscript:{preset.place}")
     if preset.kind == "torchscript":

@@ -12,28 +12,11 @@ from typing import Any
 from torch import nn
 
 from wsicurate.embedding.checkpoints import State, read_sidecar, read_state, weights_in
-from wsicurate.embedding.hub import hub_or_cache
+from wsicurate.embedding.hub import hub_or_cache, is_unreachable, shortened, why_unreachable
 from wsicurate.embedding.models import Pooled
 from wsicurate.embedding.presets import Preset
 from wsicurate.errors import ConfigError, EncoderError, EncoderUnavailableError
 from wsicurate.validation import shown
-
-#: Names of the exceptions, of several libraries, that mean that the hub did not give the weights.
-_UNREACHABLE = {
-    "ConnectError",
-    "ConnectTimeout",
-    "ConnectionError",
-    "EntryNotFoundError",
-    "GatedRepoError",
-    "HTTPError",
-    "HfHubHTTPError",
-    "LocalEntryNotFoundError",
-    "OfflineModeIsEnabled",
-    "ProxyError",
-    "ReadTimeout",
-    "RepositoryNotFoundError",
-    "URLError",
-}
 
 #: Arguments of `timm.create_model` that would read other files than the one that was named.
 _NOT_OF_THE_NETWORK = frozenset(
@@ -149,8 +132,8 @@ def _created(name: str, preset: Preset, kwargs: dict[str, Any], state: State | N
             return _build(timm.create_model, name, arguments)
     except (AssertionError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         what = str(error).strip()
-        if state is None and _is_unreachable(error):
-            raise EncoderUnavailableError(_unreachable(preset, error)) from error
+        if state is None and is_unreachable(error):
+            raise EncoderUnavailableError(why_unreachable(preset, error)) from error
         if state is None and "No pretrained weights" in what:
             raise EncoderUnavailableError(
                 f"timm has no weights for {preset.place}; name one with a tag, such as vit_small_patch16_224.dino, or "
@@ -158,13 +141,11 @@ def _created(name: str, preset: Preset, kwargs: dict[str, Any], state: State | N
             ) from error
         if "img_size" in arguments and ("img_size" in what or "divisible" in what or "image size" in what.lower()):
             raise EncoderError(_wrong_size(preset, what)) from error
-        raise EncoderError(
-            f"{preset.name}: the weights do not fit {preset.arch or name}: {_shortened(what)}"
-        ) from error
+        raise EncoderError(f"{preset.name}: the weights do not fit {preset.arch or name}: {shortened(what)}") from error
     except Exception as error:
-        if not _is_unreachable(error):
+        if not is_unreachable(error):
             raise
-        raise EncoderUnavailableError(_unreachable(preset, error)) from error
+        raise EncoderUnavailableError(why_unreachable(preset, error)) from error
 
 
 def _build(create: Any, name: str, arguments: dict[str, Any]) -> nn.Module:
@@ -204,39 +185,8 @@ def _resolved(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _is_unreachable(error: BaseException | None) -> bool:
-    """Whether loading failed because the hub did not give the weights."""
-    while error is not None:
-        if {kind.__name__ for kind in type(error).__mro__} & _UNREACHABLE or isinstance(error, OSError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _unreachable(preset: Preset, error: BaseException) -> str:
-    """What to do about weights that cannot be had."""
-    gated = preset.gated or "gated" in type(error).__name__.lower() or "401" in str(error) or "403" in str(error)
-    page = preset.url or f"https://huggingface.co/{preset.place}"
-    if preset.kind == "timm" and not preset.url:
-        page = f"https://huggingface.co/timm/{preset.place}"
-    steps = (
-        f"its weights are gated: accept the terms at {page}, then log in with: hf auth login (huggingface-cli login)"
-        if gated
-        else "its weights could not be reached: check the connection"
-    )
-    return (
-        f"{preset.name}: {steps}. Without a connection, download them from {page} elsewhere and run again with "
-        f"--weights FILE ({type(error).__name__}: {_shortened(str(error))})"
-    )
-
-
 def _wrong_size(preset: Preset, what: str) -> str:
     return (
-        f"{preset.name} does not take images of {preset.input_px}x{preset.input_px} pixels: {_shortened(what)}; give a "
+        f"{preset.name} does not take images of {preset.input_px}x{preset.input_px} pixels: {shortened(what)}; give a "
         "multiple of its patch size: --input-px 224"
     )
-
-
-def _shortened(text: str, limit: int = 300) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= limit else f"{line[:limit]}..."

@@ -24,7 +24,7 @@ IN_FLIGHT_PER_WORKER = 2
 
 #: Where libraries look for their number of threads. Workers are as many as cores already: a pool in each of them would
 #: have the cores take turns (N workers on N cores, N threads each).
-_THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 
 
 #: Signals that a terminal sends to every process of a command.

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from wsicurate.config import EmbedConfig
 from wsicurate.embedding.encoders import preset_of
+from wsicurate.embedding.hub import require_weights
 from wsicurate.embedding.presets import Preset
 from wsicurate.errors import (
     CorruptStoreError,
@@ -35,10 +36,10 @@ from wsicurate.steps.embed_engines import (
     DescriptorEngine,
     Engine,
     NetworkEngine,
-    PixelsPerThread,
     network_share,
 )
 from wsicurate.steps.embed_tasks import Block
+from wsicurate.steps.opening import SlidePixels
 from wsicurate.steps.progress import Progress, ProgressCallback, SlideOutcome, Status, no_progress
 from wsicurate.steps.runs import write_run
 from wsicurate.store.bytestore import LocalBytes
@@ -141,7 +142,7 @@ def embed(
     if not keys:
         raise NothingToDoError(f"the store {path} holds no slide; tile some: wsicurate tile SLIDES -o {path}")
     preset = preset_of(config)
-    source = PixelsPerThread([Path(folder) for folder in config.slides])
+    source = SlidePixels([Path(folder) for folder in config.slides])
     engine, notes, input_px = _engine(preset, path, config, executor)
     try:
         run = _Run(path, record, keys, config, engine, source, progress)
@@ -184,6 +185,8 @@ def _engine(
     if preset.is_descriptor:
         slides = tuple(Path(folder) for folder in config.slides)
         return DescriptorEngine(preset, path, slides, workers, executor), [], None
+    if config.weights is None:
+        require_weights(preset)
     from wsicurate.embedding.inference import Inference
     from wsicurate.embedding.models import load_model
 
@@ -255,7 +258,7 @@ class _Run:
         keys: Sequence[str],
         config: EmbedConfig,
         engine: Engine,
-        source: PixelsPerThread,
+        source: SlidePixels,
         progress: ProgressCallback,
     ) -> None:
         self.config = config

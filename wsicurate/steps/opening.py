@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,16 +44,32 @@ def open_store(path: str | Path, *, slides: Sequence[str | Path] = ()) -> Store:
     return Store(require_path("store", path), source=SlidePixels(require_paths("--slides", slides)))
 
 
+class _Kept(threading.local):
+    """The slide that a thread holds open, and its hash."""
+
+    wanted = ""
+    slide: Slide | None = None
+
+
 class SlidePixels:
     """Reads patches from slides: the source of stores that keep coordinates alone.
 
-    The last slide stays open. Each slide is checked against its record when it is opened.
+    Threads can share it, and it can be pickled: each thread keeps the last slide open that it read. Each slide is
+    checked against its record when it is opened.
+
+    Args:
+        folders: where to look for slides that have moved.
     """
 
     def __init__(self, folders: Sequence[Path] = ()) -> None:
-        self._folders = folders
+        self._folders = tuple(folders)
+        self._lock = threading.Lock()
         self._moved: dict[str, tuple[Path, ...]] | None = None
-        self._kept: tuple[str, Slide] | None = None
+        self._kept = _Kept()
+        self._open_slides: weakref.WeakValueDictionary[int, Slide] = weakref.WeakValueDictionary()
+
+    def __reduce__(self) -> tuple[type[SlidePixels], tuple[tuple[Path, ...]]]:
+        return SlidePixels, (self._folders,)
 
     def __call__(self, record: SlideRecord, xy: NDArray[np.int32]) -> Patches:
         """Decode patches of one slide.
@@ -85,18 +103,23 @@ class SlidePixels:
 
     def _open(self, record: SlideRecord) -> Slide:
         wanted = str(record.source["quick_hash"])
-        if self._kept is not None and self._kept[0] == wanted:
-            return self._kept[1]
-        self.close()
+        if self._kept.slide is not None:
+            if self._kept.wanted == wanted:
+                return self._kept.slide
+            self._kept.slide.close()
+            self._kept.slide = None
         slide = open_slide(self._find(record))
-        self._kept = (wanted, slide)
+        self._kept.wanted, self._kept.slide = wanted, slide
+        with self._lock:
+            self._open_slides[id(slide)] = slide
         return slide
 
     def _find(self, record: SlideRecord) -> Path:
         path = Path(record.source["path"])
         wanted = str(record.source["quick_hash"])
-        if self._moved is None:
-            self._moved = self._search()
+        with self._lock:
+            if self._moved is None:
+                self._moved = self._search()
         if wanted in self._moved:
             return self._moved[wanted][0]
         if not path.exists():
@@ -125,10 +148,12 @@ class SlidePixels:
         return {quick_hash(source.files): source.files for source in found}
 
     def close(self) -> None:
-        """Close the slide that is open."""
-        if self._kept is not None:
-            self._kept[1].close()
-            self._kept = None
+        """Close every slide that a thread holds open; none of them reads any more."""
+        with self._lock:
+            for slide in self._open_slides.values():
+                slide.close()
+            self._open_slides.clear()
+            self._kept = _Kept()
 
 
 def _files_of(path: Path, record: SlideRecord) -> tuple[Path, ...]:
