@@ -254,11 +254,16 @@ def decode_jpeg2000(data: bytes, out: NDArray[np.uint8], *, is_ycbcr: bool) -> N
 
 
 class _Listener(logging.Filter):
-    """Keeps what imagecodecs logs while this thread listens: OpenJPEG's warnings come out nowhere else."""
+    """Keeps what imagecodecs logs while this thread listens: OpenJPEG's warnings come out nowhere else.
+
+    It is one of the logger's filters only while some thread listens.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.thread = threading.local()
+        self.lock = threading.Lock()
+        self.listening = 0
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Note a message instead of printing it."""
@@ -271,7 +276,7 @@ class _Listener(logging.Filter):
 
 
 _listener = _Listener()
-logging.getLogger("imagecodecs").addFilter(_listener)
+_logger = logging.getLogger("imagecodecs")
 
 #: imagecodecs' ``verbose``: errors and warnings are logged, progress is not.
 _SAY_WARNINGS = 2
@@ -281,10 +286,17 @@ _SAY_WARNINGS = 2
 def _listening() -> Iterator[list[str]]:
     said: list[str] = []
     _listener.thread.said = said
+    with _listener.lock:
+        _listener.listening += 1
+        _logger.addFilter(_listener)  # once, however often it is added
     try:
         yield said
     finally:
         _listener.thread.said = None
+        with _listener.lock:
+            _listener.listening -= 1
+            if not _listener.listening:
+                _logger.removeFilter(_listener)
 
 
 def _decode_lossless(
