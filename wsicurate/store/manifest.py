@@ -84,13 +84,12 @@ class Curation:
             ManifestError: if a part is missing or damaged.
         """
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         parts = []
         for key in self.run["manifest"]["parts"]:
             path = f"{curation_path(self.name)}/manifest/{key}"
             try:
-                parts.append(pq.read_table(pa.BufferReader(self._store.get(path))))
+                parts.append(read_parquet(self._store.get(path)))
             except (KeyError, pa.ArrowInvalid, OSError) as error:
                 raise ManifestError(f"{self._where}: {path} cannot be read: {error!r}; curate again") from error
         table = pa.concat_tables(parts).unify_dictionaries()
@@ -256,6 +255,21 @@ def _parts(table: pa.Table) -> Iterator[pa.Table]:
     """The table in pieces, at least one."""
     for start in range(0, max(table.num_rows, 1), PART_ROWS):
         yield table.slice(start, PART_ROWS)
+
+
+def read_parquet(data: bytes) -> pa.Table:
+    """The table of a Parquet file, read by the calling thread alone.
+
+    `pyarrow.parquet.read_table` starts pools of threads, even with ``use_threads=False``; with pyarrow 26.0.1 a script
+    that ends soon after aborted at its end (status 134) as often as not.
+
+    Raises:
+        pyarrow.ArrowInvalid, OSError: if it is none, or damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
 
 
 def _parquet(table: pa.Table) -> bytes:
