@@ -92,28 +92,29 @@ def load_model(preset: Preset, *, weights: Path | None = None) -> LoadedModel:
         require_weights(preset)
     if preset.kind == "file" and not preset.arch and weight_file(Path(preset.place)) == "torchscript":
         preset = dataclasses.replace(preset, source=f"torchscript:{preset.place}")
-    if preset.kind == "torchscript":
-        from wsicurate.embedding.torchscript import load_torchscript
+    with torch.random.fork_rng(devices=[]):  # networks are built with random numbers, then filled
+        if preset.kind == "torchscript":
+            from wsicurate.embedding.torchscript import load_torchscript
 
-        network, preset = load_torchscript(preset)
-    elif preset.kind == "transformers":
-        from wsicurate.embedding.transformers_models import load_transformers
+            network, preset = load_torchscript(preset)
+        elif preset.kind == "transformers":
+            from wsicurate.embedding.transformers_models import load_transformers
 
-        network, preset = load_transformers(preset, weights)
-    else:
-        from wsicurate.embedding.timm_models import load_timm
+            network, preset = load_transformers(preset, weights)
+        else:
+            from wsicurate.embedding.timm_models import load_timm
 
-        network, preset = load_timm(preset)
-    preset = dataclasses.replace(
-        preset,
-        input_px=preset.input_px or 224,
-        mean=preset.mean or IMAGENET_MEAN,
-        std=preset.std or IMAGENET_STD,
-    )
-    network.eval()
+            network, preset = load_timm(preset)
+        preset = dataclasses.replace(
+            preset,
+            input_px=preset.input_px or 224,
+            mean=preset.mean or IMAGENET_MEAN,
+            std=preset.std or IMAGENET_STD,
+        )
+        network.eval()
+        dim = _dimensions(network, preset)
     from wsicurate.embedding.checkpoints import hash_state
 
-    dim = _dimensions(network, preset)
     return LoadedModel(preset=preset, network=network, dim=dim, weights_hash=hash_state(network.state_dict()))
 
 

@@ -227,7 +227,7 @@ class _WorkerContext(multiprocessing.context.SpawnContext):
 class _Worker(multiprocessing.context.SpawnProcess):
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
-        with _hidden_main(), _signals_held():
+        with _hidden_main(), _signals_held(), _start_method_kept():
             return multiprocessing.context.SpawnProcess._Popen(process_obj)
 
 
@@ -240,6 +240,17 @@ def _hidden_main() -> Iterator[None]:
             yield
         finally:
             sys.modules["__main__"] = main
+
+
+@contextmanager
+def _start_method_kept() -> Iterator[None]:
+    """Starting a process fixes the program's default way of starting them: leave it to be chosen, as it was."""
+    before: str | None = multiprocessing.get_start_method(allow_none=True)
+    try:
+        yield
+    finally:
+        if before is None:
+            multiprocessing.set_start_method(None, force=True)
 
 
 @contextmanager
