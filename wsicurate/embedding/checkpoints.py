@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from wsicurate.embedding.weight_files import MOST_UNPACKED, unpacks_to_much, weight_file
+from wsicurate.embedding.torch_archives import Archive
+from wsicurate.embedding.weight_files import MOST_UNPACKED, is_archive, weight_file
 from wsicurate.errors import EncoderError, EncoderUnavailableError
 from wsicurate.validation import shown
 
@@ -74,8 +75,8 @@ def read_state(path: Path) -> State:
         raise EncoderError(
             f"{path} is no file of weights: neither safetensors nor what torch.save writes; give one of these"
         )
-    if fault := unpacks_to_much(path):
-        raise EncoderError(f"{path}: {fault}; it is not opened")
+    if kind == "checkpoint" and is_archive(path):
+        Archive(path).check_tensors()
     try:
         content = load_file(path) if kind == "safetensors" else _load_torch(path)
         state = _unwrapped(content)
@@ -93,7 +94,10 @@ def _load_torch(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols that it may not read: then it raises as well
-            return torch.load(path, map_location="cpu", weights_only=True)
+            if path.suffix != ".safetensors":
+                return torch.load(path, map_location="cpu", weights_only=True)
+            with path.open("rb") as file:  # torch, too, goes by the name
+                return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's own message advises to read the file without this check; it is not passed on.
         named = re.search(r"GLOBAL ([\w.]+)", str(error))

@@ -39,6 +39,12 @@ def weight_file(path: Path) -> WeightFile:
     return "checkpoint" if is_pickle else "other"
 
 
+def is_archive(path: Path) -> bool:
+    """Whether a file begins as a ZIP archive does."""
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
+
+
 def unpacks_to_much(path: Path) -> str:
     """What is wrong with an archive that unpacks to far more than its size; empty if nothing is."""
     try:
