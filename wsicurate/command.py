@@ -102,7 +102,8 @@ def _signals() -> Iterator[list[int]]:
         """An interrupt that came while an object was being destroyed is lost: raise it again, a moment later."""
         if isinstance(unraisable.exc_value, Ended):
             received.clear()
-            again = threading.Timer(0.02, signal.raise_signal, [unraisable.exc_value.number])
+            main = threading.main_thread().ident
+            again = threading.Timer(0.02, signal.pthread_kill, [main, unraisable.exc_value.number])
             again.daemon = True
             again.start()
         else:

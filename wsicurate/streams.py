@@ -10,29 +10,20 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-#: Unicode's categories of signs that do not show: controls, formats (the direction of text among them), surrogates,
-#: private and unassigned ones, and separators of lines and paragraphs.
-_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
-
-def printable(text: str, *, keep: str = "") -> str:
+def printable(text: str) -> str:
     r"""Text on one line, every sign that does not show written as its escape: ``\x1b``, ``\n``, ``\u202e``.
 
-    Args:
-        text: anything, surrogates of undecodable file names included.
-        keep: signs to leave as they are, such as line breaks of our own.
+    Those are controls, what turns the direction of text, separators other than the space, surrogates (bytes of a file
+    name that are no UTF-8), and signs that Unicode does not know.
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(
-        sign.encode("unicode_escape").decode() if unicodedata.category(sign) in _HIDDEN and sign not in keep else sign
-        for sign in text
-    )
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 class SafeStream:
