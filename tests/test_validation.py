@@ -157,7 +157,7 @@ def test_words_paths_and_lists_become_plain() -> None:
         (lambda: EmbedConfig(device="tpu"), "--device is 'tpu'; choose one of auto, cpu, cuda, mps"),
         (lambda: CurateConfig(workers=10**9), "--workers is 1000000000; give a whole number of processes"),
         (lambda: CurateConfig(seed=-1), "--seed is -1"),
-        (lambda: CurateConfig(keep="../x"), "--keep is '../x'; a name is made of"),
+        (lambda: CurateConfig(keep="../x"), "--keep is '../x'; it cannot name a curation"),
     ],
 )
 def test_the_message(make: Any, message: str) -> None:

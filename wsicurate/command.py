@@ -68,7 +68,7 @@ def complain(message: str) -> None:
     complain(message)
 
 
-class Ended(KeyboardInterrupt):
+class _Ended(KeyboardInterrupt):
     """A signal asked the command to end."""
 
     def __init__(self, number: int) -> None:
@@ -78,7 +78,7 @@ class Ended(KeyboardInterrupt):
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Within it, the first signal that asks to end raises `Ended`; while that is tidied up, the second is ignored.
+    """Within it, the first signal that asks to end raises `_Ended`; while that is tidied up, the second is ignored.
 
     Ctrl-C in a terminal reaches every process of the command, and people press it twice. Whoever insists a third time
     is let go without tidying up: workers end with their parent, and a later run takes over what is held.
@@ -94,13 +94,13 @@ def _signals() -> Iterator[list[int]]:
     def end(number: int, frame: FrameType | None) -> None:
         received.append(number)
         if len(received) == 1:
-            raise Ended(number)
+            raise _Ended(number)
         if len(received) >= _LAST_SIGNAL:
             os._exit(128 + number)
 
     def unraisable(unraisable: Any) -> None:
         """An interrupt that came while an object was being destroyed is lost: raise it again, a moment later."""
-        if isinstance(unraisable.exc_value, Ended):
+        if isinstance(unraisable.exc_value, _Ended):
             received.clear()
             main = threading.main_thread().ident
             again = threading.Timer(0.02, signal.pthread_kill, [main, unraisable.exc_value.number])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from wsicurate.errors import ConfigError
-from wsicurate.validation import Name, Rule, Text, Workers, between, checked, expanded, one_of, validate
+from wsicurate.validation import Name, Rule, Text, Workers, between, checked, expanded, is_array_name, one_of, validate
 
 CodecName = Literal["jpeg", "zstd", "none"]
 
@@ -28,6 +28,13 @@ PatchPx = Annotated[int, between(8, 4096, "give a whole number of pixels from 8 
 Quality = Annotated[int, between(1, 100, "give a JPEG quality from 1 to 100")]
 Seed = Annotated[int, between(0, 2**63 - 1, "give a whole number, 0 or more")]
 Share = Annotated[float, between(0, 1, "give a share from 0 to 1")]
+CurationName = Annotated[
+    str,
+    Rule(
+        is_array_name,
+        "it cannot name a curation; use up to 100 letters, digits, '-', '_', '.', beginning with a letter or digit",
+    ),
+]
 Cosine = Annotated[float, between(-1, 1, "give a cosine between -1 and 1", without_ends=True)]
 Device = Annotated[str, one_of("auto", "cpu", "cuda", "mps")]
 Precision = Annotated[str, one_of("auto", "fp32", "bf16", "fp16")]
@@ -185,7 +192,7 @@ class CurateConfig:
     """
 
     encoder: Encoder = "dinov2-small"
-    name: Name = "default"
+    name: CurationName = "default"
     budget: Budget = 0.25
     seed: Seed = 0
     judge: Text | None = None
@@ -220,7 +227,7 @@ class CurateConfig:
         float, between(1, math.inf, "give a number of at least 1 (3 is three times the equal share)")
     ] = 3.0
     separate_kinds: bool = True
-    keep: Name | None = None
+    keep: CurationName | None = None
     proof: bool = True
     proof_seeds: Annotated[int, _at_least(2)] = 5
     device: Device = "auto"
