@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "report": {"store", *GROUND},
     "export": {"store", *GROUND},
     "pretraining": {"store", *GROUND},
-    "steps": {"store", "report", "export", "pretraining", *KERNELS, *GROUND},
+    "steps": {"store", "streams", "report", "export", "pretraining", *KERNELS, *GROUND},
     "streams": set(),
     "console": {"steps", "streams", *GROUND},
     "options": GROUND,

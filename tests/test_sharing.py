@@ -8,12 +8,14 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.conftest import tree
 from wsicurate.config import CurateConfig, EmbedConfig, ImportConfig, TileConfig
+from wsicurate.curation.registration import Criteria, PreparedPatch, confirm
 from wsicurate.steps.check import check
 from wsicurate.steps.curate import curate
 from wsicurate.steps.embed import embed
@@ -145,3 +147,24 @@ def test_four_threads_give_the_bytes_of_a_pool(
             found = finished(verb, tmp_path / f"threads{again}", prepared, small_slides, threads)
         assert found.keys() == wanted.keys()
         assert [name for name in wanted if found[name] != wanted[name]] == []
+
+
+def test_nothing_depends_on_opencv_s_threads(small_slides: Path, tmp_path: Path) -> None:
+    """Whatever a program has set, bytes and vectors are the same; nobody has to set it for us."""
+    before, found = cv2.getNumThreads(), []
+    try:
+        for count in (1, 4):
+            cv2.setNumThreads(count)
+            store = tmp_path / str(count)
+            with ThreadPoolExecutor(1) as one:
+                tile(small_slides, store, TileConfig(patch_px=128, max_patches_per_slide=6), executor=one)
+                for name in ("stain-texture", "filter-bank"):
+                    embed(store, EmbedConfig(encoder=name), executor=one)
+            patches = [PreparedPatch(patch) for patch in open_store(store)[:4]]
+            turned = [PreparedPatch(np.ascontiguousarray(np.rot90(patch))) for patch in open_store(store)[:4]]
+            evidence = [confirm(a, b, Criteria(turns=True)) for a, b in zip(patches, turned[::-1], strict=True)]
+            found.append((bytes_of(store), [(each.correlation, each.overlap) for each in evidence]))
+            assert cv2.getNumThreads() == count
+    finally:
+        cv2.setNumThreads(before)
+    assert found[0] == found[1]

@@ -18,11 +18,12 @@ def main() -> None:
     for number in _ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and jobs in the background
             signal.signal(number, _end_at_once)
-    from wsicurate.streams import fill_closed_descriptors
+    from wsicurate.streams import fill_closed_descriptors, silence_libraries
 
     fill_closed_descriptors()
     from wsicurate.cli import app
 
+    silence_libraries()
     try:
         app()
     finally:

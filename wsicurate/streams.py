@@ -8,8 +8,10 @@ made harmless.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
@@ -108,3 +110,13 @@ def fill_closed_descriptors() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+def silence_libraries() -> None:
+    """Keep warnings and logs of libraries off a standard error that is ours: the command's, and its workers'.
+
+    They repeat what files say, as it stands there. What matters in them is in our own messages.
+    """
+    if not sys.warnoptions:  # whoever asked for warnings gets them
+        warnings.simplefilter("ignore")
+    logging.getLogger().addHandler(logging.NullHandler())  # else those without a handler are printed

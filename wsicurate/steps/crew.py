@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from wsicurate.errors import WorkerCrashedError
+from wsicurate.streams import silence_libraries
 
 #: Tasks handed to the executor at once, per worker: one runs, one waits.
 IN_FLIGHT_PER_WORKER = 2
@@ -186,6 +187,7 @@ def _begin_work() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
+    silence_libraries()
     for name in _THREAD_COUNTS:
         os.environ.setdefault(name, "1")
     parent = multiprocessing.parent_process()

@@ -20,7 +20,7 @@ from wsicurate.steps.opening import open_store
 from wsicurate.steps.progress import ProgressCallback, no_progress
 from wsicurate.steps.tile import TileReport, tile
 from wsicurate.store.store import Store
-from wsicurate.validation import require_callables, require_path, require_workers
+from wsicurate.validation import exists, require_callables, require_path, require_workers
 
 #: The descriptor that chooses, and the one that judges: neither needs weights.
 CHOOSER, JUDGE = "stain-texture", "filter-bank"
@@ -133,10 +133,10 @@ def demo(
     """
     folder, workers = require_path("folder", folder).absolute(), require_workers(workers)
     require_callables(say=say, progress=progress)
-    if folder.exists() and not folder.is_dir():
+    if exists(folder) and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; give a folder for the demo")
     slides, store, labels = folder / "slides", folder / "patches.zarr", folder / "labels.csv"
-    if not (slides / "broken.svs").exists():
+    if not exists(slides / "broken.svs"):
         say(f"Painting six synthetic slides into {slides}")
         with _written(folder):
             write_demo_cohort(slides)
