@@ -5,12 +5,12 @@ The notebook API. Everything here is loaded when it is first used, so importing 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
 from wsicurate._version import __version__
 
+TYPE_CHECKING = False  # as of typing, which takes longer to import than all the rest of this file
 if TYPE_CHECKING:
+    from typing import Any
+
     from wsicurate.config import EmbedConfig, ImportConfig, TileConfig
     from wsicurate.embedding.encoders import load_encoder
     from wsicurate.embedding.looking import attention_maps, pca_rgb
@@ -116,6 +116,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'wsicurate' has no attribute {name!r}")
+    import importlib
+
     value = getattr(importlib.import_module(f"wsicurate.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from wsicurate.command import Command
 from wsicurate.config import CurateConfig, TileConfig
 from wsicurate.options import made, with_options
 
 app = typer.Typer(
+    cls=Command,
     help="Whole-slide images in; a curated set of tissue patches for self-supervised pretraining out.",
     no_args_is_help=True,
     add_completion=False,
@@ -40,6 +39,10 @@ Recipe = Annotated[
 SlideFolders = Annotated[
     list[Path] | None,
     typer.Option("--slides", help="Folder to look for moved slides in (codec none).", show_default=False),
+]
+
+SlideTimeout = Annotated[
+    float, typer.Option(help="Seconds of work, of all workers together, after which a slide is given up.")
 ]
 
 Presets = Annotated[Path | None, typer.Option(help="TOML file with more encoders.", show_default=False)]
@@ -75,36 +78,37 @@ def tile(
     ] = False,
     mask: Annotated[str, typer.Option(help="Tissue mask.")] = "otsu",
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    slide_timeout: SlideTimeout = 1800.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo slides that are in the store.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
 ) -> None:
     """Cut slides into tissue patches. Interrupt it as you like; the same command goes on."""
-    with _explained():
-        from wsicurate.config import TileConfig
-        from wsicurate.console import ProgressDisplay, show_tiled
-        from wsicurate.steps.tile import tile as run
+    from wsicurate.config import TileConfig
+    from wsicurate.console import ProgressDisplay, show_tiled
+    from wsicurate.steps.tile import tile as run
 
-        config = TileConfig(
-            mpp=mpp,
-            patch_px=patch_px,
-            min_tissue=min_tissue,
-            codec=codec.value,
-            quality=quality,
-            workers=workers,
-            slide_table=slide_table,
-            default_mpp=default_mpp,
-            kinds=None if kinds is None else tuple(kind for group in kinds for kind in group.split(",")),
-            max_patches_per_slide=max_patches_per_slide,
-            allow_upsampling=allow_upsampling,
-            mask=mask,
-            seed=seed,
-            overwrite=overwrite,
-            dry_run=dry_run,
-        )
-        with ProgressDisplay("planning" if dry_run else "tiling") as display:
-            report = run(slides, output, config, progress=display)
-        show_tiled(report)
-        raise typer.Exit(report.exit_status)
+    config = TileConfig(
+        mpp=mpp,
+        patch_px=patch_px,
+        min_tissue=min_tissue,
+        codec=codec.value,
+        quality=quality,
+        workers=workers,
+        slide_table=slide_table,
+        default_mpp=default_mpp,
+        kinds=None if kinds is None else tuple(kind for group in kinds for kind in group.split(",")),
+        max_patches_per_slide=max_patches_per_slide,
+        allow_upsampling=allow_upsampling,
+        mask=mask,
+        seed=seed,
+        slide_timeout=slide_timeout,
+        overwrite=overwrite,
+        dry_run=dry_run,
+    )
+    with ProgressDisplay("planning" if dry_run else "tiling") as display:
+        report = run(slides, output, config, progress=display)
+    show_tiled(report)
+    raise typer.Exit(report.exit_status)
 
 
 @app.command("import")
@@ -138,33 +142,34 @@ def import_(
         str | None, typer.Option(help="Encoder that made the vectors to import.", show_default=False)
     ] = None,
     workers: Workers = None,
+    slide_timeout: SlideTimeout = 1800.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo what is in the store.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
 ) -> None:
     """Bring in patches that others cut: images, coordinates with slides, or vectors."""
-    with _explained():
-        from wsicurate.config import ImportConfig
-        from wsicurate.console import ProgressDisplay, show_imported
-        from wsicurate.steps.imports import import_patches as run
+    from wsicurate.config import ImportConfig
+    from wsicurate.console import ProgressDisplay, show_imported
+    from wsicurate.steps.imports import import_patches as run
 
-        config = ImportConfig(
-            mpp=mpp,
-            patch_px=patch_px,
-            codec=codec.value,
-            quality=quality,
-            layout=layout,
-            name_pattern=name_pattern,
-            table=table,
-            slides=tuple(slides or ()),
-            encoder_name=encoder_name,
-            workers=workers,
-            overwrite=overwrite,
-            dry_run=dry_run,
-        )
-        with ProgressDisplay("importing") as display:
-            report = run(patches, output, config, progress=display)
-        show_imported(report)
-        raise typer.Exit(report.exit_status)
+    config = ImportConfig(
+        mpp=mpp,
+        patch_px=patch_px,
+        codec=codec.value,
+        quality=quality,
+        layout=layout,
+        name_pattern=name_pattern,
+        table=table,
+        slides=tuple(slides or ()),
+        encoder_name=encoder_name,
+        workers=workers,
+        slide_timeout=slide_timeout,
+        overwrite=overwrite,
+        dry_run=dry_run,
+    )
+    with ProgressDisplay("importing") as display:
+        report = run(patches, output, config, progress=display)
+    show_imported(report)
+    raise typer.Exit(report.exit_status)
 
 
 @app.command()
@@ -201,67 +206,67 @@ def embed(
         int | None, typer.Option(help="Threads or processes; one per usable core by default.", show_default=False)
     ] = None,
     slides: SlideFolders = None,
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="Let an encoder file name Python code to run.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo slides that were embedded otherwise.")] = False,
 ) -> None:
     """Turn every patch into a vector. Interrupt it as you like; the same command goes on."""
-    with _explained():
-        from wsicurate.config import EmbedConfig
-        from wsicurate.console import ProgressDisplay, show_embedded
-        from wsicurate.steps.embed import embed as run
+    from wsicurate.config import EmbedConfig
+    from wsicurate.console import ProgressDisplay, show_embedded
+    from wsicurate.steps.embed import embed as run
 
-        config = EmbedConfig(
-            encoder=encoder,
-            weights=weights,
-            arch=arch,
-            presets=presets,
-            name=name,
-            input_px=input_px,
-            pooling=pooling,
-            device=device,
-            precision=precision,
-            batch_size=batch_size,
-            compile=compile,
-            workers=workers,
-            slides=slides or (),
-            overwrite=overwrite,
-        )
-        with ProgressDisplay("embedding") as display:
-            report = run(store, config, progress=display)
-        show_embedded(report)
-        raise typer.Exit(report.exit_status)
+    config = EmbedConfig(
+        encoder=encoder,
+        weights=weights,
+        arch=arch,
+        presets=presets,
+        name=name,
+        input_px=input_px,
+        pooling=pooling,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        compile=compile,
+        workers=workers,
+        slides=slides or (),
+        trust_code=trust_code,
+        overwrite=overwrite,
+    )
+    with ProgressDisplay("embedding") as display:
+        report = run(store, config, progress=display)
+    show_embedded(report)
+    raise typer.Exit(report.exit_status)
 
 
 @app.command()
 def encoders(presets: Presets = None) -> None:
     """The encoders that are known by name, and their licences."""
-    with _explained():
-        from wsicurate.console import show_encoders
-        from wsicurate.steps.encoders import encoders as run
+    from wsicurate.console import show_encoders
+    from wsicurate.steps.encoders import encoders as run
 
-        show_encoders(run(presets))
+    show_encoders(run(presets))
 
 
 @app.command()
 def info(store: StorePath) -> None:
     """What is in a store, and how its last run went."""
-    with _explained():
-        from wsicurate.console import show_info
-        from wsicurate.steps.info import info as run
+    from wsicurate.console import show_info
+    from wsicurate.steps.info import info as run
 
-        show_info(run(store))
+    show_info(run(store))
 
 
 @app.command()
 def check(store: StorePath, slides: SlideFolders = None, workers: Workers = None) -> None:
     """Read a whole store: arrays, checksums, patches, and nothing that does not belong."""
-    with _explained():
-        from wsicurate.console import ProgressDisplay, show_checked
-        from wsicurate.steps.check import check as run
+    from wsicurate.console import ProgressDisplay, show_checked
+    from wsicurate.steps.check import check as run
 
-        with ProgressDisplay("checking") as display:
-            report = run(store, slides=slides or (), workers=workers, progress=display)
-        show_checked(report)
-        raise typer.Exit(report.exit_status)
+    with ProgressDisplay("checking") as display:
+        report = run(store, slides=slides or (), workers=workers, progress=display)
+    show_checked(report)
+    raise typer.Exit(report.exit_status)
 
 
 @app.command()
@@ -274,20 +279,19 @@ def curate(
     settings: dict[str, dict[str, Any]],
 ) -> None:
     """Choose the patches worth training on: a manifest with a reason for every patch left behind, and the proof."""
-    with _explained():
-        from wsicurate.console import ProgressDisplay, show_curated
-        from wsicurate.steps.curate import curate as run
-        from wsicurate.steps.recipes import check_needs, find_recipe
+    from wsicurate.console import ProgressDisplay, show_curated
+    from wsicurate.steps.curate import curate as run
+    from wsicurate.steps.recipes import check_needs, find_recipe
 
-        published = find_recipe(recipe) if recipe else None
-        layers = [{**published.embed, **published.curate}] if published else []
-        config = made(CurateConfig, *layers, settings["curate"])
-        if published:
-            check_needs(published, config)
-        with ProgressDisplay("curating") as display:
-            report = run(store, config, progress=display)
-        show_curated(report)
-        raise typer.Exit(report.exit_status)
+    published = find_recipe(recipe) if recipe else None
+    layers = [{**published.embed, **published.curate}] if published else []
+    config = made(CurateConfig, *layers, settings["curate"])
+    if published:
+        check_needs(published, config)
+    with ProgressDisplay("curating") as display:
+        report = run(store, config, progress=display)
+    show_curated(report)
+    raise typer.Exit(report.exit_status)
 
 
 @app.command("run")
@@ -307,32 +311,30 @@ def run_all(
     settings: dict[str, dict[str, Any]],
 ) -> None:
     """Slides to a proven subset: tile, embed, curate. Interrupt it as you like; the same command goes on."""
-    with _explained():
-        from wsicurate.console import ProgressDisplay, show_run
-        from wsicurate.steps.recipes import check_needs, find_recipe
-        from wsicurate.steps.run import run
+    from wsicurate.console import ProgressDisplay, show_run
+    from wsicurate.steps.recipes import check_needs, find_recipe
+    from wsicurate.steps.run import run
 
-        published = find_recipe(recipe) if recipe else None
-        tile_layers = [published.tile] if published else []
-        curate_layers = [{**published.embed, **published.curate}] if published else []
-        tile_config = made(TileConfig, *tile_layers, settings["tile"])
-        curate_config = made(CurateConfig, *curate_layers, settings["curate"])
-        if published:
-            check_needs(published, curate_config)
-        with ProgressDisplay("working") as display:
-            report = run(slides, output, tile_config=tile_config, curate_config=curate_config, progress=display)
-        show_run(report)
-        raise typer.Exit(report.exit_status)
+    published = find_recipe(recipe) if recipe else None
+    tile_layers = [published.tile] if published else []
+    curate_layers = [{**published.embed, **published.curate}] if published else []
+    tile_config = made(TileConfig, *tile_layers, settings["tile"])
+    curate_config = made(CurateConfig, *curate_layers, settings["curate"])
+    if published:
+        check_needs(published, curate_config)
+    with ProgressDisplay("working") as display:
+        report = run(slides, output, tile_config=tile_config, curate_config=curate_config, progress=display)
+    show_run(report)
+    raise typer.Exit(report.exit_status)
 
 
 @app.command()
 def recipes() -> None:
     """Published settings by name, with their sources."""
-    with _explained():
-        from wsicurate.console import show_recipes
-        from wsicurate.steps.recipes import all_recipes
+    from wsicurate.console import show_recipes
+    from wsicurate.steps.recipes import all_recipes
 
-        show_recipes(all_recipes())
+    show_recipes(all_recipes())
 
 
 @app.command()
@@ -341,16 +343,13 @@ def demo(
     workers: Workers = None,
 ) -> None:
     """Make a small cohort of synthetic slides, tile, embed and curate it, and say where to look."""
-    with _explained():
-        from wsicurate.console import ProgressDisplay, out, show_demo
-        from wsicurate.steps.demo import demo as run
+    from wsicurate.console import ProgressDisplay, out, show_demo
+    from wsicurate.steps.demo import demo as run
 
-        with ProgressDisplay("tiling") as display:
-            report = run(
-                folder, workers=workers, say=lambda message: out().print(message, markup=False), progress=display
-            )
-        show_demo(report)
-        raise typer.Exit(report.checked.exit_status)
+    with ProgressDisplay("tiling") as display:
+        report = run(folder, workers=workers, say=lambda message: out().print(message, markup=False), progress=display)
+    show_demo(report)
+    raise typer.Exit(report.checked.exit_status)
 
 
 def _version(wanted: bool) -> None:
@@ -370,50 +369,8 @@ def _root(
     pass
 
 
-class _Ended(KeyboardInterrupt):
-    """A signal asked the command to end."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-def _end(number: int, frame: Any) -> None:
-    raise _Ended(number)
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Turn exceptions and signals into messages and exit statuses."""
-    from wsicurate import errors
-
-    wrong_usage = (
-        errors.ConfigError,
-        errors.SlideTableError,
-        errors.PatchImportError,
-        errors.StoreNotFoundError,
-        errors.StoreFormatError,
-        errors.StoreSettingsError,
-    )
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _end)
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        from wsicurate.console import complain
-
-        complain("interrupted; what is finished stays, and the same command goes on from there")
-        raise typer.Exit(128 + getattr(error, "number", signal.SIGINT)) from None
-    except errors.WsicurateError as error:
-        from wsicurate.console import complain
-
-        complain(str(error))
-        raise typer.Exit(2 if isinstance(error, wrong_usage) else 1) from None
-
-
 def main() -> None:
-    """Entry point of the command."""
+    """The command, where signals are seen to already; `wsicurate.__main__` is the entry point."""
     app()
 
 

@@ -1,4 +1,4 @@
-"""The settings of each step: frozen, keyword-only, checked when they are made.
+"""The settings of each step: frozen, keyword-only, checked by their types when they are made (see `validation`).
 
 Field names are the command's option names; units stand in the names (``mpp`` is µm per pixel).
 """
@@ -11,14 +11,64 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from wsicurate.errors import ConfigError
+from wsicurate.validation import Name, Rule, Text, Workers, between, checked, expanded, is_array_name, one_of, validate
 
 CodecName = Literal["jpeg", "zstd", "none"]
 
 #: mpp values outside this range are not slides; metadata that claims them is not believed.
 MPP_RANGE = (0.05, 20.0)
+
+Mpp = Annotated[
+    float,
+    between(*MPP_RANGE, f"give µm per pixel from {MPP_RANGE[0]} to {MPP_RANGE[1]:g} (20x is 0.5, 40x is 0.25)"),
+]
+PatchPx = Annotated[int, between(8, 4096, "give a whole number of pixels from 8 to 4096")]
+Quality = Annotated[int, between(1, 100, "give a JPEG quality from 1 to 100")]
+Seed = Annotated[int, between(0, 2**63 - 1, "give a whole number, 0 or more")]
+Share = Annotated[float, between(0, 1, "give a share from 0 to 1")]
+CurationName = Annotated[
+    str,
+    Rule(
+        is_array_name,
+        "it cannot name a curation; use up to 100 letters, digits, '-', '_', '.', beginning with a letter or digit",
+    ),
+]
+Cosine = Annotated[float, between(-1, 1, "give a cosine between -1 and 1", without_ends=True)]
+Seconds = Annotated[float, Rule(lambda value: value > 0, "give seconds above 0")]
+Device = Annotated[
+    str,
+    Rule(
+        lambda text: re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text) is not None,
+        "choose auto, cpu, mps, cuda, or one of several as cuda:1",
+    ),
+]
+Precision = Annotated[str, one_of("auto", "fp32", "bf16", "fp16")]
+
+
+Encoder = Annotated[str, Rule(lambda text: bool(text.strip()), "wsicurate encoders lists those that are known")]
+
+
+def _at_least(least: int) -> Rule:
+    return Rule(lambda value: value >= least, f"give a whole number, at least {least}")
+
+
+Budget = Annotated[
+    int | float,
+    Rule(
+        lambda value: 0 < value <= 1 if isinstance(value, float) else value >= 1,
+        "give a share above 0 up to 1.0, or a whole number of patches",
+    ),
+]
+Clusters = Annotated[
+    Sequence[int],
+    Rule(
+        lambda counts: bool(counts) and counts[-1] >= 1 and all(fine > coarse for fine, coarse in pairwise(counts)),
+        "give falling numbers, finest first, such as 2000,200,20",
+    ),
+]
 
 
 def is_plausible_mpp(mpp: float) -> bool:
@@ -28,47 +78,12 @@ def is_plausible_mpp(mpp: float) -> bool:
 
 def check_mpp(option: str, mpp: float) -> None:
     """Raise `ConfigError` unless ``mpp`` is within `MPP_RANGE`."""
-    _require(
-        _is_number(mpp) and is_plausible_mpp(mpp),
-        f"{option} is {mpp!r}; give µm per pixel from {MPP_RANGE[0]} to {MPP_RANGE[1]:g} (20x is 0.5, 40x is 0.25)",
-    )
-
-
-def require_workers(workers: int | None) -> None:
-    """Raise `ConfigError` unless ``workers`` is None or a number of processes."""
-    _require(
-        workers is None or _is_count(workers, 1),
-        f"--workers is {workers!r}; give a whole number of processes, at least 1",
-    )
-
-
-def check_timeout(seconds: float | None) -> None:
-    """Raise `ConfigError` unless ``seconds`` is None or a positive number."""
-    _require(
-        seconds is None or (_is_number(seconds) and math.isfinite(seconds) and seconds > 0),
-        f"--slide-timeout is {seconds!r}; give seconds above 0",
-    )
+    checked(option, mpp, Mpp)
 
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ConfigError(message)
-
-
-def _paths(option: str, value: object) -> tuple[Path, ...]:
-    """One path or several, as paths."""
-    several = [value] if isinstance(value, str | Path) else value
-    if not isinstance(several, Sequence) or not all(isinstance(path, str | Path) for path in several):
-        raise ConfigError(f"{option} is {value!r}; give paths")
-    return tuple(Path(path) for path in several)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_count(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,55 +110,27 @@ class TileConfig:
         dry_run: plan, say what would be done, write nothing.
     """
 
-    mpp: float = 0.5
-    patch_px: int = 256
-    min_tissue: float = 0.25
+    mpp: Mpp = 0.5
+    patch_px: PatchPx = 256
+    min_tissue: Share = 0.25
     codec: CodecName = "jpeg"
-    quality: int = 90
-    workers: int | None = None
+    quality: Quality = 90
+    workers: Workers | None = None
     slide_table: Path | str | None = None
-    default_mpp: float | None = None
+    default_mpp: Mpp | None = None
     kinds: Sequence[str] | None = None
-    max_patches_per_slide: int | None = None
+    max_patches_per_slide: Annotated[int, _at_least(1)] | None = None
     allow_upsampling: bool = False
-    mask: str = "otsu"
-    seed: int = 0
-    slide_timeout: float | None = 1800.0
+    mask: Text = "otsu"
+    seed: Seed = 0
+    slide_timeout: Seconds | None = 1800.0
     overwrite: bool = False
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        check_timeout(self.slide_timeout)
-        check_mpp("--mpp", self.mpp)
-        _require(
-            _is_count(self.patch_px, 8) and self.patch_px <= 4096,
-            f"--patch-px is {self.patch_px!r}; give a whole number of pixels from 8 to 4096",
-        )
-        _require(
-            _is_number(self.min_tissue) and 0 <= self.min_tissue <= 1,
-            f"--min-tissue is {self.min_tissue!r}; give a share from 0 to 1",
-        )
-        _require(
-            self.codec in get_args(CodecName),
-            f"--codec is {self.codec!r}; choose one of {', '.join(get_args(CodecName))}",
-        )
-        _require(
-            _is_count(self.quality, 1) and self.quality <= 100,
-            f"--quality is {self.quality!r}; give a JPEG quality from 1 to 100",
-        )
-        require_workers(self.workers)
-        if self.default_mpp is not None:
-            check_mpp("--default-mpp", self.default_mpp)
-        _require(
-            self.max_patches_per_slide is None or _is_count(self.max_patches_per_slide, 1),
-            f"--max-patches-per-slide is {self.max_patches_per_slide!r}; give a whole number, at least 1",
-        )
-        _require(_is_count(self.seed, 0), f"--seed is {self.seed!r}; give a whole number, 0 or more")
-        if self.slide_table is not None:
-            object.__setattr__(self, "slide_table", Path(self.slide_table))
+        validate(self)
         if self.kinds is not None:
-            kinds = self.kinds.split(",") if isinstance(self.kinds, str) else self.kinds
-            object.__setattr__(self, "kinds", tuple(kind.strip().upper() for kind in kinds))
+            object.__setattr__(self, "kinds", tuple(kind.strip().upper() for kind in self.kinds))
             _require(
                 bool(self.kinds) and all(self.kinds),
                 "--kinds is empty; name kinds such as DX, or leave the option out to take all",
@@ -215,102 +202,53 @@ class CurateConfig:
         overwrite: redo a curation of this name.
     """
 
-    encoder: str = "dinov2-small"
-    name: str = "default"
-    budget: int | float = 0.25
-    seed: int = 0
-    judge: str | None = None
+    encoder: Encoder = "dinov2-small"
+    name: CurationName = "default"
+    budget: Budget = 0.25
+    seed: Seed = 0
+    judge: Text | None = None
     labels: Path | str | None = None
-    min_tissue: float = 0.5
-    min_focus: float = 3.0
-    max_pen: float = 0.1
-    max_dark: float = 0.5
-    max_blank: float = 0.95
+    min_tissue: Share = 0.5
+    min_focus: Annotated[float, between(0, 12, "give a score from 0 (takes all) to 12; 3 is blurred, 5 is sharp")] = 3.0
+    max_pen: Share = 0.1
+    max_dark: Share = 0.5
+    max_blank: Share = 0.95
     copies: CopyRule = "confirmed"
-    copy_rate: float = 0.001
-    copy_threshold: float | None = None
+    copy_rate: Annotated[float, between(0, 1, "give a rate between 0 and 1, such as 0.001", without_ends=True)] = 0.001
+    copy_threshold: Cosine | None = None
     weights: Path | str | None = None
-    arch: str | None = None
+    arch: Text | None = None
     slides: Sequence[Path | str] = ()
-    redundancy: float | None = None
+    redundancy: (
+        Annotated[float, between(0, 2, "give a cosine distance above 0, such as 0.05", without_ends=True)] | None
+    ) = None
     exclude_patients: Path | str | None = None
     evaluation: Sequence[Path | str] = ()
-    leakage_threshold: float | None = None
+    leakage_threshold: Cosine | None = None
     seeds: Path | str | None = None
     retrieve: Retrieval = "sample"
-    retrieve_k: int = 4
-    retrieve_more_than: int = 3
-    retrieve_cap: int | None = None
-    clusters: Sequence[int] | None = None
-    clusters_made_for: int | None = None
+    retrieve_k: Annotated[int, _at_least(1)] = 4
+    retrieve_more_than: Annotated[int, _at_least(0)] = 3
+    retrieve_cap: Annotated[int, _at_least(1)] | None = None
+    clusters: Clusters | None = None
+    clusters_made_for: Annotated[int, _at_least(2)] | None = None
     sampler: Sampler = "balanced"
     within: Within = "random"
-    share_cap: float = 3.0
+    share_cap: Annotated[
+        float, between(1, math.inf, "give a number of at least 1 (3 is three times the equal share)")
+    ] = 3.0
     separate_kinds: bool = True
-    keep: str | None = None
+    keep: CurationName | None = None
     proof: bool = True
-    proof_seeds: int = 5
-    device: str = "auto"
-    workers: int | None = None
+    proof_seeds: Annotated[int, _at_least(2)] = 5
+    device: Device = "auto"
+    workers: Workers | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        is_share = isinstance(self.budget, float)
-        _require(
-            _is_number(self.budget) and self.budget > 0 and (self.budget <= 1 if is_share else self.budget >= 1),
-            f"--budget is {self.budget!r}; give a share above 0 up to 1.0, or a whole number of patches",
-        )
-        _require(_is_count(self.seed, 0), f"--seed is {self.seed!r}; give a whole number, 0 or more")
-        for option, value in (
-            ("min-tissue", self.min_tissue),
-            ("max-pen", self.max_pen),
-            ("max-dark", self.max_dark),
-            ("max-blank", self.max_blank),
-        ):
-            _require(_is_number(value) and 0 <= value <= 1, f"--{option} is {value!r}; give a share from 0 to 1")
-        _require(
-            _is_number(self.min_focus) and 0 <= self.min_focus <= 12,
-            f"--min-focus is {self.min_focus!r}; give a score from 0 (takes all) to 12; 3 is blurred, 5 is sharp",
-        )
-        for option, word, words in (
-            ("copies", self.copies, CopyRule),
-            ("retrieve", self.retrieve, Retrieval),
-            ("sampler", self.sampler, Sampler),
-            ("within", self.within, Within),
-        ):
-            _require(word in get_args(words), f"--{option} is {word!r}; choose one of {', '.join(get_args(words))}")
-        _require(
-            _is_number(self.copy_rate) and 0 < self.copy_rate < 1,
-            f"--copy-rate is {self.copy_rate!r}; give a rate between 0 and 1, such as 0.001",
-        )
-        for option, threshold in (
-            ("copy-threshold", self.copy_threshold),
-            ("leakage-threshold", self.leakage_threshold),
-        ):
-            _require(
-                threshold is None or (_is_number(threshold) and -1 < threshold < 1),
-                f"--{option} is {threshold!r}; give a cosine between -1 and 1",
-            )
-        _require(
-            self.redundancy is None or (_is_number(self.redundancy) and 0 < self.redundancy < 2),
-            f"--redundancy is {self.redundancy!r}; give a cosine distance above 0, such as 0.05",
-        )
-        _require(
-            _is_number(self.share_cap) and math.isfinite(self.share_cap) and self.share_cap >= 1,
-            f"--share-cap is {self.share_cap!r}; give a number of at least 1 (3 is three times the equal share)",
-        )
-        for option, count, least in (
-            ("retrieve-k", self.retrieve_k, 1),
-            ("retrieve-more-than", self.retrieve_more_than, 0),
-            ("retrieve-cap", self.retrieve_cap, 1),
-            ("clusters-made-for", self.clusters_made_for, 2),
-            ("proof-seeds", self.proof_seeds, 2),
-            ("workers", self.workers, 1),
-        ):
-            _require(
-                count is None or _is_count(count, least),
-                f"--{option} is {count!r}; give a whole number, at least {least}",
-            )
+        validate(self)
+        if str(self.labels) == "store":
+            object.__setattr__(self, "labels", "store")
         _require(
             self.judge is None or self.judge != self.encoder,
             f"--judge is {self.judge!r}, the encoder that chooses; a choice is judged by another, such as "
@@ -320,12 +258,6 @@ class CurateConfig:
             self.keep is None or self.keep != self.name,
             f"--keep is {self.keep!r}, the curation that is made; give the new one another --name",
         )
-        for option, value in (
-            ("separate-kinds", self.separate_kinds),
-            ("proof", self.proof),
-            ("overwrite", self.overwrite),
-        ):
-            _require(isinstance(value, bool), f"--{option} is {value!r}; it is true or false")
         _require(
             not self.evaluation or self.copies != "none" or self.leakage_threshold is not None,
             "--evaluation with --copies none finds nothing; look for copies, or give a --leakage-threshold",
@@ -334,29 +266,6 @@ class CurateConfig:
             self.leakage_threshold is None or bool(self.evaluation),
             "--leakage-threshold needs --evaluation STORE: similar to what?",
         )
-        _require(
-            isinstance(self.device, str) and bool(re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device)),
-            f"--device is {self.device!r}; choose auto, cpu, mps, cuda, or one of several as cuda:1",
-        )
-        if self.clusters is not None:
-            object.__setattr__(self, "clusters", tuple(self.clusters))
-            _require(
-                bool(self.clusters)
-                and all(_is_count(count, 1) for count in self.clusters)
-                and all(fine > coarse for fine, coarse in pairwise(self.clusters)),
-                f"--clusters is {','.join(map(str, self.clusters))}; give falling numbers, finest first, such as "
-                "2000,200,20",
-            )
-        for name in ("evaluation", "slides"):
-            object.__setattr__(self, name, _paths(f"--{name}", getattr(self, name)))
-        for name in ("exclude_patients", "seeds", "labels", "weights"):
-            value = getattr(self, name)
-            _require(
-                value is None or isinstance(value, str | Path),
-                f"--{name.replace('_', '-')} is {value!r}; give a path",
-            )
-            if value is not None and str(value) != "store":
-                object.__setattr__(self, name, Path(value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -381,45 +290,22 @@ class ImportConfig:
         dry_run: say what would be done, write nothing.
     """
 
-    mpp: float | None = None
-    patch_px: int | None = None
+    mpp: Mpp | None = None
+    patch_px: PatchPx | None = None
     codec: CodecName = "jpeg"
-    quality: int = 90
-    layout: str | None = None
-    name_pattern: str | None = None
+    quality: Quality = 90
+    layout: Text | None = None
+    name_pattern: Text | None = None
     table: Path | str | None = None
     slides: Sequence[Path | str] = ()
-    encoder_name: str | None = None
-    workers: int | None = None
-    slide_timeout: float | None = 1800.0
+    encoder_name: Name | None = None
+    workers: Workers | None = None
+    slide_timeout: Seconds | None = 1800.0
     overwrite: bool = False
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        check_timeout(self.slide_timeout)
-        if self.mpp is not None:
-            check_mpp("--mpp", self.mpp)
-        _require(
-            self.patch_px is None or (_is_count(self.patch_px, 8) and self.patch_px <= 4096),
-            f"--patch-px is {self.patch_px!r}; give a whole number of pixels from 8 to 4096",
-        )
-        _require(
-            self.codec in get_args(CodecName),
-            f"--codec is {self.codec!r}; choose one of {', '.join(get_args(CodecName))}",
-        )
-        _require(
-            _is_count(self.quality, 1) and self.quality <= 100,
-            f"--quality is {self.quality!r}; give a JPEG quality from 1 to 100",
-        )
-        require_workers(self.workers)
-        _require(
-            self.encoder_name is None or bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,99}", self.encoder_name)),
-            f"--encoder-name is {self.encoder_name!r}; give a name of letters, digits, '-', '.' and '_'",
-        )
-        folders = [self.slides] if isinstance(self.slides, str | Path) else self.slides
-        object.__setattr__(self, "slides", tuple(Path(folder) for folder in folders))
-        if self.table is not None:
-            object.__setattr__(self, "table", Path(self.table))
+        validate(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -442,45 +328,32 @@ class EmbedConfig:
         compile: run the network through `torch.compile`.
         workers: threads that decode, or processes of a weightless descriptor; None means one per usable core.
         slides: folders to look for moved slides in, where the store keeps coordinates alone.
+        trust_code: let a file that describes encoders name Python code to run: a descriptor's module, or code from the
+            hub.
         overwrite: redo slides that were embedded otherwise.
     """
 
-    encoder: str = "dinov2-small"
+    encoder: Encoder = "dinov2-small"
     weights: Path | str | None = None
-    arch: str | None = None
+    arch: Text | None = None
     presets: Path | str | None = None
-    name: str | None = None
-    input_px: int | None = None
-    pooling: str | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    batch_size: int | None = None
+    name: Name | None = None
+    input_px: Annotated[int, between(8, 8192, "give a whole number of pixels, at least 8, at most 8192")] | None = None
+    pooling: Text | None = None
+    device: Device = "auto"
+    precision: Precision = "auto"
+    batch_size: (
+        Annotated[int, between(1, 65_536, "give a whole number of patches, at least 1, at most 65536, or leave it out")]
+        | None
+    ) = None
     compile: bool = False
-    workers: int | None = None
+    workers: Workers | None = None
     slides: Sequence[Path | str] = ()
+    trust_code: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        _require(bool(self.encoder), "--encoder is empty; wsicurate encoders lists those that are known")
-        for option, value, choices in (
-            ("--device", self.device, ("auto", "cpu", "cuda", "mps")),
-            ("--precision", self.precision, ("auto", "fp32", "bf16", "fp16")),
-        ):
-            _require(value in choices, f"{option} is {value!r}; choose one of {', '.join(choices)}")
-        _require(
-            self.batch_size is None or _is_count(self.batch_size, 1),
-            f"--batch-size is {self.batch_size!r}; give a whole number of patches, at least 1, or leave it out",
-        )
-        _require(
-            self.input_px is None or _is_count(self.input_px, 8),
-            f"--input-px is {self.input_px!r}; give a whole number of pixels, at least 8",
-        )
-        _require(
-            self.workers is None or _is_count(self.workers, 1),
-            f"--workers is {self.workers!r}; give a whole number, at least 1",
-        )
-        for part in ("weights", "presets"):
-            value = getattr(self, part)
-            if value is not None:
-                object.__setattr__(self, part, Path(value).expanduser())
-        object.__setattr__(self, "slides", _paths("--slides", self.slides))
+        validate(self)
+        for name in ("weights", "presets"):
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, expanded(path))

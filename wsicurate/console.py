@@ -10,8 +10,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
+
+from wsicurate.streams import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -49,27 +51,40 @@ _COLOURS = {
 }
 
 
+class _Console(Console):
+    """Prints every string as it is: without markup or emoji, and with signs that do not show escaped.
+
+    Names of files, and what slides, tables and images say, reach the terminal here alone.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, emoji=False, markup=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Text on one line, as it is."""
+        return super().render_str(printable(text), **options)
+
+
 def out() -> Console:
     """The console of results: standard output, as wide as the terminal, and wide enough for names in a pipe."""
-    is_terminal = sys.stdout.isatty()
-    return Console(width=None if is_terminal else _PIPE_COLUMNS, soft_wrap=not is_terminal, highlight=False)
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return _Console(width=None if is_terminal else _PIPE_COLUMNS, soft_wrap=not is_terminal)
 
 
 def complain(message: str) -> None:
     """Print an error to standard error."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {_text(message)}")
+    _Console(stderr=True, soft_wrap=True).print(_coloured("error:", "red"), message)
 
 
-def _text(words: str) -> str:
-    """Words as they are: no markup, and printable even where a file name is no UTF-8."""
-    return escape(words.encode("utf-8", "backslashreplace").decode())
+def _coloured(words: str, colour: str) -> Text:
+    return Text(printable(words), style=colour)
 
 
 class ProgressDisplay:
     """Shows a step's progress on standard error: a bar on a terminal, plain lines otherwise."""
 
     def __init__(self, verb: str, unit: str = "patches") -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = _Console(stderr=True, soft_wrap=True)
         self._verb = verb
         self._unit = unit
         self._bar: Bar | None = None
@@ -107,7 +122,7 @@ class ProgressDisplay:
         """Take news from the step."""
         if progress.note:
             self._last_line = time.monotonic()
-            self._console.print(_text(progress.note))
+            self._console.print(progress.note)
         if progress.outcome is not None:
             self._outcome(progress, progress.outcome)
         if progress.stage:
@@ -146,9 +161,9 @@ class ProgressDisplay:
         if self._bar is None:
             self._last_line = time.monotonic()
             place = f"[{progress.slides_done}/{progress.slides_total}]"
-            self._console.print(_text(f"{place} {outcome.name}: {_in_words(outcome)}"))
+            self._console.print(f"{place} {outcome.name}: {_in_words(outcome)}")
         elif outcome.status in ("skipped", "failed") or outcome.warnings:
-            self._console.print(_text(f"{outcome.name}: {_in_words(outcome)}"))
+            self._console.print(f"{outcome.name}: {_in_words(outcome)}")
 
 
 def _to_come(progress: Progress) -> float:
@@ -192,7 +207,7 @@ def _show_counts(console: Console, outcomes: Sequence[SlideOutcome]) -> None:
     ):
         colour = _COLOURS.get(status, "default")
         patches = sum(outcome.patches for outcome in group)
-        table.add_row(f"[{colour}]{status}[/{colour}]", reason, f"{len(group):,}", f"{patches:,}" if patches else "")
+        table.add_row(_coloured(status, colour), reason, f"{len(group):,}", f"{patches:,}" if patches else "")
     for column in table.columns[2:]:
         column.justify = "right"
     console.print(table)
@@ -212,17 +227,14 @@ def show_tiled(report: TileReport) -> None:
         )
     for outcome in report.outcomes:
         if outcome.message and (outcome.status, outcome.reason) != ("excluded", "kind"):
-            console.print(_text(f"{outcome.status} {outcome.name} ({outcome.reason or 'note'}): {outcome.message}"))
+            console.print(f"{outcome.status} {outcome.name} ({outcome.reason or 'note'}): {outcome.message}")
         for warning in outcome.warnings:
-            console.print(_text(f"warning {outcome.name}: {warning}"))
+            console.print(f"warning {outcome.name}: {warning}")
     if report.unmatched:
         names = ", ".join(repr(row.slide) for row in report.unmatched[:5])
         more = f" and {len(report.unmatched) - 5} more" if len(report.unmatched) > 5 else ""
         console.print(
-            _text(
-                f"warning: {len(report.unmatched)} rows of the slide table match no slide: {names}{more}; "
-                "check the paths"
-            )
+            f"warning: {len(report.unmatched)} rows of the slide table match no slide: {names}{more}; check the paths"
         )
     _closing_line(console, report)
 
@@ -233,16 +245,16 @@ def _closing_line(console: Console, report: TileReport) -> None:
         for outcome in report.outcomes:
             if outcome.status == "planned":
                 console.print(
-                    _text(f"would store {outcome.name}: {outcome.patches:,} patches, about {outcome.megabytes:,.1f} MB")
+                    f"would store {outcome.name}: {outcome.patches:,} patches, about {outcome.megabytes:,.1f} MB"
                 )
         console.print(
             f"dry run: {report.patches:,} patches of {report.count('planned', 'unchanged'):,} slides, "
-            f"about {size:,.1f} MB, would be in {_text(str(report.store))}; nothing was written"
+            f"about {size:,.1f} MB, would be in {report.store}; nothing was written"
         )
         return
     console.print(
         f"{report.patches:,} patches of {report.count('tiled', 'imported', 'unchanged', 'updated'):,} slides, "
-        f"{size:,.1f} MB, in {_text(str(report.store))} ({_duration(report.seconds)})"
+        f"{size:,.1f} MB, in {report.store} ({_duration(report.seconds)})"
     )
 
 
@@ -251,9 +263,9 @@ def show_imported(report: ImportReport) -> None:
     show_tiled(report)
     console = out()
     for note in report.notes:
-        console.print(_text(f"note: {note}"))
+        console.print(f"note: {note}")
     for patch in report.dropped[:_PATCHES_LISTED]:
-        console.print(_text(f"dropped {patch.name} ({patch.reason})"))
+        console.print(f"dropped {patch.name} ({patch.reason})")
     if len(report.dropped) > _PATCHES_LISTED:
         console.print(f"and {len(report.dropped) - _PATCHES_LISTED:,} more; the run's record names them all")
 
@@ -264,19 +276,17 @@ def show_embedded(report: EmbedReport) -> None:
     _show_counts(console, report.outcomes)
     for outcome in report.outcomes:
         if outcome.status == "failed":
-            console.print(_text(f"failed {outcome.name} ({outcome.reason}): {outcome.message}"))
+            console.print(f"failed {outcome.name} ({outcome.reason}): {outcome.message}")
     for warning in report.warnings:
-        console.print(_text(f"warning: {warning}"))
+        console.print(f"warning: {warning}")
     if report.forward_share is not None:
         console.print(f"the forward pass ran {report.forward_share:.0%} of the time")
     terms = f" ({report.terms})" if report.terms else ""
-    console.print(_text(f"licence of {report.encoder}: {report.licence}{terms}"))
+    console.print(f"licence of {report.encoder}: {report.licence}{terms}")
     settings = ", ".join(f"{name} {value}" for name, value in report.settings.items() if value is not False)
     console.print(
-        _text(
-            f"{report.patches:,} patches of {report.count('embedded', 'unchanged'):,} slides have vectors by "
-            f"{report.encoder} in {report.store} ({_duration(report.seconds)}; {settings})"
-        )
+        f"{report.patches:,} patches of {report.count('embedded', 'unchanged'):,} slides have vectors by "
+        f"{report.encoder} in {report.store} ({_duration(report.seconds)}; {settings})"
     )
 
 
@@ -290,9 +300,9 @@ def show_encoders(presets: Sequence[Preset]) -> None:
             str(preset.input_px or ""),
             "" if preset.is_descriptor else preset.pooling,
             f"{preset.mpp:g}" if preset.mpp else "any",
-            _text(preset.licence),
+            preset.licence,
             "yes" if preset.gated else "",
-            "none" if preset.is_descriptor else _text(preset.source),
+            "none" if preset.is_descriptor else preset.source,
         )
     console.print(table)
     console.print(
@@ -305,13 +315,14 @@ def show_checked(report: CheckReport) -> None:
     """What `check` found."""
     console = out()
     for problem in report.problems:
-        console.print(_text(f"{problem.where}: {problem.what}"))
+        console.print(f"{problem.where}: {problem.what}")
     for key in report.in_progress:
-        console.print(_text(f"{key}: a run is at work on it; not checked"))
-    verdict = f"[red]{len(report.problems)} problems[/red]" if report.problems else "[green]all is well[/green]"
-    console.print(
-        f"{verdict}: {report.slides:,} slides, {report.patches:,} patches, {report.bytes / 1e6:,.1f} MB checked"
+        console.print(f"{key}: a run is at work on it; not checked")
+    verdict = (
+        _coloured(f"{len(report.problems)} problems", "red") if report.problems else _coloured("all is well", "green")
     )
+    checked = f": {report.slides:,} slides, {report.patches:,} patches, {report.bytes / 1e6:,.1f} MB checked"
+    console.print(Text.assemble(verdict, checked))
 
 
 def show_info(summary: StoreInfo) -> None:
@@ -320,15 +331,13 @@ def show_info(summary: StoreInfo) -> None:
     record = summary.record
     codec = record.codec if record.quality is None else f"{record.codec} (quality {record.quality})"
     console.print(
-        _text(
-            f"{summary.path}: {summary.patches:,} patches of {record.patch_px} px from {len(summary.slides):,} slides, "
-            f"{sum(summary.bytes.values()) / 1e6:,.1f} MB, codec {codec}, format {record.format}"
-        )
+        f"{summary.path}: {summary.patches:,} patches of {record.patch_px} px from {len(summary.slides):,} slides, "
+        f"{sum(summary.bytes.values()) / 1e6:,.1f} MB, codec {codec}, format {record.format}"
     )
     table = Table("slide", "patches", "µm/px", "from", "patient", "kind", "MB")
     for key, slide in list(summary.slides.items())[:_SLIDES_LISTED]:
         table.add_row(
-            _text(slide.name),
+            slide.name,
             f"{slide.counts['stored']:,}",
             f"{slide.reading['effective_mpp']:.4g}",
             str(slide.resolution["origin"]),
@@ -348,19 +357,19 @@ def show_info(summary: StoreInfo) -> None:
     for key in summary.unfinished:
         verb, _, name = key.rpartition("curate-")
         again = f"curate command (--name {name})" if verb == "" and name != key else "tile command"
-        console.print(_text(f"unfinished: {key}; run the same {again} again"))
+        console.print(f"unfinished: {key}; run the same {again} again")
     if summary.encoders:
         embedded = ", ".join(f"{name} ({count:,} slides)" for name, count in summary.encoders.items())
-        console.print(_text(f"embedded by: {embedded}"))
+        console.print(f"embedded by: {embedded}")
     for name, count in summary.curations.items():
         told = f"{count:,} patches selected" if count >= 0 else "its record cannot be read; wsicurate check says more"
-        console.print(_text(f"curation {name}: {told}"))
+        console.print(f"curation {name}: {told}")
     if summary.last_run is not None:
         bad = [slide for slide in summary.last_run["slides"] if slide["status"] in ("skipped", "failed")]
         run = summary.last_run
-        console.print(_text(f"last run: {run['verb']}, {run['ended']}, {_duration(run['seconds'])}"))
+        console.print(f"last run: {run['verb']}, {run['ended']}, {_duration(run['seconds'])}")
         for slide in bad:
-            console.print(_text(f"{slide['status']} {slide['name']} ({slide['reason']}): {slide['message']}"))
+            console.print(f"{slide['status']} {slide['name']} ({slide['reason']}): {slide['message']}")
 
 
 def show_demo(report: DemoReport) -> None:
@@ -369,7 +378,8 @@ def show_demo(report: DemoReport) -> None:
     show_curated(report.curated)
     show_checked(report.checked)
     console = out()
-    console.print("\nTwo of the seven files are trouble on purpose: one states no resolution, one is broken. Look at")
+    console.print()
+    console.print("Two of the seven files are trouble on purpose: one states no resolution, one is broken. Look at")
     for path, what in (
         (report.slide_sheet, "the slides, with the patches that were taken"),
         (report.patch_sheet, "a sample of the patches"),
@@ -378,7 +388,7 @@ def show_demo(report: DemoReport) -> None:
         (report.store, "the store: wsicurate info, wsicurate check, or zarr.open_group"),
         (report.slides, "the slides and their ground truth"),
     ):
-        console.print(_text(f"  {path}  {what}"))
+        console.print(f"  {path}  {what}")
 
 
 def show_curated(report: CurateReport) -> None:
@@ -389,25 +399,25 @@ def show_curated(report: CurateReport) -> None:
     total = max(sum(report.counts.values()), 1)
     for decision, count in report.counts.items():
         colour = "green" if decision == "selected" else "default"
-        table.add_row(f"[{colour}]{decision}[/{colour}]", f"{count:,}", f"{count / total:.1%}")
+        table.add_row(_coloured(decision, colour), f"{count:,}", f"{count / total:.1%}")
     for column in table.columns[1:]:
         column.justify = "right"
     console.print(table)
     for note in (*run["notes"], *report.notes):
-        console.print(_text(f"note: {note}"))
+        console.print(f"note: {note}")
     for line in (run.get("listed") or {}).get("unmatched", ()):
-        console.print(_text(f"warning: the list's {line} matches nothing in this store"))
+        console.print(f"warning: the list's {line} matches nothing in this store")
     if run["proof"] is not None:
         _show_proof(console, run["proof"])
     encoder = run["encoder"]
-    console.print(_text(f"chosen by {encoder['encoder']}, licence {encoder['licence']}. {encoder['terms']}".rstrip()))
+    console.print(f"chosen by {encoder['encoder']}, licence {encoder['licence']}. {encoder['terms']}".rstrip())
     said = "was there already" if report.status == "unchanged" else _duration(report.seconds)
-    console.print(_text(f"{report.selected:,} patches selected; the manifest is in {report.manifest} ({said})"))
+    console.print(f"{report.selected:,} patches selected; the manifest is in {report.manifest} ({said})")
 
 
 def _show_proof(console: Console, proof: Mapping[str, Any]) -> None:
     if "reason" in proof:
-        console.print(_text(f"no proof: {proof['reason']}"))
+        console.print(f"no proof: {proof['reason']}")
         return
     comparisons = proof["comparisons"]
     names = list(dict.fromkeys(comparison["baseline"] for comparison in comparisons))
@@ -428,7 +438,7 @@ def _show_proof(console: Console, proof: Mapping[str, Any]) -> None:
             missing[first["reason"]].append(first["title"])
             continue
         table.add_row(
-            _text(first["title"]),
+            first["title"],
             first["kind"],
             "higher" if first["better"] > 0 else "lower",
             _figure(first["subset_mean"]),
@@ -439,15 +449,15 @@ def _show_proof(console: Console, proof: Mapping[str, Any]) -> None:
     console.print(table)
     console.print("+ and - : better and worse than the baseline, the 95% interval of the paired difference excludes 0")
     for reason, titles in missing.items():
-        console.print(_text(f"not measured ({reason}): {', '.join(titles)}"))
+        console.print(f"not measured ({reason}): {', '.join(titles)}")
     for sentence in (*proof["summary"], *proof["notes"]):
-        console.print(_text(sentence))
+        console.print(sentence)
 
 
-def _compared(comparison: Mapping[str, Any]) -> str:
+def _compared(comparison: Mapping[str, Any]) -> Text:
     """A baseline's mean, and whether the subset is better (+) or worse (-)."""
-    signs = {"better": "[green]+[/green]", "worse": "[red]-[/red]"}
-    return f"{_figure(comparison['baseline_mean'])} {signs.get(comparison['verdict'], ' ')}"
+    signs = {"better": ("+", "green"), "worse": ("-", "red")}
+    return Text.assemble(f"{_figure(comparison['baseline_mean'])} ", signs.get(comparison["verdict"], (" ", "")))
 
 
 def _figure(value: float | None) -> str:
@@ -466,7 +476,7 @@ def show_recipes(recipes: Iterable[Recipe]) -> None:
     """Names, titles, sources and departures of recipes."""
     console = out()
     for recipe in recipes:
-        console.print(_text(f"{recipe.name}: {recipe.title}"))
-        console.print(_text(f"    {recipe.source}"))
+        console.print(f"{recipe.name}: {recipe.title}")
+        console.print(f"    {recipe.source}")
         for departure in recipe.departures:
-            console.print(_text(f"    differs: {departure}"))
+            console.print(f"    differs: {departure}")

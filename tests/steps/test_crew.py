@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -32,6 +34,9 @@ def work(argument: Any) -> Any:
             from threadpoolctl import threadpool_info
 
             return [pool["num_threads"] for pool in threadpool_info()], os.environ["OPENBLAS_NUM_THREADS"]
+        case "warn and log":
+            warnings.warn("a file says \x1b[2J", stacklevel=1)
+            logging.getLogger("of.a.library").error("a file says \x1b[2J")
         case _:
             time.sleep(0.01)
     return argument
@@ -70,12 +75,19 @@ def test_errors_arrive_as_they_were_raised(crew: Crew) -> None:
 
 
 def test_libraries_have_one_thread_in_a_worker(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
         monkeypatch.delenv(name, raising=False)
     [report] = run(crew, ["count threads"]).values()
     threads, told = report.result
     assert set(threads) == {1}
     assert told == "1"
+
+
+def test_libraries_are_silent_in_a_worker(crew: Crew, capfd: pytest.CaptureFixture[str]) -> None:
+    """What they say repeats what files say, on the terminal of the command."""
+    assert run(crew, ["warn and log"])[0].error is None
+    crew.close()
+    assert "a file says" not in capfd.readouterr().err
 
 
 def test_whoever_sets_a_number_of_threads_is_obeyed(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import cv2
@@ -8,6 +9,7 @@ import pytest
 
 import wsicurate.steps.demo as demo_module
 from wsicurate.config import TileConfig
+from wsicurate.errors import ConfigError, StoreWriteError
 from wsicurate.report.sheets import patch_sheet, slide_sheet
 from wsicurate.steps.demo import demo
 from wsicurate.steps.info import info
@@ -68,3 +70,29 @@ def test_sheets_of_an_empty_store(tmp_path: Path, small_slides: Path) -> None:
     assert opened.table().num_rows == 0
     assert opened[:].shape == (0, 256, 256, 3)
     assert np.asarray(opened.table()["x"]).dtype == np.int32
+
+
+def test_a_place_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for folder, error, words in (
+        (tmp_path / "file", ConfigError, "is a file; give a folder"),
+        (tmp_path / "file" / "below", StoreWriteError, "cannot be written: Not a directory"),
+        (tmp_path / ("x" * 300), StoreWriteError, "cannot be written: File name too long"),
+        (Path("/proc/demo"), StoreWriteError, "cannot be written"),
+        (5, ConfigError, "folder is 5; give a path"),
+    ):
+        with pytest.raises(error, match=words):
+            demo(folder)  # type: ignore[arg-type]
+    for arguments in ({"workers": 0}, {"workers": "2"}, {"progress": 5}, {"say": None}):
+        with pytest.raises(ConfigError):
+            demo(tmp_path / "demo", **arguments)  # type: ignore[arg-type]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(demo_module, "write_demo_cohort", full)
+    with pytest.raises(StoreWriteError, match=f"{tmp_path / 'demo'} cannot be written: No space left on device"):
+        demo(tmp_path / "demo")

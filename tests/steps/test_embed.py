@@ -64,7 +64,7 @@ def described(name: str, folder: Path) -> EmbedConfig:
     """A descriptor of the tests."""
     path = folder / f"{name}.toml"
     path.write_text(f'[{name.lower()}]\nsource = "descriptor:tests.embedding.double:{name}"\nlicence = "CC0-1.0"\n')
-    return EmbedConfig(encoder=str(path), workers=1)
+    return EmbedConfig(encoder=str(path), workers=1, trust_code=True)
 
 
 def vectors_of(store: Path) -> dict[str, bytes]:

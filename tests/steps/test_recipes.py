@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -39,12 +40,32 @@ def test_published_counts_are_scaled() -> None:
         ("title = ", "not TOML"),
         ("[curate]\nbudge = 1", "no setting 'budge'"),
         ("[slides]\nx = 1", "may have the sections"),
+        ("departures = 5", "departures is 5; give a list"),
+        ('needs = "seeds, nothing"', "needs names 'nothing', which is no setting of curate"),
+        ("title = 1", "title is 1; give some text"),
+        ("source = [1]", "source is "),
+        ("tile = 5", "may have the sections"),
+        ('[curate]\nbudget = "x"', "section curate: --budget is 'x'"),
+        ("[embed]\nencoder = 5", "section embed: --encoder is 5"),
+        ("[tile]\nmpp = true", "section tile: --mpp is True"),
+        ("a = " + "[" * 100_000, "not TOML"),
     ],
 )
 def test_a_recipe_of_ones_own_is_checked(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(ConfigError, match=words):
         find_recipe(tmp_path / "mine.toml")
+
+
+def test_recipes_that_are_no_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "folder.toml").mkdir()
+    (tmp_path / "large.toml").write_bytes(b"#" * 2_000_000)
+    for name, words in (("pipe", "it is no file"), ("folder", "it is no file"), ("large", "more than 1 MB")):
+        with pytest.raises(ConfigError, match=words):
+            find_recipe(tmp_path / f"{name}.toml")
+    with pytest.raises(ConfigError, match="--recipe is 5; give a path"):
+        find_recipe(5)  # type: ignore[arg-type]
 
 
 def test_unknown_recipes_are_named() -> None:

@@ -7,13 +7,15 @@ import hashlib
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsicurate.config import EmbedConfig
 from wsicurate.embedding.presets import Pooling, Preset, find_preset
 from wsicurate.errors import ConfigError
+from wsicurate.validation import Rule, Text, checked, shown
 
 if TYPE_CHECKING:
     from wsicurate.embedding.models import LoadedModel
@@ -45,6 +47,8 @@ class Descriptor(Protocol):
         ...
 
 
+_POSITIVE = Rule(lambda value: value >= 1, "give a whole number, at least 1")
+
 #: Where the weightless descriptors live.
 DESCRIPTORS = {
     "stain-texture": "wsicurate.embedding.stain_texture:StainTexture",
@@ -53,18 +57,30 @@ DESCRIPTORS = {
 
 
 def load_descriptor(place: str) -> Descriptor:
-    """A descriptor by name, or by ``module:class``.
+    """A descriptor by name, or by ``module:Class``, which imports the module.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if there is none, or it is no descriptor.
     """
     module, _, name = DESCRIPTORS.get(place, place).partition(":")
+    choices = f"choose {' or '.join(DESCRIPTORS)}, or write module:Class"
+    if not module or not name:
+        raise ConfigError(f"there is no descriptor {place!r}; {choices}")
     try:
-        return cast(Descriptor, getattr(importlib.import_module(module), name)())
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"there is no descriptor {place!r} ({error}); choose {' or '.join(DESCRIPTORS)}, or write module:class"
-        ) from error
+        found = getattr(importlib.import_module(module), name)
+    except (Exception, SystemExit) as error:  # whatever the module does when it is imported
+        raise ConfigError(f"there is no descriptor {place!r} ({type(error).__name__}: {error}); {choices}") from error
+    if not isinstance(found, type):
+        raise ConfigError(f"the descriptor {place!r} is {shown(found)}; name a class")
+    try:
+        descriptor = found()
+    except Exception as error:
+        raise ConfigError(f"the descriptor {place!r} cannot be made: {type(error).__name__}: {error}") from error
+    for attribute, kind in (("name", Text), ("version", Text | int), ("dim", Annotated[int, _POSITIVE])):
+        checked(f"the descriptor {place!r}: its {attribute}", getattr(descriptor, attribute, None), kind)
+    if not callable(descriptor):
+        raise ConfigError(f"the descriptor {place!r} cannot be called with patches")
+    return cast(Descriptor, descriptor)
 
 
 def describe_identity(preset: Preset, descriptor: Descriptor) -> Mapping[str, Any]:
@@ -90,6 +106,7 @@ def wanted_preset(
     arch: str | None = None,
     input_px: int | None = None,
     pooling: str | None = None,
+    trust_code: bool = False,
 ) -> Preset:
     """The encoder that the options name, with what they change about it.
 
@@ -100,15 +117,39 @@ def wanted_preset(
         arch: timm architecture of weights from a file.
         input_px: edge of the image that it sees.
         pooling: how tokens become one vector.
+        trust_code: whether a file that describes encoders may name Python code to run.
 
     Raises:
-        ConfigError: if something is unknown or wrong.
+        ConfigError: if something is unknown or wrong, or a descriptor is given what only a network has.
     """
     preset = find_preset(encoder, extra=presets, arch=arch)
+    if not trust_code:
+        _refuse_code(preset)
     if pooling is not None and pooling not in get_args(Pooling):
         raise ConfigError(f"--pooling is {pooling!r}; choose one of {', '.join(get_args(Pooling))}")
+    if preset.is_descriptor:
+        for option, value in (("--arch", arch), ("--input-px", input_px), ("--pooling", pooling)):
+            if value is not None:
+                raise ConfigError(
+                    f"{option} {value} means nothing to {preset.name}, which has no network; leave it out"
+                )
     changes = {"name": name, "arch": arch, "input_px": input_px, "pooling": pooling}
     return dataclasses.replace(preset, **{key: value for key, value in changes.items() if value is not None})  # type: ignore[arg-type]
+
+
+def _refuse_code(preset: Preset) -> None:
+    """Raise `ConfigError` where an encoder file names Python code: it reads like data, and is passed on like data."""
+    if preset.file is None:
+        return
+    code = ""
+    if preset.is_descriptor and ":" in preset.place:
+        code = f"the Python class {preset.place}"
+    elif preset.trusts_code:
+        code = f"the Python code of {preset.place} on the hub"
+    if code:
+        raise ConfigError(
+            f"encoder {preset.name!r} in {preset.file} would run {code}; if you trust it, say so: --trust-code"
+        )
 
 
 def load_encoder(
@@ -119,6 +160,7 @@ def load_encoder(
     arch: str | None = None,
     input_px: int | None = None,
     pooling: str | None = None,
+    trust_code: bool = False,
 ) -> LoadedModel:
     """Load an encoder's network, to look into it.
 
@@ -129,6 +171,7 @@ def load_encoder(
         arch: timm architecture of weights from a file.
         input_px: edge of the image that it sees.
         pooling: how tokens become one vector.
+        trust_code: whether a file that describes encoders may name Python code to run.
 
     Returns:
         The network in float32, on the CPU.
@@ -137,11 +180,42 @@ def load_encoder(
         ConfigError: if something is unknown, or the encoder is a descriptor, which has no network.
         EncoderError, EncoderUnavailableError: as `load_model`.
     """
-    from wsicurate.embedding.models import load_model
-
-    preset = wanted_preset(
-        encoder, presets=None if presets is None else Path(presets), arch=arch, input_px=input_px, pooling=pooling
+    config = EmbedConfig(
+        encoder=encoder,
+        weights=weights,
+        presets=presets,
+        arch=arch,
+        input_px=input_px,
+        pooling=pooling,
+        trust_code=trust_code,
     )
+    preset = preset_of(config)
     if preset.is_descriptor:
         raise ConfigError(f"{preset.name} is a descriptor and has no network to look into")
-    return load_model(preset, weights=None if weights is None else Path(weights))
+    from wsicurate.embedding.models import load_model
+
+    return load_model(preset, weights=None if config.weights is None else Path(config.weights))
+
+
+def preset_of(config: EmbedConfig) -> Preset:
+    """The encoder that settings name; raises as `wanted_preset`."""
+    preset = wanted_preset(
+        config.encoder,
+        presets=None if config.presets is None else Path(config.presets),
+        name=config.name,
+        arch=config.arch,
+        input_px=config.input_px,
+        pooling=config.pooling,
+        trust_code=config.trust_code,
+    )
+    if preset.is_descriptor:
+        refuse_for_descriptors(preset.name, weights=config.weights)
+    return preset
+
+
+def refuse_for_descriptors(encoder: str, **options: Any) -> None:
+    """Raise `ConfigError` if an option that only a network has is given for a weightless descriptor."""
+    for name, value in options.items():
+        if value is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{option} {value} means nothing to {encoder}, which has no network; leave it out")

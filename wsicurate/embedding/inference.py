@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from wsicurate.embedding.exact_float32 import exact_float32
 from wsicurate.embedding.models import LoadedModel
 from wsicurate.errors import EncoderError, EncoderMemoryError
 from wsicurate.pixels.resample import enlarge, resample_area
@@ -129,8 +131,6 @@ class Inference:
         self.precision, self.reason = choose_precision(self.device, precision)
         self.forward_s = 0.0
         self.compiled = compiled
-        torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32
-        torch.backends.cudnn.allow_tf32 = False
         mean = torch.tensor(model.preset.mean, dtype=torch.float32)
         std = torch.tensor(model.preset.std, dtype=torch.float32)
         self._scale = (1 / (255 * std)).to(self.device)
@@ -165,7 +165,7 @@ class Inference:
         size = self.model.input_px
         noise = np.random.default_rng(0).integers(0, 256, (_PROBE_PATCHES, 8, 8, 3), dtype=np.uint8)
         images = self._normalised(np.stack([enlarge(patch, size, size) for patch in noise]), torch.float32)
-        with torch.inference_mode():
+        with torch.inference_mode(), self._float32():
             exact = network(images).float()
             state = {name: value.clone() for name, value in network.state_dict().items()}
             reduced = network.to(_DTYPES[self.precision])(images.to(_DTYPES[self.precision])).float()
@@ -178,6 +178,9 @@ class Inference:
         network.float()
         network.load_state_dict(state)
         return network
+
+    def _float32(self) -> AbstractContextManager[None]:
+        return exact_float32() if self.device == "cuda" else nullcontext()
 
     def find_batch_size(self, wanted: int | None = None) -> int:
         """How many patches go through the network at once.
@@ -227,7 +230,7 @@ class Inference:
         if self.compiled and batch_size is not None and count < batch_size:
             images = np.concatenate([images, np.zeros((batch_size - count, *images.shape[1:]), dtype=np.uint8)])
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), self._float32():
                 if self.device == "cuda":
                     return self._start_cuda(images, count)
                 began = time.perf_counter()

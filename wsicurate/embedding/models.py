@@ -10,8 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from wsicurate.embedding.hub import require_weights
 from wsicurate.embedding.presets import Pooling, Preset
+from wsicurate.embedding.weight_files import weight_file
 from wsicurate.errors import EncoderError
+from wsicurate.validation import expanded
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -84,29 +87,34 @@ def load_model(preset: Preset, *, weights: Path | None = None) -> LoadedModel:
         EncoderError: if they do not fit the architecture, or the input size does not.
     """
     if weights is not None and preset.kind != "transformers":
-        preset = dataclasses.replace(preset, source=f"file:{weights.expanduser().absolute()}")
-    if preset.kind == "torchscript":
-        from wsicurate.embedding.torchscript import load_torchscript
+        preset = dataclasses.replace(preset, source=f"file:{expanded(weights).absolute()}")
+    elif weights is None:
+        require_weights(preset)
+    if preset.kind == "file" and not preset.arch and weight_file(Path(preset.place)) == "torchscript":
+        preset = dataclasses.replace(preset, source=f"torchscript:{preset.place}")
+    with torch.random.fork_rng(devices=[]):  # networks are built with random numbers, then filled
+        if preset.kind == "torchscript":
+            from wsicurate.embedding.torchscript import load_torchscript
 
-        network, preset = load_torchscript(preset)
-    elif preset.kind == "transformers":
-        from wsicurate.embedding.transformers_models import load_transformers
+            network, preset = load_torchscript(preset)
+        elif preset.kind == "transformers":
+            from wsicurate.embedding.transformers_models import load_transformers
 
-        network, preset = load_transformers(preset, weights)
-    else:
-        from wsicurate.embedding.timm_models import load_timm
+            network, preset = load_transformers(preset, weights)
+        else:
+            from wsicurate.embedding.timm_models import load_timm
 
-        network, preset = load_timm(preset)
-    preset = dataclasses.replace(
-        preset,
-        input_px=preset.input_px or 224,
-        mean=preset.mean or IMAGENET_MEAN,
-        std=preset.std or IMAGENET_STD,
-    )
-    network.eval()
+            network, preset = load_timm(preset)
+        preset = dataclasses.replace(
+            preset,
+            input_px=preset.input_px or 224,
+            mean=preset.mean or IMAGENET_MEAN,
+            std=preset.std or IMAGENET_STD,
+        )
+        network.eval()
+        dim = _dimensions(network, preset)
     from wsicurate.embedding.checkpoints import hash_state
 
-    dim = _dimensions(network, preset)
     return LoadedModel(preset=preset, network=network, dim=dim, weights_hash=hash_state(network.state_dict()))
 
 
@@ -116,7 +124,7 @@ def _dimensions(network: nn.Module, preset: Preset) -> int:
     try:
         with torch.inference_mode():
             vectors: Any = network(torch.zeros(1, 3, size, size))
-    except (RuntimeError, AssertionError, ValueError) as error:
+    except Exception as error:  # of many kinds: TorchScript has one of its own
         detail = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise EncoderError(
             f"{preset.name} does not take images of {size}x{size} pixels: {detail}; give the size that it was made "

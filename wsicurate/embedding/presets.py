@@ -9,14 +9,16 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
+from wsicurate.embedding.weight_files import weight_file
 from wsicurate.errors import ConfigError
+from wsicurate.toml_files import parse_toml, read_toml
+from wsicurate.validation import Name, Rule, Text, between, exists, expanded, is_array_name, shown, validate
 
 #: How tokens become one vector. ``model``: the model's own pooling, its classifier taken off. ``class``: the class
 #: token. ``mean``: mean of the patch tokens. ``class+mean``: both, one after the other.
@@ -27,6 +29,11 @@ SourceKind = Literal["timm", "hf-hub", "transformers", "torchscript", "file", "d
 
 #: The encoder of those who name none: Apache-2.0, not gated.
 DEFAULT_ENCODER = "dinov2-small"
+
+#: Three numbers, for red, green and blue.
+Colours = Annotated[
+    Sequence[float], Rule(lambda values: len(values) == 3, "give three numbers, for red, green and blue")
+]
 
 #: Files that hold weights.
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".torchscript")
@@ -57,15 +64,15 @@ class Preset:
         file: the file of one's own that describes it; None for those that come with wsicurate.
     """
 
-    name: str
-    source: str
+    name: Name
+    source: Text
     arch: str = ""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
-    input_px: int | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
+    input_px: Annotated[int, between(8, 8192, "give a whole number of pixels, at least 8, at most 8192")] | None = None
+    mean: Colours | None = None
+    std: Annotated[Colours, Rule(lambda std: min(std) > 0, "give three positive numbers")] | None = None
     pooling: Pooling = "model"
-    mpp: float | None = None
+    mpp: Annotated[float, Rule(lambda mpp: mpp > 0, "give µm per pixel, such as 0.5")] | None = None
     licence: str = "unknown"
     terms: str = ""
     gated: bool = False
@@ -75,28 +82,13 @@ class Preset:
     file: Path | None = None
 
     def __post_init__(self) -> None:
-        where = f"encoder {self.name!r}" + (f" in {self.file}" if self.file else "")
-        if not _SAFE_NAME.fullmatch(self.name):
-            raise ConfigError(
-                f"{where}: a name is made of letters, digits and . _ + -, and begins with one of the first"
-            )
+        where = f"encoder {shown(self.name)}" + (f" in {self.file}" if self.file else "")
+        validate(self, lambda field: f"{where}: its {field}")
         if self.kind not in get_args(SourceKind) or not self.place:
             raise ConfigError(
                 f"{where}: its source is {self.source!r}; write one of {', '.join(get_args(SourceKind))}, a colon, and "
                 "the place, such as timm:vit_small_patch14_dinov2.lvd142m"
             )
-        if self.pooling not in get_args(Pooling):
-            raise ConfigError(f"{where}: its pooling is {self.pooling!r}; choose one of {', '.join(get_args(Pooling))}")
-        if self.input_px is not None and not (isinstance(self.input_px, int) and self.input_px >= 8):
-            raise ConfigError(f"{where}: its input_px is {self.input_px!r}; give a whole number of pixels, at least 8")
-        for part in ("mean", "std"):
-            value = getattr(self, part)
-            if value is not None:
-                if len(value) != 3 or not all(isinstance(number, int | float) for number in value):
-                    raise ConfigError(f"{where}: its {part} is {value!r}; give three numbers, for red, green and blue")
-                object.__setattr__(self, part, tuple(float(number) for number in value))
-        if self.std is not None and min(self.std) <= 0:
-            raise ConfigError(f"{where}: its std is {self.std!r}; give three positive numbers")
 
     @property
     def kind(self) -> str:
@@ -114,9 +106,14 @@ class Preset:
         return self.kind == "descriptor"
 
 
-def user_presets() -> Path:
-    """Where a user's own encoders are looked for: ``~/.config/wsicurate/encoders.toml`` or below XDG_CONFIG_HOME."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "wsicurate" / "encoders.toml"
+def user_presets() -> Path | None:
+    """Where a user's own encoders are looked for: ``~/.config/wsicurate/encoders.toml`` or below XDG_CONFIG_HOME.
+
+    None where there is neither, because nobody knows a home.
+    """
+    folder = os.environ.get("XDG_CONFIG_HOME") or expanded(Path("~/.config"))
+    path = Path(folder) / "wsicurate" / "encoders.toml"
+    return path if path.is_absolute() else None
 
 
 def read_presets(path: Path) -> dict[str, Preset]:
@@ -125,29 +122,22 @@ def read_presets(path: Path) -> dict[str, Preset]:
     Raises:
         ConfigError: if the file cannot be read, or a field is unknown or wrong; the message names it.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the encoder file {path} cannot be read: {error}") from error
-    return _parsed(text, path)
+    return _parsed(read_toml(path, "the encoder file"), path)
 
 
 def all_presets(extra: Path | None = None) -> dict[str, Preset]:
     """Every encoder known by name: those of wsicurate, the user's, and those of ``extra``; the later win."""
     text = resources.files("wsicurate.embedding").joinpath("presets.toml").read_text(encoding="utf-8")
-    presets = _parsed(text, None)
-    if user_presets().is_file():
-        presets |= read_presets(user_presets())
+    presets = _parsed(parse_toml(text, "presets.toml"), None)
+    own = user_presets()
+    if own is not None and exists(own):
+        presets |= read_presets(own)
     if extra is not None:
         presets |= read_presets(extra)
     return presets
 
 
-def _parsed(text: str, file: Path | None) -> dict[str, Preset]:
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"the encoder file {file} is not TOML: {error}") from error
+def _parsed(tables: Mapping[str, Any], file: Path | None) -> dict[str, Preset]:
     fields = {item.name for item in dataclasses.fields(Preset)} - {"name", "file"}
     presets = {}
     for name, table in tables.items():
@@ -162,9 +152,9 @@ def _parsed(text: str, file: Path | None) -> dict[str, Preset]:
             )
         if "source" not in table:
             raise ConfigError(f"encoder {name!r} in {file} has no source")
-        preset = Preset(name=name, file=file, **table)
+        preset = Preset(**{**table, "name": name, "file": file})
         if file is not None and preset.kind in ("file", "torchscript"):
-            place = (file.parent / Path(preset.place).expanduser()).absolute()  # relative to the file that names it
+            place = (file.parent / expanded(Path(preset.place))).absolute()  # relative to the file that names it
             preset = dataclasses.replace(preset, source=f"{preset.kind}:{place}")
         presets[name] = preset
     return presets
@@ -190,7 +180,7 @@ def find_preset(text: str, *, extra: Path | None = None, arch: str | None = None
     presets = all_presets(extra)
     if text in presets:
         return presets[text]
-    path = Path(text).expanduser()
+    path = expanded(Path(text))
     if text.lower().endswith(".toml"):
         own = read_presets(path)
         if len(own) != 1:
@@ -199,7 +189,7 @@ def find_preset(text: str, *, extra: Path | None = None, arch: str | None = None
                 f"{path} describes {len(own)} encoders ({names}); name one: --presets {path} --encoder NAME"
             )
         return next(iter(own.values()))
-    if path.exists() or text.lower().endswith(WEIGHT_SUFFIXES):
+    if exists(path) or text.lower().endswith(WEIGHT_SUFFIXES):
         return _from_file(path, arch)
     hub = re.fullmatch(r"hf[-_]hub:(.+)", text)
     if hub:
@@ -216,7 +206,7 @@ def find_preset(text: str, *, extra: Path | None = None, arch: str | None = None
 
 
 def _from_file(path: Path, arch: str | None) -> Preset:
-    is_script = path.suffix == ".torchscript" or ".torchscript." in path.name
+    is_script = weight_file(path) == "torchscript" or ".torchscript" in path.suffixes
     kind = "torchscript" if is_script and not arch else "file"
     stem = path.name
     for suffix in (*WEIGHT_SUFFIXES, ".torchscript"):
@@ -225,5 +215,6 @@ def _from_file(path: Path, arch: str | None) -> Preset:
 
 
 def _safe(name: str) -> str:
-    """A name that can be a folder's."""
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", name).lstrip("._+-") or "encoder"
+    """A name that can be an array's."""
+    safe = re.sub(r"[^A-Za-z0-9._+-]+", "-", name).lstrip("._+-")[:100].rstrip(".")
+    return safe if is_array_name(safe) else "encoder"

@@ -1,6 +1,7 @@
 """The pieces of the weightless descriptors. None of them notices a turn by right angles or a mirror image.
 
-All work on one image at a time with OpenCV on one thread, so that a patch gives the same numbers in any batch.
+All work on one image at a time, with functions of OpenCV that give the same numbers on any number of threads, so that a
+patch gives the same numbers in any batch.
 """
 
 from __future__ import annotations
@@ -12,9 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.pixels.resample import resample_area
-
-# One thread per call: workers are processes already, and results must not depend on their number.
-cv2.setNumThreads(1)
 
 #: Patches are worked on at their own resolution up to this side; larger ones are first reduced by a whole number, to at
 #: least this side.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,27 +12,16 @@ from typing import Any
 from torch import nn
 
 from wsicurate.embedding.checkpoints import State, read_sidecar, read_state, weights_in
-from wsicurate.embedding.hub import hub_or_cache
+from wsicurate.embedding.hub import hub_or_cache, is_unreachable, shortened, why_unreachable
 from wsicurate.embedding.models import Pooled
 from wsicurate.embedding.presets import Preset
 from wsicurate.errors import ConfigError, EncoderError, EncoderUnavailableError
+from wsicurate.validation import shown
 
-#: Names of the exceptions, of several libraries, that mean that the hub did not give the weights.
-_UNREACHABLE = {
-    "ConnectError",
-    "ConnectTimeout",
-    "ConnectionError",
-    "EntryNotFoundError",
-    "GatedRepoError",
-    "HTTPError",
-    "HfHubHTTPError",
-    "LocalEntryNotFoundError",
-    "OfflineModeIsEnabled",
-    "ProxyError",
-    "ReadTimeout",
-    "RepositoryNotFoundError",
-    "URLError",
-}
+#: Arguments of `timm.create_model` that would read other files than the one that was named.
+_NOT_OF_THE_NETWORK = frozenset(
+    ("model_name", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
+)
 
 
 def load_timm(preset: Preset) -> tuple[nn.Module, Preset]:
@@ -65,13 +55,13 @@ def load_timm(preset: Preset) -> tuple[nn.Module, Preset]:
         )
     backbone = _created(name, preset, kwargs, state)
     config = {**getattr(backbone, "pretrained_cfg", {}), **defaults}
-    size = preset.input_px or int(config.get("input_size", (3, 224, 224))[-1])
+    size = preset.input_px or _input_px(preset, config)
     _check_size(backbone, preset, size)
     filled = dataclasses.replace(
         preset,
         input_px=size,
-        mean=preset.mean or tuple(config.get("mean") or ()) or None,
-        std=preset.std or tuple(config.get("std") or ()) or None,
+        mean=preset.mean or config.get("mean") or None,
+        std=preset.std or config.get("std") or None,
         licence=preset.licence if preset.licence != "unknown" or state is not None else _licence(config),
     )
     if preset.pooling != "model" and getattr(backbone, "cls_token", None) is None and "class" in preset.pooling:
@@ -94,6 +84,18 @@ def _check_size(backbone: nn.Module, preset: Preset, size: int) -> None:
         )
 
 
+def _input_px(preset: Preset, config: Mapping[str, Any]) -> int:
+    """Edge of the image, from ``input_size`` (channels, height, width).
+
+    Raises:
+        EncoderError: if that is something else.
+    """
+    size = config.get("input_size", (3, 224, 224))
+    if isinstance(size, list | tuple) and len(size) == 3 and all(isinstance(edge, int) and edge > 0 for edge in size):
+        return int(size[-1])
+    raise EncoderError(f"{preset.name}: its input_size is {shown(size)}; give the edge of its image: --input-px 224")
+
+
 def _licence(config: Mapping[str, Any]) -> str:
     """The licence that timm knows of weights; those of a file are anybody's."""
     return str(config.get("license") or "unknown")
@@ -112,8 +114,8 @@ def _from_disk(preset: Preset) -> tuple[str, State, dict[str, Any], dict[str, An
             "--arch vit_small_patch16_224, or put the config.json of the hub beside them"
         )
     state = read_state(weights_in(path) if path.is_dir() else path)
-    own = dict(sidecar.get("model_args", {})) if not preset.arch or preset.arch == sidecar.get("architecture") else {}
-    return name, state, dict(sidecar.get("pretrained_cfg", {})), _resolved(own)
+    own = sidecar.get("model_args", {}) if not preset.arch or preset.arch == sidecar.get("architecture") else {}
+    return name, state, sidecar.get("pretrained_cfg", {}), _resolved(own)
 
 
 def _created(name: str, preset: Preset, kwargs: dict[str, Any], state: State | None) -> nn.Module:
@@ -130,8 +132,8 @@ def _created(name: str, preset: Preset, kwargs: dict[str, Any], state: State | N
             return _build(timm.create_model, name, arguments)
     except (AssertionError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         what = str(error).strip()
-        if state is None and _is_unreachable(error):
-            raise EncoderUnavailableError(_unreachable(preset, error)) from error
+        if state is None and is_unreachable(error):
+            raise EncoderUnavailableError(why_unreachable(preset, error)) from error
         if state is None and "No pretrained weights" in what:
             raise EncoderUnavailableError(
                 f"timm has no weights for {preset.place}; name one with a tag, such as vit_small_patch16_224.dino, or "
@@ -139,13 +141,11 @@ def _created(name: str, preset: Preset, kwargs: dict[str, Any], state: State | N
             ) from error
         if "img_size" in arguments and ("img_size" in what or "divisible" in what or "image size" in what.lower()):
             raise EncoderError(_wrong_size(preset, what)) from error
-        raise EncoderError(
-            f"{preset.name}: the weights do not fit {preset.arch or name}: {_shortened(what)}"
-        ) from error
+        raise EncoderError(f"{preset.name}: the weights do not fit {preset.arch or name}: {shortened(what)}") from error
     except Exception as error:
-        if not _is_unreachable(error):
+        if not is_unreachable(error):
             raise
-        raise EncoderUnavailableError(_unreachable(preset, error)) from error
+        raise EncoderUnavailableError(why_unreachable(preset, error)) from error
 
 
 def _build(create: Any, name: str, arguments: dict[str, Any]) -> nn.Module:
@@ -164,55 +164,29 @@ def _body(state: State) -> State:
     return {name: value for name, value in state.items() if not name.startswith(("head.", "fc.", "classifier."))}
 
 
-def _resolved(kwargs: Any) -> dict[str, Any]:
-    """Arguments whose layers are given by name, as `timm.create_model` takes them."""
+def _resolved(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments whose layers are given by name, as `timm.create_model` takes them.
+
+    Raises:
+        ConfigError: if a layer is unknown, or an argument is not of the network but says where weights come from.
+    """
     import timm.layers
-    from torch import nn as layers
 
     found = dict(kwargs)
-    for key in ("mlp_layer", "act_layer", "norm_layer"):
-        value = found.get(key)
-        if isinstance(value, str):
-            layer = getattr(timm.layers, value, None) or getattr(layers, value, None)
-            if layer is None:
-                raise ConfigError(f"{key} is {value!r}; neither timm.layers nor torch.nn has it")
+    for key, value in found.items():
+        if key in _NOT_OF_THE_NETWORK:
+            raise ConfigError(f"{key} is no argument of a network; the source of an encoder says where its weights are")
+        if key in ("mlp_layer", "act_layer", "norm_layer") and isinstance(value, str):
+            layer = getattr(timm.layers, value, None) or getattr(nn, value, None)
+            built = layer.func if isinstance(layer, functools.partial) else layer
+            if not (isinstance(built, type) and issubclass(built, nn.Module)):
+                raise ConfigError(f"{key} is {value!r}; neither timm.layers nor torch.nn has such a layer")
             found[key] = layer
     return found
 
 
-def _is_unreachable(error: BaseException | None) -> bool:
-    """Whether loading failed because the hub did not give the weights."""
-    while error is not None:
-        if {kind.__name__ for kind in type(error).__mro__} & _UNREACHABLE or isinstance(error, OSError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _unreachable(preset: Preset, error: BaseException) -> str:
-    """What to do about weights that cannot be had."""
-    gated = preset.gated or "gated" in type(error).__name__.lower() or "401" in str(error) or "403" in str(error)
-    page = preset.url or f"https://huggingface.co/{preset.place}"
-    if preset.kind == "timm" and not preset.url:
-        page = f"https://huggingface.co/timm/{preset.place}"
-    steps = (
-        f"its weights are gated: accept the terms at {page}, then log in with: hf auth login (huggingface-cli login)"
-        if gated
-        else "its weights could not be reached: check the connection"
-    )
-    return (
-        f"{preset.name}: {steps}. Without a connection, download them from {page} elsewhere and run again with "
-        f"--weights FILE ({type(error).__name__}: {_shortened(str(error))})"
-    )
-
-
 def _wrong_size(preset: Preset, what: str) -> str:
     return (
-        f"{preset.name} does not take images of {preset.input_px}x{preset.input_px} pixels: {_shortened(what)}; give a "
+        f"{preset.name} does not take images of {preset.input_px}x{preset.input_px} pixels: {shortened(what)}; give a "
         "multiple of its patch size: --input-px 224"
     )
-
-
-def _shortened(text: str, limit: int = 300) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= limit else f"{line[:limit]}..."

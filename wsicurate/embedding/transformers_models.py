@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wsicurate.embedding.hub import hub_or_cache
+from wsicurate.embedding.hub import hub_or_cache, is_unreachable, shortened, why_unreachable
 from wsicurate.embedding.models import Pooled
 from wsicurate.embedding.presets import Preset
 from wsicurate.errors import EncoderUnavailableError
@@ -55,11 +55,11 @@ def load_transformers(preset: Preset, weights: Path | None = None) -> tuple[nn.M
     try:
         with hub_or_cache():
             model = AutoModel.from_pretrained(place, trust_remote_code=preset.trusts_code)
-    except (OSError, ValueError, ImportError) as error:
-        gate = "accept the terms at its page and log in with: hf auth login; " if preset.gated else ""
+    except Exception as error:  # whatever the hub, the model's files or its code raise
+        if weights is None and is_unreachable(error):
+            raise EncoderUnavailableError(why_unreachable(preset, error)) from error
         raise EncoderUnavailableError(
-            f"{preset.name} cannot be loaded from {place}: {gate}without a connection, download all files of "
-            f"{preset.url} and run again with --weights FOLDER ({' '.join(str(error).split())[:300]})"
+            f"{preset.name} cannot be loaded from {place}: {type(error).__name__}: {shortened(str(error))}"
         ) from error
     registers = int(getattr(model.config, "num_register_tokens", 0) or 0)
     return Pooled(_Tokens(model), preset.pooling, 1 + registers), preset

@@ -6,9 +6,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# One thread per call: workers are processes already, and results must not depend on their number.
-cv2.setNumThreads(1)
-
 
 def resample_area(
     image: NDArray[np.uint8], height: int, width: int, *, out: NDArray[np.uint8] | None = None

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsicurate.config import require_workers
 from wsicurate.errors import CorruptStoreError
 from wsicurate.steps.crew import Crew
 from wsicurate.steps.opening import MovedSlides, SlidePixels, find_moved
@@ -32,6 +31,7 @@ from wsicurate.store.manifest import verify_curation
 from wsicurate.store.records import StoreRecord
 from wsicurate.store.store import is_committed, is_group, read_slides, read_store_record, root_of_slides
 from wsicurate.store.verify import Problem, Verified, verify_slide
+from wsicurate.validation import require_callables, require_path, require_paths, require_workers
 
 #: What may lie in a store's root.
 _ROOT_NAMES = {ROOT, SLIDES, RUNS, WORK, CURATIONS}
@@ -102,13 +102,14 @@ def check(
         All problems, each with its place and what to do about it.
 
     Raises:
-        ConfigError: if ``workers`` is no number of processes.
+        ConfigError: if an argument is wrong.
         StoreNotFoundError: if there is nothing.
         StoreFormatError: if it is no store, or of another format.
         CorruptStoreError: if the store's own attributes are damaged, and no slide says what they were.
     """
-    require_workers(workers)
-    path = Path(store).absolute()
+    path, folders = require_path("store", store).absolute(), require_paths("--slides", slides)
+    workers = require_workers(workers)
+    require_callables(executor=executor, progress=progress)
     local = LocalBytes(path)
     problems: list[Problem] = []
     record = _root(local, str(path), problems)
@@ -127,7 +128,7 @@ def check(
         else:
             problems.append(Problem(slide_path(key), _UNFINISHED if _looks_like_a_slide(local, key) else _STRAY))
     problems += _loose_ends(local, leases, leftovers)
-    moved = find_moved([Path(folder) for folder in slides])
+    moved = find_moved(folders)
     encoders: dict[str, Mapping[str, Any]] = {}
     patches = size = done = 0
     crew = Crew(workers, executor)

@@ -337,7 +337,7 @@ def _store(path: Path, slides: Sequence[Path], state: str, left_out: frozenset[s
     if key not in _opened.stores:
         if len(_opened.stores) > 3:
             _opened.stores.clear()
-        store = open_store(path, slides=slides).without(left_out)
+        store = open_store(path, slides=slides, skip_damaged=True).without(left_out)
         if _state(store) != state:
             raise CurationError(f"{path} changed while its copies were looked for; run the same command again")
         _opened.stores[key] = store

@@ -20,6 +20,7 @@ from types import FrameType, ModuleType
 from typing import Any
 
 from wsicurate.errors import SlideTimeoutError, WorkerCrashedError
+from wsicurate.streams import silence_libraries
 
 #: Tasks handed to the executor at once, per worker: one runs, one waits.
 IN_FLIGHT_PER_WORKER = 2
@@ -29,7 +30,13 @@ _GRACE_S = 10.0
 
 #: Where libraries look for their number of threads. Workers are as many as cores already: a pool in each of them would
 #: have the cores take turns (N workers on N cores, N threads each).
-_THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+
+
+#: Signals that a terminal sends to every process of a command.
+_HELD = {getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)}
+
+_main_lock = threading.Lock()
 
 
 def usable_cores() -> int:
@@ -182,7 +189,8 @@ class Crew:
 
     def _own_pool(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(self.workers, mp_context=self._context, initializer=_begin_work)
+            with _signals_held():  # multiprocessing starts a process of its own that counts semaphores
+                self._pool = ProcessPoolExecutor(self.workers, mp_context=self._context, initializer=_begin_work)
         return self._pool
 
     def _discard_pool(self) -> None:
@@ -257,6 +265,9 @@ def _begin_work() -> None:
     global _is_worker
     _is_worker = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
+    silence_libraries()
     for name in _THREAD_COUNTS:
         os.environ.setdefault(name, "1")
     parent = multiprocessing.parent_process()
@@ -298,15 +309,43 @@ class _WorkerContext(multiprocessing.context.SpawnContext):
 class _Worker(multiprocessing.context.SpawnProcess):
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
-        with _hidden_main():
+        with _hidden_main(), _signals_held(), _start_method_kept():
             return multiprocessing.context.SpawnProcess._Popen(process_obj)
 
 
 @contextmanager
 def _hidden_main() -> Iterator[None]:
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
+    with _main_lock:  # else the second of two threads would take the first one's for the script, and put it there
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
+
+
+@contextmanager
+def _start_method_kept() -> Iterator[None]:
+    """Starting a process fixes the program's default way of starting them: leave it to be chosen, as it was."""
+    before: str | None = multiprocessing.get_start_method(allow_none=True)
     try:
         yield
     finally:
-        sys.modules["__main__"] = main
+        if before is None:
+            multiprocessing.set_start_method(None, force=True)
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Within it, signals to end wait; a process that is started has them blocked until it says otherwise.
+
+    Ctrl-C reaches workers that are still importing, which would print a traceback each.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -22,6 +22,7 @@ from wsicurate.config import CurateConfig
 from wsicurate.curation.devices import resolve_device
 from wsicurate.curation.hierarchy import Hierarchy, build_hierarchy, derive_counts
 from wsicurate.curation.redundancy import thin, thinning_curve
+from wsicurate.embedding.encoders import DESCRIPTORS, refuse_for_descriptors
 from wsicurate.errors import CurationError, LeaseLostError, ManifestError, StoreWriteError
 from wsicurate.steps.clearing import clear_lists, clear_quality, retrieve
 from wsicurate.steps.clearing_copies import Work, clear_copies
@@ -41,6 +42,7 @@ from wsicurate.store.manifest import DECISIONS, curation_path, read_curation, ve
 from wsicurate.store.records import differences
 from wsicurate.store.store import Store, restore_root
 from wsicurate.store.tidying import tidy
+from wsicurate.validation import require_callables, require_path, require_settings
 
 #: Curves of kept share are drawn at these cosine distances.
 _CURVE_EPSILONS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
@@ -122,9 +124,12 @@ def curate(
         StoreWriteError: if the store cannot be written.
     """
     began = time.monotonic()
-    config = config or CurateConfig()
+    config = require_settings(config, CurateConfig)
+    require_callables(executor=executor, progress=progress)
+    if config.encoder in DESCRIPTORS:
+        refuse_for_descriptors(config.encoder, weights=config.weights, arch=config.arch)
     curation_path(config.name)  # a name that cannot be is refused before anything is read
-    path = Path(store).absolute()
+    path = require_path("store", store).absolute()
     restore_root(LocalBytes(path), str(path))
     inputs = gather_inputs(path, config)
     work = curation_work_path(config.name)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsicurate.config import CurateConfig, EmbedConfig, TileConfig
+from wsicurate.errors import ConfigError, StoreWriteError, WsicurateError
 from wsicurate.report.sheets import patch_sheet, slide_sheet
 from wsicurate.slides.synthetic import CohortSlide, GroundTruth, SyntheticSlide, truth_path, write_cohort
 from wsicurate.slides.synthetic_layout import Kind
@@ -18,6 +20,7 @@ from wsicurate.steps.opening import open_store
 from wsicurate.steps.progress import ProgressCallback, no_progress
 from wsicurate.steps.tile import TileReport, tile
 from wsicurate.store.store import Store
+from wsicurate.validation import exists, require_callables, require_path, require_workers
 
 #: The descriptor that chooses, and the one that judges: neither needs weights.
 CHOOSER, JUDGE = "stain-texture", "filter-bank"
@@ -94,6 +97,18 @@ def write_truth_labels(store: Store, path: Path) -> int:
     return count
 
 
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """Turn an error of writing below ``folder`` into a `StoreWriteError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, WsicurateError):
+            raise
+        where = error.filename or folder
+        raise StoreWriteError(f"{where} cannot be written: {error.strerror or error}") from error
+
+
 def demo(
     folder: str | Path = "wsicurate-demo",
     *,
@@ -111,18 +126,27 @@ def demo(
 
     Returns:
         Where to look.
+
+    Raises:
+        ConfigError: if an argument is wrong, or ``folder`` is a file.
+        StoreWriteError: if the folder cannot be written.
     """
-    folder = Path(folder).absolute()
+    folder, workers = require_path("folder", folder).absolute(), require_workers(workers)
+    require_callables(say=say, progress=progress)
+    if exists(folder) and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; give a folder for the demo")
     slides, store, labels = folder / "slides", folder / "patches.zarr", folder / "labels.csv"
-    if not (slides / "broken.svs").exists():
+    if not exists(slides / "broken.svs"):
         say(f"Painting six synthetic slides into {slides}")
-        write_demo_cohort(slides)
+        with _written(folder):
+            write_demo_cohort(slides)
     say(f"Tiling them into {store}")
     tiled = tile([slides], store, TileConfig(workers=workers), progress=progress)
     for encoder in (CHOOSER, JUDGE):
         say(f"Embedding the patches by {encoder}, which needs no weights")
         embed(store, EmbedConfig(encoder=encoder, workers=workers), progress=progress)
-    write_truth_labels(open_store(store), labels)
+    with _written(folder):
+        write_truth_labels(open_store(store), labels)
     say("Choosing a quarter of the patches, and proving it by the other descriptor and the ground truth")
     config = CurateConfig(encoder=CHOOSER, judge=JUDGE, labels=labels, budget=0.25, workers=workers)
     curated = curate(store, config, progress=progress)
@@ -130,9 +154,10 @@ def demo(
     checked = check(store, workers=workers)
     opened = open_store(store)
     sheets = [folder / name for name in ("slides.png", "patches.png", "subset.png")]
-    slide_sheet(opened, sheets[0], columns=3)
-    patch_sheet(opened, sheets[1])
-    patch_sheet(opened, sheets[2], among=opened.curation(config.name).manifest()["selected"].to_numpy())
+    with _written(folder):
+        slide_sheet(opened, sheets[0], columns=3)
+        patch_sheet(opened, sheets[1])
+        patch_sheet(opened, sheets[2], among=opened.curation(config.name).manifest()["selected"].to_numpy())
     return DemoReport(
         slides=slides,
         store=store,

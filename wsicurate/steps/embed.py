@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.config import EmbedConfig
-from wsicurate.embedding.encoders import wanted_preset
+from wsicurate.embedding.encoders import preset_of
+from wsicurate.embedding.hub import require_weights
 from wsicurate.embedding.presets import Preset
 from wsicurate.errors import (
     CorruptStoreError,
@@ -38,10 +39,10 @@ from wsicurate.steps.embed_engines import (
     DescriptorEngine,
     Engine,
     NetworkEngine,
-    PixelsPerThread,
     network_share,
 )
 from wsicurate.steps.embed_tasks import Block
+from wsicurate.steps.opening import SlidePixels
 from wsicurate.steps.progress import Progress, ProgressCallback, SlideOutcome, Status, no_progress
 from wsicurate.steps.runs import write_run
 from wsicurate.store.bytestore import LocalBytes
@@ -51,6 +52,7 @@ from wsicurate.store.leases import Holder, Lease, Leases
 from wsicurate.store.records import SlideRecord, StoreRecord, differences, fingerprint_of
 from wsicurate.store.store import SlidePatches, read_slide_record, read_slides, restore_root
 from wsicurate.store.tidying import tidy
+from wsicurate.validation import require_callables, require_path, require_settings
 
 #: How often slides that another run works on are looked at again, seconds.
 _POLL_S = 1.0
@@ -135,22 +137,16 @@ def embed(
         KeyboardInterrupt: passed on, after leases were given back and workers ended.
     """
     began = time.monotonic()
-    config = config or EmbedConfig()
-    path = Path(store).absolute()
+    config = require_settings(config, EmbedConfig)
+    require_callables(executor=executor, progress=progress)
+    path = require_path("store", store).absolute()
     bytes_ = LocalBytes(path)
     record = restore_root(bytes_, str(path))
     records, damaged = read_slides(bytes_, record)
     if not records and not damaged:
         raise NothingToDoError(f"the store {path} holds no slide; tile some: wsicurate tile SLIDES -o {path}")
-    preset = wanted_preset(
-        config.encoder,
-        presets=_path(config.presets),
-        name=config.name,
-        arch=config.arch,
-        input_px=config.input_px,
-        pooling=config.pooling,
-    )
-    source = PixelsPerThread([Path(folder) for folder in config.slides])
+    preset = preset_of(config)
+    source = SlidePixels([Path(folder) for folder in config.slides])
     engine, notes, input_px = _engine(preset, path, config, executor)
     try:
         run = _Run(path, record, records, damaged, config, engine, source, progress)
@@ -193,6 +189,8 @@ def _engine(
     if preset.is_descriptor:
         slides = tuple(Path(folder) for folder in config.slides)
         return DescriptorEngine(preset, path, slides, workers, executor), [], None
+    if config.weights is None:
+        require_weights(preset)
     from wsicurate.embedding.inference import Inference
     from wsicurate.embedding.models import load_model
 
@@ -265,7 +263,7 @@ class _Run:
         damaged: Mapping[str, str],
         config: EmbedConfig,
         engine: Engine,
-        source: PixelsPerThread,
+        source: SlidePixels,
         progress: ProgressCallback,
     ) -> None:
         self.config = config

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wsicurate.embedding.encoders import describe_identity, load_descriptor
 from wsicurate.embedding.presets import Preset
 from wsicurate.steps.crew import Crew, Done
 from wsicurate.steps.embed_tasks import Block, DescribeTask, describe, varied
-from wsicurate.steps.opening import SlidePixels
-from wsicurate.store.records import SlideRecord
 from wsicurate.store.store import Patches, SlidePatches
 
 if TYPE_CHECKING:
@@ -71,28 +67,6 @@ class Engine(Protocol):
     def close(self, *, kill: bool = False) -> None:
         """Forget what is queued, and end."""
         ...
-
-
-class PixelsPerThread:
-    """`SlidePixels` of its own for every thread: the reader of stores that keep coordinates alone."""
-
-    def __init__(self, folders: Sequence[Path]) -> None:
-        self._folders = folders
-        self._local = threading.local()
-        self._all: list[SlidePixels] = []
-
-    def __call__(self, record: SlideRecord, xy: NDArray[np.int32]) -> Patches:
-        """Decode patches; as `SlidePixels`."""
-        if not hasattr(self._local, "pixels"):
-            self._local.pixels = SlidePixels(self._folders)
-            self._all.append(self._local.pixels)
-        patches: Patches = self._local.pixels(record, xy)
-        return patches
-
-    def close(self) -> None:
-        """Close every slide that a thread holds open; the threads are done."""
-        for pixels in self._all:
-            pixels.close()
 
 
 @dataclass

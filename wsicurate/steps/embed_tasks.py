@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.embedding.encoders import Descriptor, load_descriptor
+from wsicurate.errors import EncoderError
 from wsicurate.steps.opening import SlidePixels
 from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.store import Patches, SlidePatches, read_slide_record, read_store_record
@@ -56,28 +58,41 @@ class DescribeTask:
     place: str
 
 
-_kept: tuple[tuple[Path, str, str], SlidePatches] | None = None
-_pixels: dict[tuple[Path, ...], SlidePixels] = {}
-_descriptors: dict[str, Descriptor] = {}
+class _Kept(threading.local):
+    """What a thread keeps open between its tasks: threads of one process read different slides at once."""
+
+    slide: tuple[tuple[Path, str, str], SlidePatches] | None = None
+
+    def __init__(self) -> None:
+        self.pixels: dict[tuple[Path, ...], SlidePixels] = {}
+        self.descriptors: dict[str, Descriptor] = {}
+
+
+_kept = _Kept()
 
 
 def describe(task: DescribeTask) -> Block:
-    """Read and describe patches; the last slide stays open between the tasks of a process.
+    """Read and describe patches; the last slide stays open between the tasks of a thread.
 
     Raises:
+        EncoderError: if the descriptor does not return what it says.
         SlideError, StoreError: if they cannot be read.
     """
-    global _kept
     wanted = (task.store, task.key, task.content_hash)
-    if _kept is None or _kept[0] != wanted:
+    if _kept.slide is None or _kept.slide[0] != wanted:
         local = LocalBytes(task.store)
         record = read_slide_record(local, task.key)
         if record is None:
             raise KeyError(f"{task.key} is not in the store any more")
-        source = _pixels.setdefault(task.slides, SlidePixels(task.slides))
-        _kept = wanted, SlidePatches(local, task.key, record, read_store_record(local, str(task.store)), source)
-    if task.place not in _descriptors:
-        _descriptors[task.place] = load_descriptor(task.place)
-    patches = _kept[1].read(np.arange(task.start, task.stop, dtype=np.intp))
-    vectors = np.asarray(_descriptors[task.place](patches), dtype=np.float32)
-    return Block(task.start, vectors, varied(patches))
+        source = _kept.pixels.setdefault(task.slides, SlidePixels(task.slides))
+        store_record = read_store_record(local, str(task.store))
+        _kept.slide = wanted, SlidePatches(local, task.key, record, store_record, source)
+    if task.place not in _kept.descriptors:
+        _kept.descriptors[task.place] = load_descriptor(task.place)
+    descriptor = _kept.descriptors[task.place]
+    patches = _kept.slide[1].read(np.arange(task.start, task.stop, dtype=np.intp))
+    found = descriptor(patches)
+    shape, wanted_shape = np.shape(found), (len(patches), descriptor.dim)
+    if shape != wanted_shape:
+        raise EncoderError(f"{descriptor.name} returns {shape} for {len(patches)} patches, not {wanted_shape}")
+    return Block(task.start, np.asarray(found, dtype=np.float32), varied(patches))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from wsicurate.embedding.presets import DEFAULT_ENCODER, Preset, all_presets
+from wsicurate.validation import expanded, require_path
 
 __all__ = ["DEFAULT_ENCODER", "Preset", "encoders"]
 
@@ -18,5 +19,5 @@ def encoders(presets: str | Path | None = None) -> list[Preset]:
     Raises:
         ConfigError: if a file of encoders is wrong.
     """
-    found = all_presets(None if presets is None else Path(presets).expanduser())
+    found = all_presets(None if presets is None else expanded(require_path("--presets", presets)))
     return sorted(found.values(), key=lambda preset: preset.name)

@@ -25,6 +25,7 @@ from wsicurate.steps.runs import write_run
 from wsicurate.steps.tile import SlideRun, TileReport
 from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.store import Store
+from wsicurate.validation import require_callables, require_path, require_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +98,9 @@ def import_patches(
         KeyboardInterrupt: passed on, after leases were given back and workers ended.
     """
     began = time.monotonic()
-    config = config or ImportConfig()
-    folder = Path(patches)
+    config = require_settings(config, ImportConfig)
+    require_callables(executor=executor, progress=progress)
+    folder = require_path("PATCHES", patches)
     try:
         kind_of_file = kind_of(folder.stat().st_mode)
     except (OSError, ValueError) as error:
@@ -108,7 +110,7 @@ def import_patches(
         ) from error
     if kind_of_file not in ("", "a folder"):
         raise ConfigError(f"the input {folder} is {kind_of_file}; give a folder of patch images")
-    path = Path(store).absolute()
+    path = require_path("store", store).absolute()
     kind = _kind_of(folder, config)
     if kind == "vectors":
         return _import_vectors(folder, path, config, progress, began)

@@ -17,6 +17,7 @@ from wsicurate.store.layout import CURATIONS, ROOT, RUNS, WORK, slide_path
 from wsicurate.store.manifest import curation_names, read_curation
 from wsicurate.store.records import SlideRecord, StoreRecord
 from wsicurate.store.store import is_committed, read_slides, read_store_record
+from wsicurate.validation import require_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,7 @@ def info(store: str | Path) -> StoreInfo:
         StoreFormatError: if it is no store, or of another format.
         CorruptStoreError: if the store's own attributes cannot be read.
     """
-    path = Path(store).absolute()
+    path = require_path("store", store).absolute()
     local = LocalBytes(path)
     record = read_store_record(local, str(path))
     slides, damaged = read_slides(local, record)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from wsicurate.store.store import Patches, Store
 from wsicurate.tiling.geometry import Lattice, ReadPlan
 from wsicurate.tiling.patches import cut_patch
 from wsicurate.tiling.windows import cut_window
+from wsicurate.validation import require_path, require_paths
 
 
 def open_store(path: str | Path, *, slides: Sequence[str | Path] = (), skip_damaged: bool = False) -> Store:
@@ -35,11 +38,16 @@ def open_store(path: str | Path, *, slides: Sequence[str | Path] = (), skip_dama
         The store. Slides that are finished later are not in it: open it again.
 
     Raises:
+        ConfigError: if an argument is no path.
         StoreNotFoundError: if there is nothing.
         StoreFormatError: if it is something else, or a store of another format.
         CorruptStoreError: if the store's attributes cannot be read, or a slide's without ``skip_damaged``.
     """
-    return Store(Path(path), source=SlidePixels([Path(folder) for folder in slides]), skip_damaged=skip_damaged)
+    return Store(
+        require_path("store", path),
+        source=SlidePixels(require_paths("--slides", slides)),
+        skip_damaged=skip_damaged,
+    )
 
 
 #: The files of slides by their hash.
@@ -64,10 +72,18 @@ def find_moved(folders: Sequence[Path]) -> MovedSlides:
     return moved
 
 
+class _Kept(threading.local):
+    """The slide that a thread holds open, and its hash."""
+
+    wanted = ""
+    slide: Slide | None = None
+
+
 class SlidePixels:
     """Reads patches from slides: the source of stores that keep coordinates alone.
 
-    The last slide stays open. Each slide is checked against its record when it is opened.
+    Threads can share it, and it can be pickled: each thread keeps the last slide open that it read. Each slide is
+    checked against its record when it is opened.
 
     Args:
         folders: where slides are looked for that are not where they were; searched once, when the first is wanted.
@@ -75,9 +91,14 @@ class SlidePixels:
     """
 
     def __init__(self, folders: Sequence[Path] = (), *, moved: MovedSlides | None = None) -> None:
-        self._folders = folders
+        self._folders = tuple(folders)
         self._moved = moved
-        self._kept: tuple[str, Slide] | None = None
+        self._lock = threading.Lock()
+        self._kept = _Kept()
+        self._open_slides: weakref.WeakValueDictionary[int, Slide] = weakref.WeakValueDictionary()
+
+    def __reduce__(self) -> tuple[Callable[..., SlidePixels], tuple[tuple[Path, ...], MovedSlides | None]]:
+        return _slide_pixels, (self._folders, self._moved)
 
     def __call__(self, record: SlideRecord, xy: NDArray[np.int32]) -> Patches:
         """Decode patches of one slide.
@@ -111,18 +132,23 @@ class SlidePixels:
 
     def _open(self, record: SlideRecord) -> Slide:
         wanted = str(record.source["quick_hash"])
-        if self._kept is not None and self._kept[0] == wanted:
-            return self._kept[1]
-        self.close()
+        if self._kept.slide is not None:
+            if self._kept.wanted == wanted:
+                return self._kept.slide
+            self._kept.slide.close()
+            self._kept.slide = None
         slide = open_slide(self._find(record))
-        self._kept = (wanted, slide)
+        self._kept.wanted, self._kept.slide = wanted, slide
+        with self._lock:
+            self._open_slides[id(slide)] = slide
         return slide
 
     def _find(self, record: SlideRecord) -> Path:
         path = Path(record.source["path"])
         wanted = str(record.source["quick_hash"])
-        if self._moved is None:
-            self._moved = find_moved(self._folders)
+        with self._lock:
+            if self._moved is None:
+                self._moved = find_moved(self._folders)
         if wanted in self._moved:
             return self._moved[wanted][0]
         if not path.exists():
@@ -138,10 +164,16 @@ class SlidePixels:
         return path
 
     def close(self) -> None:
-        """Close the slide that is open."""
-        if self._kept is not None:
-            self._kept[1].close()
-            self._kept = None
+        """Close every slide that a thread holds open; none of them reads any more."""
+        with self._lock:
+            for slide in self._open_slides.values():
+                slide.close()
+            self._open_slides.clear()
+            self._kept = _Kept()
+
+
+def _slide_pixels(folders: tuple[Path, ...], moved: MovedSlides | None) -> SlidePixels:
+    return SlidePixels(folders, moved=moved)
 
 
 def _files_of(path: Path, record: SlideRecord) -> tuple[Path, ...]:

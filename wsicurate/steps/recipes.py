@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -13,6 +12,8 @@ from typing import Any
 
 from wsicurate.config import CurateConfig, TileConfig
 from wsicurate.errors import ConfigError
+from wsicurate.toml_files import parse_toml, read_toml
+from wsicurate.validation import checked, require_path, shown
 
 #: Sections that a recipe may have, and the settings that each may hold.
 _SECTIONS: Mapping[str, frozenset[str]] = {
@@ -64,14 +65,11 @@ def find_recipe(name: str | Path) -> Recipe:
     """
     files = _files()
     if str(name) in files:
-        return _parsed(str(name), files[str(name)])
-    path = Path(name)
+        return _parsed(str(name), parse_toml(files[str(name)], f"the recipe {name}"))
+    path = require_path("--recipe", name)
     if path.suffix != ".toml":
         raise ConfigError(f"--recipe is {str(name)!r}; choose one of {', '.join(sorted(files))}, or give a .toml file")
-    try:
-        return _parsed(path.stem, path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the recipe {path} cannot be read: {error}") from error
+    return _parsed(path.stem, read_toml(path, "the recipe"))
 
 
 def check_needs(recipe: Recipe, config: CurateConfig) -> None:
@@ -90,36 +88,40 @@ def _files() -> dict[str, str]:
     }
 
 
-def _parsed(name: str, text: str) -> Recipe:
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"the recipe {name} is not TOML: {error}") from error
-    words = {"title", "source", "departures", "needs"}
+def _parsed(name: str, document: Mapping[str, Any]) -> Recipe:
+    texts = {"title": str, "source": str, "departures": Sequence[str], "needs": Sequence[str]}
     for key, value in document.items():
-        if key in words:
+        if key in texts:
             continue
         if key not in _SECTIONS or not isinstance(value, dict):
             raise ConfigError(
-                f"the recipe {name} has {key} = {value!r}; it may have the sections {', '.join(sorted(_SECTIONS))}"
+                f"the recipe {name} has {key} = {shown(value)}; it may have the sections {', '.join(sorted(_SECTIONS))}"
             )
         unknown = sorted(set(value) - _SECTIONS[key])
         if unknown:
             raise ConfigError(f"the recipe {name}, section {key}: {key} has no setting {unknown[0]!r}")
-    for section, config in (("tile", TileConfig), ("curate", CurateConfig)):
+    for section, config, sections in (
+        ("tile", TileConfig, ("tile",)),
+        ("embed", CurateConfig, ("embed",)),
+        ("curate", CurateConfig, ("embed", "curate")),
+    ):
         try:
-            config(**document.get(section, {}))
-        except (TypeError, ValueError) as error:
+            config(**{key: value for part in sections for key, value in document.get(part, {}).items()})
+        except ConfigError as error:
             raise ConfigError(f"the recipe {name}, section {section}: {error}") from error
+    words = {
+        key: checked(f"the recipe {name}: {key}", document.get(key, "" if kind is str else ()), kind)
+        for key, kind in texts.items()
+    }
+    for need in words["needs"]:
+        if need not in _SECTIONS["curate"]:
+            raise ConfigError(f"the recipe {name}: needs names {need!r}, which is no setting of curate")
     return Recipe(
         name=name,
-        title=str(document.get("title", "")),
-        source=str(document.get("source", "")),
-        departures=tuple(document.get("departures", ())),
-        needs=tuple(document.get("needs", ())),
         tile=document.get("tile", {}),
         embed=document.get("embed", {}),
         curate=document.get("curate", {}),
+        **words,
     )
 
 

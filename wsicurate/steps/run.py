@@ -14,6 +14,7 @@ from wsicurate.steps.curate import CurateReport, curate
 from wsicurate.steps.embed import EmbedReport, embed
 from wsicurate.steps.progress import ProgressCallback, no_progress
 from wsicurate.steps.tile import TileReport, tile
+from wsicurate.validation import require_callables, require_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +62,15 @@ def run(
         The reports of the steps.
 
     Raises:
+        ConfigError: if settings or arguments are wrong; nothing was done.
         NothingToDoError: if no slide could be tiled; the message names the reasons.
         Exception: whatever a step raises; what earlier steps did stays.
     """
-    tile_config, curate_config = tile_config or TileConfig(), curate_config or CurateConfig()
+    tile_config = require_settings(tile_config, TileConfig)
+    curate_config = require_settings(curate_config, CurateConfig)
+    if embed_config is not None:
+        embed_config = require_settings(embed_config, EmbedConfig)
+    require_callables(executor=executor, progress=progress)
     tiled = tile(slides, store, tile_config, executor=executor, progress=progress)
     if not tiled.patches:
         reasons = sorted({outcome.reason for outcome in tiled.outcomes if outcome.reason})

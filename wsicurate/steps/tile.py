@@ -71,6 +71,7 @@ from wsicurate.store.store import (
 from wsicurate.store.tidying import tidy
 from wsicurate.tiling.plan import segments, tiles_needed
 from wsicurate.tissue.scores import SCORES
+from wsicurate.validation import require_callables, require_path, require_paths, require_settings
 
 #: How often slides that another run works on are looked at again, seconds.
 _POLL_S = 1.0
@@ -148,13 +149,14 @@ def tile(
         KeyboardInterrupt: passed on, after leases were given back and workers ended.
     """
     began = time.monotonic()
-    config = config or TileConfig()
-    inputs = [Path(slides)] if isinstance(slides, str | Path) else [Path(path) for path in slides]
+    config = require_settings(config, TileConfig)
+    require_callables(executor=executor, progress=progress)
+    inputs = require_paths("SLIDES", slides)
     settings = store_settings(config)
     table = None if config.slide_table is None else Path(config.slide_table)
     rows = [] if table is None else read_slide_table(table)
     sources, unmatched, passed_over = search_slides(inputs, rows, table=table)
-    path = Path(store).absolute()
+    path = require_path("store", store).absolute()
     record = StoreRecord(
         patch_px=config.patch_px,
         codec=config.codec,

@@ -86,7 +86,6 @@ class Curation:
             ManifestError: if a part is missing or damaged.
         """
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         parts = []
         for key in self.run["manifest"]["parts"]:
@@ -94,7 +93,7 @@ class Curation:
             try:
                 data = self._store.get(path)
                 self._check(f"manifest/{key}", data)
-                parts.append(pq.read_table(pa.BufferReader(data)))
+                parts.append(read_parquet(data))
             except (KeyError, pa.ArrowException, OSError) as error:
                 raise ManifestError(
                     f"{self._where}: {path} cannot be read: {error!r}; curate again with --overwrite"
@@ -317,6 +316,21 @@ def _parts(table: pa.Table) -> Iterator[pa.Table]:
     """The table in pieces, at least one."""
     for start in range(0, max(table.num_rows, 1), PART_ROWS):
         yield table.slice(start, PART_ROWS)
+
+
+def read_parquet(data: bytes) -> pa.Table:
+    """The table of a Parquet file, read by the calling thread alone.
+
+    `pyarrow.parquet.read_table` starts pools of threads, even with ``use_threads=False``; with pyarrow 26.0.1 a script
+    that ends soon after aborted at its end (status 134) as often as not.
+
+    Raises:
+        pyarrow.ArrowInvalid, OSError: if it is none, or damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -198,7 +198,8 @@ class SlidePatches:
         row = int(index)
         if not -len(self) <= row < len(self):
             raise IndexError(f"index {index!r} is out of range for {len(self):,} patches")
-        return self.images[row % len(self)]
+        patch = self.images[row % len(self)]
+        return patch if patch.flags.writeable else patch.copy()  # alike for every codec: torch warns of the others
 
     def read(self, rows: NDArray[np.intp]) -> Patches:
         """Decode patches.
