@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from threadpoolctl import threadpool_info
@@ -55,3 +56,16 @@ def test_threads_that_overlap_leave_the_setting_as_it_was(limit: object, threads
         raise RuntimeError
     assert threads() == before  # type: ignore[operator]
     torch.set_num_threads(before_torch)
+
+
+def test_a_thread_that_lives_on_does_not_keep_others_from_limits() -> None:
+    """threadpoolctl lets one thread set them, until it is done."""
+    with ThreadPoolExecutor(1) as pool:
+
+        def limited() -> set[int]:
+            with one_blas_thread():
+                return blas_threads()
+
+        before = blas_threads()
+        assert pool.submit(limited).result() == limited() == pool.submit(limited).result() == {1}
+        assert blas_threads() == before

@@ -9,11 +9,28 @@ import hashlib
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from wsicurate import SyntheticSlide, TileConfig, __version__, open_store, tile, write_cohort
+from wsicurate import (
+    CurateConfig,
+    EmbedConfig,
+    ImportConfig,
+    SyntheticSlide,
+    TileConfig,
+    __version__,
+    curate,
+    embed,
+    import_patches,
+    open_store,
+    tile,
+    write_cohort,
+)
+from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.layout import mark_path
 from wsicurate.store.store import Store
 
 HERE = Path(__file__).parent
@@ -40,30 +57,69 @@ def describe(store: Store) -> dict[str, object]:
             "patient": slide.record.patient,
             "content_hash": slide.record.content_hash,
         }
-    return {"patches": len(store), "slides": slides}
+        for encoder in slide.encoders:
+            slides[key][f"embedding {encoder}"] = digest(slide.embedding(encoder))
+        if slide.names is not None:
+            slides[key]["names"] = list(slide.names)
+        if slide.labels is not None:
+            slides[key]["labels"] = list(slide.labels)
+    description: dict[str, object] = {"patches": len(store), "slides": slides}
+    for name in store.curations:
+        curation = store.curation(name)
+        table = curation.manifest()
+        description[f"curation {name}"] = {
+            "columns": table.column_names,
+            "decisions": table["decision"].to_pylist(),
+            "reasons": table["reason"].to_pylist(),
+            "rows": digest(table["row"].to_numpy()),
+            "clusters": {each: digest(values) for each, values in curation.clusters().items()},
+        }
+    return description
+
+
+def forget_places(path: Path) -> None:
+    """Where the slides lay is nobody's business."""
+    store = LocalBytes(path)
+    for key, slide in open_store(path).slides.items():
+        place = f"/slides/{Path(slide.record.source['path']).name}"
+        store.put(mark_path(key), [replace(slide.record, source={**slide.record.source, "path": place}).to_json()])
+    for record in path.glob("runs/2*.json"):
+        record.unlink()
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        slides = Path(folder) / "slides"
+        slides, images = Path(folder) / "slides", Path(folder) / "images"
         small = {"width": 768, "height": 768, "tissue": 0.6}
         cohort = [SyntheticSlide(**small, seed=1), SyntheticSlide(**small, seed=2, tile_px=128)]
         cohort.append(SyntheticSlide(width=768, height=768, seed=3, tissue=0.0))
         write_cohort(slides, cohort, patients=2, seed=1)
-        for codec in ("jpeg", "zstd", "none"):
-            path = HERE / f"{__version__}-{codec}.zarr"
+        for name in ("jpeg", "zstd", "none", "import"):
+            path = HERE / f"{__version__}-{name}.zarr"
             shutil.rmtree(path, ignore_errors=True)
-            config = TileConfig(patch_px=32, codec=codec, max_patches_per_slide=12, seed=5, workers=1)
-            tile(slides, path, config)
-            for mark in path.glob("slides/*/zarr.json"):  # where the slides lay is nobody's business
-                document = json.loads(mark.read_text())
-                if "wsicurate" in document["attributes"]:
-                    source = document["attributes"]["wsicurate"]["source"]
-                    source["path"] = f"/slides/{Path(source['path']).name}"
-                    mark.write_text(json.dumps(document, indent=2) + "\n")
-            for record in path.glob("runs/2*.json"):
-                record.unlink()
+            if name == "import":
+                write_images(images, open_store(HERE / f"{__version__}-zstd.zarr"))
+                import_patches(images, path, ImportConfig(mpp=0.5, layout="label/slide", workers=1))
+            else:
+                tile(slides, path, TileConfig(patch_px=32, codec=name, max_patches_per_slide=12, seed=5, workers=1))
+            forget_places(path)
+            if name in ("jpeg", "import"):
+                for encoder in ("stain-texture", "filter-bank"):
+                    embed(path, EmbedConfig(encoder=encoder, workers=1))
+                settings = CurateConfig(encoder="stain-texture", judge="filter-bank", budget=6, clusters=(4, 2))
+                curate(path, replace(settings, workers=1))
+                for record in path.glob("runs/2*.json"):
+                    record.unlink()
             path.with_suffix(".json").write_text(json.dumps(describe(open_store(path)), indent=2) + "\n")
+
+
+def write_images(folder: Path, store: Store) -> None:
+    """Patches of a store as a folder of images: two labels, a folder per slide."""
+    for number, slide in enumerate(store.slides.values()):
+        for row in range(len(slide)):
+            file = folder / "ab"[row % 2] / f"slide{number}" / f"{row}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(slide[row]).save(file)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ STORES = sorted(HERE.glob("*.zarr"))
 
 
 def test_this_version_has_its_stores() -> None:
-    assert {path.stem for path in STORES} >= {f"{__version__}-{codec}" for codec in ("jpeg", "zstd", "none")}
+    assert {path.stem for path in STORES} >= {f"{__version__}-{codec}" for codec in ("jpeg", "zstd", "none", "import")}
 
 
 @pytest.mark.parametrize("path", STORES, ids=lambda path: path.stem)

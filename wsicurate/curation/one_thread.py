@@ -23,7 +23,7 @@ def one_blas_thread() -> Iterator[None]:
         from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
         limits = threadpool_limits(limits=1, user_api="blas")
-        return lambda: limits.restore_original_limits()
+        return lambda: limits.__exit__(None, None, None)  # as `with` does: the next thread may set limits then
 
     with _limited("blas", limit):
         yield
