@@ -30,7 +30,14 @@ def test_there_are_blocks_of_both_kinds() -> None:
     assert len(BLOCKS) >= 6
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
+#: The block that curates a public set of 975 images takes half a minute, and no other depends on it.
+NUMBERS = [
+    pytest.param(number, marks=pytest.mark.slow if "../shared/data/patches" in code else ())
+    for number, (_, code) in enumerate(BLOCKS)
+]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
 def test_block_runs(folder: Path, number: int) -> None:
     language, code = BLOCKS[number]
     if "../shared/data" in code and not SHARED.is_dir():

@@ -31,6 +31,7 @@ from wsicurate import (
 )
 from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.layout import mark_path
+from wsicurate.store.patch_fields import LABEL, NAME
 from wsicurate.store.store import Store
 
 HERE = Path(__file__).parent
@@ -59,9 +60,9 @@ def describe(store: Store) -> dict[str, object]:
         }
         for encoder in slide.encoders:
             slides[key][f"embedding {encoder}"] = digest(slide.embedding(encoder))
-        if slide.names is not None:
+        if NAME in slide.record.patch_fields:
             slides[key]["names"] = list(slide.names)
-        if slide.labels is not None:
+        if LABEL in slide.record.patch_fields:
             slides[key]["labels"] = list(slide.labels)
     description: dict[str, object] = {"patches": len(store), "slides": slides}
     for name in store.curations:

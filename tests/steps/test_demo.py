@@ -17,6 +17,7 @@ from wsicurate.steps.opening import open_store
 from wsicurate.steps.tile import tile
 
 
+@pytest.mark.slow
 def test_the_demo_shows_everything(demo_slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def borrow(folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)

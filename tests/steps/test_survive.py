@@ -89,6 +89,7 @@ def kill_and_rerun(
     shutil.rmtree(store)
 
 
+@pytest.mark.slow  # tests/test_kills.py kills at chosen system calls, faster
 @pytest.mark.parametrize("group", [False, True], ids=["parent", "group"])
 def test_killed_and_run_again(
     demo_slides: Path, tmp_path: Path, undisturbed: tuple[dict[str, bytes], float], group: bool
