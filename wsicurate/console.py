@@ -318,6 +318,10 @@ def show_checked(report: CheckReport) -> None:
         console.print(f"{problem.where}: {problem.what}")
     for key in report.in_progress:
         console.print(f"{key}: a run is at work on it; not checked")
+    for note in report.notes:
+        console.print(f"note: {note}")
+    for folder in report.leftovers:
+        console.print(f"{folder}: left by a run that was killed; the next run that writes to the store removes it")
     verdict = (
         _coloured(f"{len(report.problems)} problems", "red") if report.problems else _coloured("all is well", "green")
     )
@@ -334,6 +338,8 @@ def show_info(summary: StoreInfo) -> None:
         f"{summary.path}: {summary.patches:,} patches of {record.patch_px} px from {len(summary.slides):,} slides, "
         f"{sum(summary.bytes.values()) / 1e6:,.1f} MB, codec {codec}, format {record.format}"
     )
+    for key, what in summary.damaged.items():
+        console.print(f"damaged {key}: {what}")
     table = Table("slide", "patches", "µm/px", "from", "patient", "kind", "MB")
     for key, slide in list(summary.slides.items())[:_SLIDES_LISTED]:
         table.add_row(
