@@ -57,7 +57,7 @@ class Sound:
 
         self.folder, self.store = folder, folder / "sound.zarr"
         for seed in (1, 2):
-            small = SyntheticSlide(width=512, height=512, tissue=0.8, seed=seed)
+            small = SyntheticSlide(width=768, height=768, tissue=0.6, seed=seed)
             write_slide(folder / "slides" / f"{seed}.svs", small)
         pixels = np.random.default_rng(1).integers(0, 255, (4, 64, 64, 3), dtype=np.uint8)
         for number in range(4):

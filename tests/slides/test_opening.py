@@ -19,7 +19,7 @@ import tifffile
 from PIL import Image
 
 from tests.slides.test_tiff import KINDS, jpeg, patch_entry, stained, tiles_of, write_pyramid
-from wsicurate.errors import NotBrightfieldError, SlideNotFoundError, UnreadableRegionError, UnreadableSlideError
+from wsicurate.errors import NotBrightfieldError, SlideError, SlideNotFoundError, UnreadableRegionError, UnreadableSlideError
 from wsicurate.slides.byte_source import FileSource
 from wsicurate.slides.opening import open_slide
 from wsicurate.slides.openslide import OpenSlideSlide
@@ -374,13 +374,39 @@ def test_transparency_masks_are_no_levels(mask_first: bool, compression: str, tm
         for pixels, kind, subfile in images[::-1] if mask_first else images:
             writer.write(pixels, photometric=kind, subfiletype=subfile, **options)
     if compression == "packbits" and not tiatoolbox_is_installed():
-        with pytest.raises(UnreadableSlideError, match="because it would take a transparency mask for a level"):
+        with pytest.raises(
+            UnreadableSlideError, match=r"because directory \d is a transparency mask, which would be taken for a level"
+        ):
             open_slide(path)
         return
     with open_slide(path) as slide:
         assert np.array_equal(slide.read(0, 0, 0, WIDTH, HEIGHT), PIXELS)
         if compression == "lzw":
             assert np.array_equal(slide.read(1, 0, 0, WIDTH // 2, HEIGHT // 2), PIXELS[::2, ::2])
+
+
+@pytest.mark.parametrize("number", [254, 256, 258, 259, 262, 277, 322, 325])
+def test_a_field_of_a_type_that_cannot_be_is_no_traceback(number: int, tmp_path: Path) -> None:
+    """Flipped bits make a tag a floating-point number: another reader is asked, or the slide is refused by name."""
+    path = tmp_path / "slide.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for step in (1, 2):
+            pixels = np.ascontiguousarray(PIXELS[::step, ::step])
+            writer.write(
+                pixels, photometric="rgb", tile=(64, 64), subfiletype=step - 1, metadata=None, compression="lzw"
+            )
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        places = [page.tags[number].offset for page in file.pages]
+    for place in places:
+        damaged = bytearray(data)
+        struct.pack_into("<H", damaged, place + 2, 12)
+        path.write_bytes(damaged)
+        try:
+            with open_slide(path) as slide:
+                assert np.array_equal(slide.read(0, 0, 0, WIDTH, HEIGHT), PIXELS)
+        except SlideError as error:
+            assert path.name in str(error)
 
 
 # Large NDPI: classic TIFF whose directories lie at 64-bit offsets.

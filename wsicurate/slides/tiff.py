@@ -241,8 +241,8 @@ def openslide_doubts(source: ByteSource, directories: Sequence[Directory], vendo
     """
     if vendor == "hamamatsu":
         return _first_doubt(source, directories, [_ndpi_doubt])
-    if vendor == "generic-tiff" and any(map(_is_mask, directories)):
-        return "it would take a transparency mask for a level"
+    if vendor == "generic-tiff" and (doubt := _first_doubt(source, directories, [_mask_doubt])):
+        return doubt
     checks = [_size_doubt, _length_doubt, _form_doubt, _alpha_doubt, _jpeg_doubt]
     return _first_doubt(source, image_directories(directories, vendor), checks)
 
@@ -274,6 +274,8 @@ Check = Callable[[ByteSource, Directory], str]
 
 def _ndpi_doubt(source: ByteSource, directory: Directory) -> str:
     """What is absurd about a level of an NDPI: one JPEG, in which restart markers divide tiles."""
+    if doubt := _size_doubt(source, directory):
+        return doubt
     if not directory.count(tags.STRIP_OFFSETS):
         return ""
     offset = directory.integer(tags.STRIP_OFFSETS)
@@ -293,6 +295,11 @@ def _ndpi_doubt(source: ByteSource, directory: Directory) -> str:
     if tile and width * height // tile > MAX_TILES:
         return f"claims {width}x{height} pixels between restart markers that are {tile} pixels apart"
     return ""
+
+
+def _mask_doubt(source: ByteSource, directory: Directory) -> str:
+    """Whether a level is a transparency mask."""
+    return "is a transparency mask, which would be taken for a level" if _is_mask(directory) else ""
 
 
 def _size_doubt(source: ByteSource, directory: Directory) -> str:
