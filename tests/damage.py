@@ -24,6 +24,7 @@ import numpy as np
 from tests.conftest import tree
 from tests.kills import Inline
 from wsicurate.config import CurateConfig, EmbedConfig, ImportConfig, TileConfig
+from wsicurate.errors import EmbeddingMissingError
 from wsicurate.slides.synthetic import SyntheticSlide, write_slide
 from wsicurate.steps.check import CheckReport, check
 from wsicurate.steps.curate import curate
@@ -106,7 +107,11 @@ class Sound:
                 elif command == "embed":
                     self.embed(store)
                 else:
-                    self.curate(store, **options)
+                    try:
+                        self.curate(store, **options)
+                    except EmbeddingMissingError:  # of slides that were just tiled anew; it says: run embed
+                        self.embed(store)
+                        self.curate(store, **options)
 
     @staticmethod
     def _command(advice: str) -> str:
