@@ -19,7 +19,13 @@ import tifffile
 from PIL import Image
 
 from tests.slides.test_tiff import KINDS, jpeg, patch_entry, stained, tiles_of, write_pyramid
-from wsicurate.errors import NotBrightfieldError, SlideError, SlideNotFoundError, UnreadableRegionError, UnreadableSlideError
+from wsicurate.errors import (
+    NotBrightfieldError,
+    SlideError,
+    SlideNotFoundError,
+    UnreadableRegionError,
+    UnreadableSlideError,
+)
 from wsicurate.slides.byte_source import FileSource
 from wsicurate.slides.opening import open_slide
 from wsicurate.slides.openslide import OpenSlideSlide
