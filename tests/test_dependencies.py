@@ -30,7 +30,7 @@ BINARIES = {"openslide-bin"}
 OPTIONAL = {"glymur", "tiatoolbox", "transformers"}
 
 #: Tools of development, which nothing imports.
-TOOLS = {"mypy", "pre-commit", "ruff"}
+TOOLS = {"mypy", "pre-commit", "pytest-xdist", "ruff"}
 
 
 def declared(section: str, option: str) -> set[str]:
