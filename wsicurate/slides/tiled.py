@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,10 @@ from wsicurate.errors import UnreadableRegionError, UnreadableSlideError, Unscan
 from wsicurate.pixels.resample import resample_area
 from wsicurate.slides.base import Level, ReadCounts, SlideBase, SlideMetadata
 from wsicurate.slides.byte_source import ByteSource
-from wsicurate.slides.openslide import OpenSlideSlide
 from wsicurate.slides.tile_codecs import BrokenTileError, JpegTiles, TileDecoder, UndecodedError, UnsureError
+
+if TYPE_CHECKING:
+    from wsicurate.slides.openslide import OpenSlideSlide
 
 #: Decoded tiles that one open slide keeps, bytes. A row of 34 tiles of 512 px and its neighbours fit.
 TILE_CACHE_BYTES = 64 * 1024 * 1024
@@ -287,6 +289,8 @@ class TiledSlide(SlideBase):
             raise UnreadableSlideError(f"OpenSlide is not asked, because {self._distrust}")
         with self._fallback_lock:
             if self._fallback is None:
+                from wsicurate.slides.openslide import OpenSlideSlide  # takes a tenth of a second, and is rarely wanted
+
                 fallback = OpenSlideSlide(self._path)
                 sizes = [(level.width, level.height) for level in fallback.levels]
                 if sizes != [(level.width, level.height) for level in self.levels]:
@@ -304,6 +308,8 @@ class TiledSlide(SlideBase):
         if self._distrust:
             return None
         try:
+            from wsicurate.slides.openslide import OpenSlideSlide
+
             with OpenSlideSlide(self._path) as openslide:
                 return openslide.associated_image(name)
         except UnreadableSlideError:
