@@ -14,6 +14,8 @@ WeightFile = Literal["safetensors", "checkpoint", "torchscript", "other", "missi
 MOST_UNPACKED = 4
 #: Files that unpack to less than this are taken however small they are.
 _ALWAYS_FINE = 64 * 2**20
+#: What a damaged archive, or a file that cannot be read, raises.
+_BROKEN = (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OSError)
 
 
 def weight_file(path: Path) -> WeightFile:
@@ -29,9 +31,7 @@ def weight_file(path: Path) -> WeightFile:
             if "constants.pkl" in names and any(name.startswith("code/") for name in names):
                 return "torchscript"
             return "checkpoint" if "data.pkl" in names else "other"
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError):
-        return "other"
-    except OSError:
+    except _BROKEN:
         return "other"
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**32:
         return "safetensors"
@@ -50,7 +50,7 @@ def unpacks_to_much(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OSError):
+    except _BROKEN:
         return ""
     size = path.stat().st_size
     if unpacked <= max(_ALWAYS_FINE, MOST_UNPACKED * size):

@@ -238,9 +238,12 @@ class LocalBytes:
     def size(self, key: str) -> int:
         """See `ByteStore.size`."""
         try:
-            return self.path(key).stat().st_size
+            status = self.path(key).stat()
         except (FileNotFoundError, NotADirectoryError):
             raise KeyError(key) from None
+        if not stat.S_ISREG(status.st_mode):  # a folder, or a pipe: what `get` does not take for a value either
+            raise KeyError(key)
+        return status.st_size
 
     def put(self, key: str, parts: Iterable[Bytes], *, outlasts_power: bool = True) -> None:
         """See `ByteStore.put`."""

@@ -84,8 +84,7 @@ def verify_slide(store: ByteStore, key: str, store_record: StoreRecord, source: 
     try:
         record = read_slide_record(store, key)
         if record is None:
-            gone = "its attributes are no file, or went a moment ago; tile or import it again with --overwrite"
-            return Verified((Problem(path, gone),), 0, 0)
+            return Verified((Problem(path, "it was finished a moment ago and is gone; run check again"),), 0, 0)
     except CorruptStoreError as error:
         problems.append(Problem(f"{path}/{ROOT}", f"{error}; tile or import it again with --overwrite"))
         try:  # what it says may still tell what else is wrong
