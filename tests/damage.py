@@ -84,8 +84,8 @@ class Sound:
             self.folder / "images", store, ImportConfig(layout="label", mpp=0.5, **options), executor=Inline()
         )
 
-    def embed(self, store: Path) -> None:
-        embed(store, EmbedConfig(encoder="filter-bank"), executor=Inline())
+    def embed(self, store: Path, **options: Any) -> None:
+        embed(store, EmbedConfig(encoder="filter-bank", **options), executor=Inline())
 
     def curate(self, store: Path, **options: Any) -> None:
         curate(store, replace(CURATE, **options), executor=Inline())
@@ -95,7 +95,8 @@ class Sound:
         done: set[str] = set()
         for problem in report.problems:
             advice, path = problem.what.rpartition("; ")[2], store / problem.where
-            options = {"overwrite": True} if "--overwrite" in advice else {}
+            said = advice.partition(" (")[0]  # what stands in brackets is for vectors that were imported
+            options = {"overwrite": True} if "--overwrite" in said else {}
             command = self._command(advice)
             if command == "remove":
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
@@ -105,7 +106,7 @@ class Sound:
                     self.tile(store, **options)
                     self.import_(store, **options)
                 elif command == "embed":
-                    self.embed(store)
+                    self.embed(store, **options)
                 else:
                     try:
                         self.curate(store, **options)
