@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wsicurate.curation import search
-from wsicurate.curation.search import largest_similarity, nearest_rows
+from wsicurate.curation.search import _without_itself, largest_similarity, nearest_rows
 from wsicurate.errors import CurationError, VectorError
 
 
@@ -79,3 +79,12 @@ def test_bad_input(rng: np.random.Generator) -> None:
     values[2] = np.nan
     with pytest.raises(VectorError, match="vector 2 is not finite"):
         largest_similarity(values[:1], values)
+
+
+def test_a_query_is_not_its_own_neighbour() -> None:
+    """What follows moves up; the place that is left over holds nobody, less similar than anybody."""
+    index = np.array([[4, 7, 2], [7, 1, 3], [0, 5, 6]])
+    score = np.array([[0.9, 0.8, 0.7], [1.0, 0.5, 0.4], [0.3, 0.2, 1.0]])
+    index, score = _without_itself(np.array([4, 1, 6]), index, score)
+    assert index.tolist() == [[7, 2, -1], [7, 3, -1], [0, 5, -1]]
+    assert score.tolist() == [[0.8, 0.7, -np.inf], [1.0, 0.4, -np.inf], [0.3, 0.2, -np.inf]]

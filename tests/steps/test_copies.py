@@ -23,7 +23,7 @@ from wsicurate.errors import (
     VectorError,
 )
 from wsicurate.slides.synthetic import GroundTruth, SyntheticSlide, write_slide
-from wsicurate.steps.copies import CopiesConfig, best_first, calibrate_threshold, find_copies
+from wsicurate.steps.copies import CopiesConfig, _quartets, best_first, calibrate_threshold, find_copies
 from wsicurate.steps.opening import open_store
 from wsicurate.steps.tile import tile
 from wsicurate.store.embeddings import EmbeddingRecord, write_embedding
@@ -309,3 +309,19 @@ def test_the_best_patch_comes_first(planted: tuple[Store, GroundTruth]) -> None:
     order: NDArray[np.int64] = best_first(planted[0])
     focus = planted[0].table()["focus"].to_numpy()
     assert (np.diff(focus[order]) <= 0).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mosaics_for_calibration_are_four_that_touch(seed: int) -> None:
+    """Any other four would show seams, and calibrate the threshold for copies with changed patches that nobody has."""
+    rng = np.random.default_rng(seed)
+    everywhere = np.stack(np.meshgrid(np.arange(7), np.arange(5)), axis=-1).reshape(-1, 2)
+    cells = everywhere[rng.permutation(len(everywhere))[:24]].astype(np.int64)
+    row_of = {(x, y): row for row, (x, y) in enumerate(cells.tolist())}
+    expected = []
+    for x, y in cells.tolist():
+        four = [row_of.get(cell) for cell in ((x, y), (x + 1, y), (x, y + 1), (x + 1, y + 1))]
+        if None not in four:
+            expected.append(four)
+    assert expected
+    assert _quartets(cells).tolist() == expected
