@@ -194,7 +194,8 @@ def _against_thumbnail(slide: Slide, overview: Overview) -> Iterator[str]:
 
 def _against_glass(overview: Overview) -> Iterator[str]:
     """Compare the brightest fifth of the overview with glass, which is nearly white, and what mistakes make of it."""
-    pixels = overview.pixels[~overview.unreadable]
+    unreadable = overview.unreadable
+    pixels = overview.pixels[~unreadable] if unreadable.any() else overview.pixels.reshape(-1, 3)
     if not pixels.size:
         return
     pixels = pixels[:: max(1, len(pixels) // 100_000)]
