@@ -19,12 +19,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.calibration import changed
-from wsicurate.curation.copies import grouped
-from wsicurate.curation.neighbours import Neighbours, nearest_neighbours
+from wsicurate.curation.copies.groups import grouped
+from wsicurate.curation.copies.registration import Criteria, PreparedPatch, confirm
+from wsicurate.curation.copies.threshold import changed
+from wsicurate.curation.neighbours.nearest import Neighbours, nearest_neighbours
 from wsicurate.curation.one_thread import one_blas_thread
-from wsicurate.curation.registration import Criteria, PreparedPatch, confirm
-from wsicurate.slides.synthetic import SyntheticSlide, write_slide
+from wsicurate.synthetic.slide import SyntheticSlide, write_slide
 
 DIMENSIONS, COMPONENTS, RANK = 384, 2_000, 32
 

@@ -13,18 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.config import ImportConfig, TileConfig
-from wsicurate.curation.calibration import changed
-from wsicurate.curation.neighbours import nearest_neighbours
-from wsicurate.curation.registration import Criteria, PreparedPatch, confirm
-from wsicurate.embedding.stain_texture import StainTexture
+from wsicurate.curation.copies.registration import Criteria, PreparedPatch, confirm
+from wsicurate.curation.copies.threshold import changed
+from wsicurate.curation.neighbours.nearest import nearest_neighbours
+from wsicurate.embedding.descriptors.stain_texture import StainTexture
 from wsicurate.report.pairs import PatchPair, pair_sheet
-from wsicurate.slides.synthetic import GroundTruth, SyntheticSlide, write_slide
-from wsicurate.steps.copies import CopiesConfig, find_copies
+from wsicurate.steps.curating.copy_search import CopiesConfig, find_copies
 from wsicurate.steps.imports import import_patches
-from wsicurate.steps.opening import open_store
+from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
 from wsicurate.store.embeddings import EmbeddingRecord, write_embedding
 from wsicurate.store.store import Store
+from wsicurate.synthetic.slide import GroundTruth, SyntheticSlide, write_slide
 
 Image = NDArray[np.uint8]
 

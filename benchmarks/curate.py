@@ -27,9 +27,9 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from wsicurate.curation.hierarchy import build_hierarchy
-from wsicurate.curation.kmeans import assign, spherical_kmeans
-from wsicurate.curation.selection import Groups, select
+from wsicurate.curation.clustering.hierarchy import build_hierarchy
+from wsicurate.curation.clustering.kmeans import assign, spherical_kmeans
+from wsicurate.curation.selection.draw import Groups, select
 
 DIMENSIONS = 384
 SLIDES = 1_038

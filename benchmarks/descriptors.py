@@ -31,9 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import wsicurate.embedding
-from wsicurate.embedding.calibration import CLIP
-from wsicurate.embedding.filter_bank import FilterBank, filter_bank_features
-from wsicurate.embedding.stain_texture import StainTexture, stain_texture_features
+from wsicurate.embedding.descriptors.filter_bank import FilterBank, filter_bank_features
+from wsicurate.embedding.descriptors.projection import CLIP
+from wsicurate.embedding.descriptors.stain_texture import StainTexture, stain_texture_features
 from wsicurate.pixels.stain import optical_density, separation_matrix
 
 Image = NDArray[np.uint8]

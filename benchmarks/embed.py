@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 
 from wsicurate import EmbedConfig, TileConfig, embed, open_store, tile
 from wsicurate.embedding.encoders import load_encoder
-from wsicurate.embedding.inference import LARGEST_BATCH, choose_device
-from wsicurate.slides.synthetic import SyntheticSlide, write_cohort
+from wsicurate.embedding.networks.inference import LARGEST_BATCH, choose_device
+from wsicurate.synthetic.slide import SyntheticSlide, write_cohort
 
 BATCH = 32
 

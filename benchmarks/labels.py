@@ -46,10 +46,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.blocks import Vectors
-from wsicurate.curation.coverage import typical_distance
-from wsicurate.curation.measures import label_measures, measure
-from wsicurate.curation.proof import Measured, MeasureOf, Proof, compare, require_other_judge
+from wsicurate.curation.evaluation.comparison import Measured, MeasureOf, Proof, compare, require_other_judge
+from wsicurate.curation.evaluation.coverage import typical_distance
+from wsicurate.curation.evaluation.measures import label_measures, measure
+from wsicurate.curation.neighbours.blocks import Vectors
 
 CLASSES = ("tumour", "normal", "necrosis")
 SHARES = (0.80, 0.15, 0.05)
@@ -130,8 +130,8 @@ def read_fields(patches: Path) -> list[Field]:
 
 
 def describe(fields: list[Field], names: tuple[str, str], thin: str) -> Fields:
-    from wsicurate.embedding.filter_bank import FilterBank
-    from wsicurate.embedding.stain_texture import StainTexture
+    from wsicurate.embedding.descriptors.filter_bank import FilterBank
+    from wsicurate.embedding.descriptors.stain_texture import StainTexture
 
     descriptors = {"stain-texture": StainTexture(), "filter-bank": FilterBank()}
     vectors = {
@@ -176,7 +176,8 @@ def draw_pool(fields: Fields, draw: int) -> NDArray[np.bool_]:
 
 def balanced(vectors: Vectors, groups: Groups, budget: int, seed: int) -> NDArray[np.bool_]:
     """The library's own selection, as `curate` makes it by default: hierarchical clusters, caps, turns."""
-    from wsicurate.curation import hierarchy, selection
+    from wsicurate.curation.clustering import hierarchy
+    from wsicurate.curation.selection import draw as selection
 
     tree = hierarchy.build_hierarchy(vectors, hierarchy.derive_counts(len(vectors)), seed=seed)
     clusters, _ = tree.assign(vectors)
@@ -184,7 +185,8 @@ def balanced(vectors: Vectors, groups: Groups, budget: int, seed: int) -> NDArra
 
 
 def baseline(name: str) -> Selector:
-    from wsicurate.curation import baselines, selection
+    from wsicurate.curation.selection import baselines
+    from wsicurate.curation.selection import draw as selection
 
     sampler = {one.name: one for one in baselines.BASELINES}[name]
 
@@ -233,7 +235,7 @@ def measurer(fields: Fields, judge: str, held_out: str, *, geometry: bool) -> Me
 
     @lru_cache(maxsize=1)
     def of_pool(draw: int) -> tuple[NDArray[np.bool_], NDArray[np.int32], float]:
-        from wsicurate.curation import kmeans
+        from wsicurate.curation.clustering import kmeans
 
         pool = draw_pool(fields, draw)
         centroids = kmeans.spherical_kmeans(seen[pool], 50, seed=draw).centroids
@@ -280,7 +282,7 @@ def show(proof: Proof) -> None:
 
 def show_most(fields: Fields, measure_of: MeasureOf, selections: Selections, budget: float) -> None:
     """What a draw reaches that knows the labels and takes the same number of each class: the most to hope for."""
-    from wsicurate.curation import selection
+    from wsicurate.curation.selection import draw as selection
 
     knows = []
     for draw in DRAWS:

@@ -2,9 +2,9 @@
 
     python benchmarks/mutants.py                          # every mutant of every file: days on 2 cores
     python benchmarks/mutants.py --sample 40 --seed 1     # forty of them, drawn over all files
-    python benchmarks/mutants.py --files wsicurate/steps/copies.py wsicurate/curation/registration.py
+    python benchmarks/mutants.py --files wsicurate/curation/copies/registration.py wsicurate/store/commit.py
     python benchmarks/mutants.py --files wsicurate/store/leases.py --tests tests/store/test_leases.py
-    python benchmarks/mutants.py --list --files wsicurate/curation/copies.py   # what would be changed, and nothing run
+    python benchmarks/mutants.py --list --files wsicurate/curation/copies/groups.py   # what would be changed
 
 The files are those that decide about data: the store, the engine, copies, leakage, selection. For each, the tests that
 are about it are named below (`TESTS`). A mutant is one change to one line: a condition negated, a comparison moved by
@@ -38,55 +38,70 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 #: Which tests are about a file: globs of files, and the tests that are run for each. The first that fits is taken.
 TESTS: Sequence[tuple[str, Sequence[str]]] = (
-    ("wsicurate/store/manifest.py", ("tests/store/test_manifest.py", "tests/steps/test_curate_decisions.py")),
+    ("wsicurate/store/manifest.py", ("tests/store/test_manifest.py", "tests/steps/curating/test_decisions.py")),
     ("wsicurate/store/verify.py", ("tests/store", "tests/steps/test_check.py")),
     ("wsicurate/store/embeddings.py", ("tests/store/test_embeddings.py", "tests/steps/test_check.py")),
     ("wsicurate/store/leases.py", ("tests/store/test_leases.py",)),
     ("wsicurate/store/bytestore.py", ("tests/store/test_bytestore.py", "tests/store/test_leases.py")),
     ("wsicurate/store/commit.py", ("tests/store/test_commit.py", "tests/steps/test_tile.py")),
-    ("wsicurate/store/store.py", ("tests/store/test_store.py", "tests/steps/test_curate_damaged.py")),
+    ("wsicurate/store/store.py", ("tests/store/test_store.py", "tests/steps/curating/test_damaged.py")),
     ("wsicurate/store/*.py", ("tests/store",)),
-    ("wsicurate/steps/tile.py", ("tests/steps/test_tile.py", "tests/steps/test_reading.py")),
-    ("wsicurate/steps/tile_tasks.py", ("tests/steps/test_tile.py", "tests/steps/test_reading.py")),
+    ("wsicurate/steps/tile.py", ("tests/steps/test_tile.py", "tests/steps/tiling/test_reading.py")),
+    ("wsicurate/steps/tiling/tasks.py", ("tests/steps/test_tile.py", "tests/steps/tiling/test_reading.py")),
     ("wsicurate/steps/embed.py", ("tests/steps/test_embed.py",)),
-    ("wsicurate/steps/crew.py", ("tests/steps/test_crew.py",)),
-    ("wsicurate/steps/import_runs.py", ("tests/steps/test_import.py", "tests/steps/test_import_coordinates.py")),
+    ("wsicurate/engine/workers.py", ("tests/engine/test_workers.py",)),
+    ("wsicurate/steps/importing/runs.py", ("tests/steps/test_import.py", "tests/steps/importing/test_coordinates.py")),
     ("wsicurate/steps/check.py", ("tests/steps/test_check.py",)),
-    ("wsicurate/steps/stages.py", ("tests/steps/test_stages.py",)),
-    ("wsicurate/steps/ledger.py", ("tests/steps/test_ledger.py", "tests/steps/test_curate_decisions.py")),
-    ("wsicurate/steps/confirming.py", ("tests/steps/test_confirming.py", "tests/steps/test_copies.py")),
-    ("wsicurate/steps/copies.py", ("tests/steps/test_copies.py", "tests/steps/test_curate_decisions.py")),
-    ("wsicurate/steps/pool.py", ("tests/steps/test_pool.py", "tests/steps/test_curate_damaged.py")),
+    ("wsicurate/engine/cache.py", ("tests/engine/test_cache.py",)),
+    ("wsicurate/curation/ledger.py", ("tests/curation/test_ledger.py", "tests/steps/curating/test_decisions.py")),
     (
-        "wsicurate/steps/curate_inputs.py",
-        ("tests/steps/test_curate_damaged.py", "tests/steps/test_curate_decisions.py"),
+        "wsicurate/steps/curating/copy_evidence.py",
+        ("tests/steps/curating/test_copy_evidence.py", "tests/steps/curating/test_copy_search.py"),
     ),
-    ("wsicurate/steps/clearing_copies.py", ("tests/steps/test_curate_decisions.py",)),
-    ("wsicurate/steps/drawing.py", ("tests/steps/test_curate_decisions.py",)),
-    ("wsicurate/steps/reembedding.py", ("tests/steps/test_reembedding.py",)),
-    ("wsicurate/steps/proving.py", ("tests/steps/test_curate.py",)),
-    ("wsicurate/steps/*.py", ("tests/steps/test_curate_decisions.py", "tests/steps/test_curate.py")),
-    ("wsicurate/curation/registration.py", ("tests/curation/test_registration.py",)),
-    ("wsicurate/curation/fft_registration.py", ("tests/curation/test_registration.py",)),
-    ("wsicurate/curation/feature_registration.py", ("tests/curation/test_registration.py",)),
-    ("wsicurate/curation/structure.py", ("tests/curation/test_registration.py",)),
-    ("wsicurate/curation/search.py", ("tests/curation/test_search.py", "tests/curation/test_neighbours.py")),
-    ("wsicurate/curation/lists.py", ("tests/curation/test_neighbours.py",)),
-    ("wsicurate/curation/components.py", ("tests/curation/test_copies.py",)),
-    ("wsicurate/curation/serial.py", ("tests/curation/test_copies.py", "tests/steps/test_copies.py")),
-    ("wsicurate/curation/lloyd.py", ("tests/curation/test_kmeans.py",)),
-    ("wsicurate/curation/cells.py", ("tests/curation/test_kmeans.py", "tests/curation/test_hierarchy.py")),
+    (
+        "wsicurate/steps/curating/copy_search.py",
+        ("tests/steps/curating/test_copy_search.py", "tests/steps/curating/test_decisions.py"),
+    ),
+    ("wsicurate/steps/curating/pool.py", ("tests/steps/curating/test_pool.py", "tests/steps/curating/test_damaged.py")),
+    (
+        "wsicurate/steps/curating/inputs.py",
+        ("tests/steps/curating/test_damaged.py", "tests/steps/curating/test_decisions.py"),
+    ),
+    ("wsicurate/steps/curating/copies.py", ("tests/steps/curating/test_decisions.py",)),
+    ("wsicurate/steps/curating/draw.py", ("tests/steps/curating/test_decisions.py",)),
+    ("wsicurate/steps/embedding/reembedding.py", ("tests/steps/embedding/test_reembedding.py",)),
+    ("wsicurate/steps/curating/comparison.py", ("tests/steps/test_curate.py",)),
+    ("wsicurate/steps/*.py", ("tests/steps/curating/test_decisions.py", "tests/steps/test_curate.py")),
+    ("wsicurate/curation/copies/registration.py", ("tests/curation/copies/test_registration.py",)),
+    ("wsicurate/curation/copies/shift.py", ("tests/curation/copies/test_registration.py",)),
+    ("wsicurate/curation/copies/features.py", ("tests/curation/copies/test_registration.py",)),
+    ("wsicurate/curation/copies/structure.py", ("tests/curation/copies/test_registration.py",)),
+    (
+        "wsicurate/curation/neighbours/search.py",
+        ("tests/curation/neighbours/test_search.py", "tests/curation/neighbours/test_nearest.py"),
+    ),
+    ("wsicurate/curation/neighbours/lists.py", ("tests/curation/neighbours/test_nearest.py",)),
+    ("wsicurate/curation/copies/components.py", ("tests/curation/copies/test_groups.py",)),
+    (
+        "wsicurate/curation/copies/serial.py",
+        ("tests/curation/copies/test_groups.py", "tests/steps/curating/test_copy_search.py"),
+    ),
+    ("wsicurate/curation/clustering/lloyd.py", ("tests/curation/clustering/test_kmeans.py",)),
+    (
+        "wsicurate/curation/clustering/cells.py",
+        ("tests/curation/clustering/test_kmeans.py", "tests/curation/clustering/test_hierarchy.py"),
+    ),
 )
 
 #: What is tried where no files are named.
 DEFAULT = (
     "wsicurate/store/*.py",
-    *(f"wsicurate/steps/{name}.py" for name in ("tile", "embed", "crew", "import_runs", "curate", "curate_inputs")),
-    *(f"wsicurate/steps/{name}.py" for name in ("pool", "stages", "ledger", "copies", "confirming", "clearing")),
-    *(f"wsicurate/steps/{name}.py" for name in ("clearing_copies", "drawing", "reembedding")),
-    *(f"wsicurate/curation/{name}.py" for name in ("copies", "registration", "calibration", "neighbours", "search")),
-    *(f"wsicurate/curation/{name}.py" for name in ("leakage", "components", "serial", "selection", "apportion")),
-    *(f"wsicurate/curation/{name}.py" for name in ("redundancy", "retrieval", "blocks", "codes", "lloyd")),
+    "wsicurate/engine/*.py",
+    *(f"wsicurate/steps/{name}.py" for name in ("tile", "embed", "curate", "importing/runs", "embedding/reembedding")),
+    "wsicurate/steps/curating/*.py",
+    "wsicurate/curation/ledger.py",
+    *(f"wsicurate/curation/{room}/*.py" for room in ("copies", "neighbours", "filters", "selection")),
+    "wsicurate/curation/clustering/lloyd.py",
 )
 
 _SWAPPED: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {

@@ -26,18 +26,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.config import CurateConfig, EmbedConfig, TileConfig
-from wsicurate.curation.baselines import BASELINES, random_over_slides
-from wsicurate.curation.proof import paired_interval
-from wsicurate.curation.selection import Groups
-from wsicurate.slides.synthetic import SyntheticSlide, cohort_names, truth_path, write_slide
-from wsicurate.slides.synthetic_layout import Kind
+from wsicurate.curation.evaluation.comparison import paired_interval
+from wsicurate.curation.selection.baselines import BASELINES, random_over_slides
+from wsicurate.curation.selection.draw import Groups
 from wsicurate.steps.curate import CurateReport, curate
+from wsicurate.steps.curating.labels import labels_of
+from wsicurate.steps.curating.pool import Pool, gather_pool
 from wsicurate.steps.demo import write_truth_labels
 from wsicurate.steps.embed import embed
-from wsicurate.steps.labels import labels_of
-from wsicurate.steps.opening import open_store
-from wsicurate.steps.pool import Pool, gather_pool
+from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
+from wsicurate.synthetic.layout import Kind
+from wsicurate.synthetic.slide import SyntheticSlide, cohort_names, truth_path, write_slide
 
 DESCRIPTORS = ("stain-texture", "filter-bank")
 RARE = Kind.MUCIN.name.lower()

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from wsicurate.slides.synthetic import CohortSlide, GroundTruth, SyntheticSlide, write_cohort, write_slide
 from wsicurate.steps.demo import write_demo_cohort
+from wsicurate.synthetic.slide import CohortSlide, GroundTruth, SyntheticSlide, write_cohort, write_slide
 
 settings.register_profile("project", deadline=None)  # shared machines pause when they like
 settings.load_profile("project")

@@ -25,12 +25,12 @@ from tests.conftest import tree
 from tests.kills import Inline
 from wsicurate.config import CurateConfig, EmbedConfig, ImportConfig, TileConfig
 from wsicurate.errors import EmbeddingMissingError
-from wsicurate.slides.synthetic import SyntheticSlide, write_slide
 from wsicurate.steps.check import CheckReport, check
 from wsicurate.steps.curate import curate
 from wsicurate.steps.embed import embed
 from wsicurate.steps.imports import import_patches
 from wsicurate.steps.tile import tile
+from wsicurate.synthetic.slide import SyntheticSlide, write_slide
 
 CURATE = CurateConfig(encoder="filter-bank", budget=0.5, copies="none", judge=None, name="half")
 

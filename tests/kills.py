@@ -26,8 +26,8 @@ import numpy as np
 
 from tests.conftest import tree
 from wsicurate.config import EmbedConfig, ImportConfig, TileConfig
+from wsicurate.engine.tidy import tidy
 from wsicurate.errors import LeaseLostError
-from wsicurate.slides.synthetic import SyntheticSlide, write_slide
 from wsicurate.steps import embed as embed_module
 from wsicurate.steps import tile as tile_module
 from wsicurate.steps.check import check
@@ -38,7 +38,7 @@ from wsicurate.store import leases as leases_module
 from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.leases import Lease, Leases
 from wsicurate.store.manifest import write_curation
-from wsicurate.store.tidying import tidy
+from wsicurate.synthetic.slide import SyntheticSlide, write_slide
 
 EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.listdir", "os.scandir"}
 

@@ -22,7 +22,7 @@ import wsicurate.steps.info as info_module
 from tests.conftest import REPOSITORY
 from wsicurate import console, errors
 from wsicurate.cli import app
-from wsicurate.steps.progress import Progress, SlideOutcome
+from wsicurate.engine.progress import Progress, SlideOutcome
 from wsicurate.steps.tile import TileReport
 from wsicurate.streams import SafeStream, printable
 

@@ -6,7 +6,7 @@ import pytest
 
 from wsicurate import console
 from wsicurate.console import ProgressDisplay
-from wsicurate.steps.progress import Progress
+from wsicurate.engine.progress import Progress
 
 
 def counted(done: int, stage: str = "candidate pairs compared") -> Progress:

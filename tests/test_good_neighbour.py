@@ -56,7 +56,7 @@ from pathlib import Path
 from PIL import Image
 import numpy as np
 from wsicurate import *
-from wsicurate.slides.synthetic import SyntheticSlide
+from wsicurate.synthetic.slide import SyntheticSlide
 from tests.embedding.small import write_small
 slides, tmp = Path(sys.argv[1]), Path(sys.argv[2])
 encoder = str(write_small(tmp / "encoder"))
@@ -74,7 +74,7 @@ embed(store, EmbedConfig(encoder=encoder, device="cpu"))
 look("embed by a network")
 loaded = load_encoder(encoder)
 look("load_encoder")
-from wsicurate.embedding.inference import Inference
+from wsicurate.embedding.networks.inference import Inference
 Inference(loaded)(np.zeros((2, 64, 64, 3), np.uint8))
 look("Inference")
 attention_maps(loaded, np.zeros((64, 64, 3), np.uint8) + np.arange(64, dtype=np.uint8)[:, None, None])

@@ -13,11 +13,10 @@ if TYPE_CHECKING:
 
     from wsicurate.config import EmbedConfig, ImportConfig, TileConfig
     from wsicurate.embedding.encoders import load_encoder
-    from wsicurate.embedding.looking import attention_maps, pca_rgb
+    from wsicurate.embedding.networks.attention import attention_maps, pca_rgb
     from wsicurate.errors import SlideError, StoreError, WsicurateError
     from wsicurate.slides.base import Slide
     from wsicurate.slides.opening import open_slide
-    from wsicurate.slides.synthetic import GroundTruth, SyntheticSlide, write_cohort, write_slide
     from wsicurate.slides.tcga import Barcode, parse_barcode
     from wsicurate.steps.check import check
     from wsicurate.steps.curate import CurateReport, curate
@@ -26,11 +25,12 @@ if TYPE_CHECKING:
     from wsicurate.steps.encoders import encoders
     from wsicurate.steps.imports import ImportReport, import_patches
     from wsicurate.steps.info import info
-    from wsicurate.steps.opening import open_store
+    from wsicurate.steps.open_store import open_store
     from wsicurate.steps.run import RunReport, run
     from wsicurate.steps.tile import TileReport, tile
     from wsicurate.store.manifest import Curation
     from wsicurate.store.store import SlidePatches, Store
+    from wsicurate.synthetic.slide import GroundTruth, SyntheticSlide, write_cohort, write_slide
 
 #: Where each name lives.
 _HOMES = {
@@ -40,7 +40,7 @@ _HOMES = {
     "Curation": "store.manifest",
     "EmbedConfig": "config",
     "EmbedReport": "steps.embed",
-    "GroundTruth": "slides.synthetic",
+    "GroundTruth": "synthetic.slide",
     "ImportConfig": "config",
     "ImportReport": "steps.imports",
     "RunReport": "steps.run",
@@ -49,11 +49,11 @@ _HOMES = {
     "SlidePatches": "store.store",
     "Store": "store.store",
     "StoreError": "errors",
-    "SyntheticSlide": "slides.synthetic",
+    "SyntheticSlide": "synthetic.slide",
     "TileConfig": "config",
     "TileReport": "steps.tile",
     "WsicurateError": "errors",
-    "attention_maps": "embedding.looking",
+    "attention_maps": "embedding.networks.attention",
     "check": "steps.check",
     "curate": "steps.curate",
     "demo": "steps.demo",
@@ -63,13 +63,13 @@ _HOMES = {
     "info": "steps.info",
     "load_encoder": "embedding.encoders",
     "open_slide": "slides.opening",
-    "open_store": "steps.opening",
+    "open_store": "steps.open_store",
     "parse_barcode": "slides.tcga",
-    "pca_rgb": "embedding.looking",
+    "pca_rgb": "embedding.networks.attention",
     "run": "steps.run",
     "tile": "steps.tile",
-    "write_cohort": "slides.synthetic",
-    "write_slide": "slides.synthetic",
+    "write_cohort": "synthetic.slide",
+    "write_slide": "synthetic.slide",
 }
 
 __all__ = [

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
+    from wsicurate.engine.progress import Progress, SlideOutcome
     from wsicurate.steps.check import CheckReport
     from wsicurate.steps.curate import CurateReport
     from wsicurate.steps.demo import DemoReport
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from wsicurate.steps.encoders import Preset
     from wsicurate.steps.imports import ImportReport
     from wsicurate.steps.info import StoreInfo
-    from wsicurate.steps.progress import Progress, SlideOutcome
     from wsicurate.steps.recipes import Recipe
     from wsicurate.steps.run import RunReport
     from wsicurate.steps.tile import TileReport

@@ -11,10 +11,10 @@ import pytest
 
 from wsicurate.config import EmbedConfig
 from wsicurate.embedding.encoders import load_descriptor, load_encoder, preset_of, wanted_preset
-from wsicurate.embedding.hub import hub_or_cache, require_weights
+from wsicurate.embedding.networks.hub import hub_or_cache, require_weights
 from wsicurate.embedding.presets import Preset, all_presets, read_presets, user_presets
 from wsicurate.errors import ConfigError, EncoderError, EncoderUnavailableError
-from wsicurate.steps.embed_tasks import DescribeTask, _kept, describe
+from wsicurate.steps.embedding.tasks import DescribeTask, _kept, describe
 
 
 def written(folder: Path, source: str, more: str = "") -> Path:

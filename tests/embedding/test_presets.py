@@ -33,7 +33,7 @@ def test_what_comes_with_wsicurate() -> None:
 
 
 def test_every_architecture_is_one_that_timm_builds() -> None:
-    from wsicurate.embedding.timm_models import _resolved
+    from wsicurate.embedding.networks.timm_models import _resolved
 
     for preset in all_presets().values():
         assert not preset.arch or timm.is_model(preset.arch), preset.name
@@ -47,7 +47,7 @@ def test_every_architecture_is_one_that_timm_builds() -> None:
     [("uni2-h", 1536), ("virchow2", 2560), ("h-optimus-0", 1536), ("prov-gigapath", 1536), ("kaiko-vitl14", 1024)],
 )
 def test_giants_have_the_published_shape(name: str, dim: int) -> None:
-    from wsicurate.embedding.timm_models import _resolved
+    from wsicurate.embedding.networks.timm_models import _resolved
 
     preset = all_presets()[name]
     with torch.device("meta"):  # shapes without memory

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from wsicurate.errors import ConfigError, NothingToDoError, SlideNotFoundError, SlideTableError, UnreadableSlideError
-from wsicurate.slides import dicom_series
+from wsicurate.slides.dicom import series as dicom_series
 from wsicurate.slides.discovery import PassedOver, find_slides, search_slides
 from wsicurate.slides.identity import quick_hash, stamp
 from wsicurate.slides.table import SlideRow

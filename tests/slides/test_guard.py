@@ -11,15 +11,15 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.slides.test_tiff import KINDS, stained, write_pyramid
+from tests.slides.tiff.test_reader import KINDS, stained, write_pyramid
 from wsicurate.config import TileConfig
 from wsicurate.errors import UnreadableSlideError
 from wsicurate.slides.base import Slide
-from wsicurate.slides.fake import FakeSlide, Rectangle
 from wsicurate.slides.guard import check_colours
 from wsicurate.slides.opening import open_slide
 from wsicurate.slides.overview import read_overview
 from wsicurate.steps.tile import tile
+from wsicurate.testing.fake_slide import FakeSlide, Rectangle
 
 PIXELS = stained(1_024, 1_024)
 PIXELS[..., 2] = 243 - (243 - np.minimum(PIXELS[..., 2], 243)) // 4  # violet: so that red and blue are not alike

@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 import tifffile
 
-from tests.slides.dicom_files import J2K, j2k, jfif, rgb_jpeg, write_instance
+from tests.slides.dicom.dicom_files import J2K, j2k, jfif, rgb_jpeg, write_instance
 from tests.slides.mutations import KINDS, mutate
 from tests.slides.test_opening import hamamatsu
-from tests.slides.test_tiff import KINDS as TILES
-from tests.slides.test_tiff import stained, tiles_of, write_pyramid
+from tests.slides.tiff.test_reader import KINDS as TILES
+from tests.slides.tiff.test_reader import stained, tiles_of, write_pyramid
 
 #: What every damaged file must come to.
 FINE = {"error at opening", "error in regions", "equal"}

@@ -18,7 +18,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.slides.test_tiff import KINDS, jpeg, patch_entry, stained, tiles_of, write_pyramid
+from tests.slides.tiff.test_reader import KINDS, jpeg, patch_entry, stained, tiles_of, write_pyramid
 from wsicurate.errors import (
     NotBrightfieldError,
     SlideError,
@@ -26,11 +26,11 @@ from wsicurate.errors import (
     UnreadableRegionError,
     UnreadableSlideError,
 )
-from wsicurate.slides.byte_source import FileSource
 from wsicurate.slides.opening import open_slide
 from wsicurate.slides.openslide import OpenSlideSlide
 from wsicurate.slides.tiatoolbox import tiatoolbox_is_installed
-from wsicurate.slides.tiff import MAX_TILES, TiffSlide
+from wsicurate.slides.tiff.reader import MAX_TILES, TiffSlide
+from wsicurate.slides.tiles.source import FileSource
 
 HEIGHT, WIDTH = 200, 330
 PIXELS = stained(HEIGHT, WIDTH)

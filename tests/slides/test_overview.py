@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 
 from wsicurate.pixels.resample import resample_area
-from wsicurate.slides.fake import FakeSlide, Rectangle
 from wsicurate.slides.overview import MAX_FAILURES, read_overview
+from wsicurate.testing.fake_slide import FakeSlide, Rectangle
 
 
 def smooth(height: int, width: int) -> np.ndarray:

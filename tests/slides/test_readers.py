@@ -12,19 +12,19 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.slides.dicom_files import jfif, write_instance
-from tests.slides.test_tiff import stained
+from tests.slides.dicom.dicom_files import jfif, write_instance
+from tests.slides.tiff.test_reader import stained
 from wsicurate.errors import SlideNotFoundError, UnreadableRegionError, UnreadableSlideError, UnscannedRegionError
 from wsicurate.pixels.resample import resample_area
 from wsicurate.slides.base import Slide
-from wsicurate.slides.dicom import DicomSlide
-from wsicurate.slides.fake import FakeSlide, Rectangle
+from wsicurate.slides.dicom.reader import DicomSlide
 from wsicurate.slides.image import ImageSlide
 from wsicurate.slides.opening import open_slide
 from wsicurate.slides.openslide import OpenSlideSlide
-from wsicurate.slides.synthetic import GroundTruth
 from wsicurate.slides.tiatoolbox import TiatoolboxSlide, tiatoolbox_is_installed
-from wsicurate.slides.tiff import TiffSlide
+from wsicurate.slides.tiff.reader import TiffSlide
+from wsicurate.synthetic.slide import GroundTruth
+from wsicurate.testing.fake_slide import FakeSlide, Rectangle
 
 Paint = Callable[..., tuple[Path, GroundTruth]]
 

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 
 from wsicurate.config import TileConfig
+from wsicurate.engine.tidy import tidy
 from wsicurate.errors import ConfigError, StoreNotFoundError
-from wsicurate.steps import opening
+from wsicurate.steps import open_store as opening
 from wsicurate.steps.check import check
 from wsicurate.steps.tile import tile
 from wsicurate.store.arrays import write_array
 from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.embeddings import EmbeddingRecord, write_embedding
 from wsicurate.store.leases import Leases
-from wsicurate.store.tidying import tidy
 
 CONFIG = TileConfig(patch_px=128, workers=1)
 

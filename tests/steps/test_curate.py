@@ -11,13 +11,13 @@ import pytest
 import wsicurate.steps.curate as curate_module
 from tests.conftest import tree
 from wsicurate.config import CurateConfig, EmbedConfig, TileConfig
-from wsicurate.curation.blocks import exact_products, unit_rows
+from wsicurate.curation.neighbours.blocks import exact_products, unit_rows
 from wsicurate.errors import ConfigError, CurationError, EmbeddingMissingError, LeaseLostError, ManifestError
 from wsicurate.steps.check import check
 from wsicurate.steps.curate import CurateReport, curate
 from wsicurate.steps.demo import write_truth_labels
 from wsicurate.steps.embed import embed
-from wsicurate.steps.opening import open_store
+from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
 from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.layout import curation_work_path

@@ -13,7 +13,7 @@ from wsicurate.errors import ConfigError, StoreWriteError
 from wsicurate.report.sheets import patch_sheet, slide_sheet
 from wsicurate.steps.demo import demo
 from wsicurate.steps.info import info
-from wsicurate.steps.opening import open_store
+from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
 
 

@@ -17,6 +17,7 @@ import pytest
 from tests.conftest import tree
 from tests.embedding.small import write_small
 from wsicurate.config import EmbedConfig, TileConfig
+from wsicurate.engine.progress import Progress
 from wsicurate.errors import (
     ConfigError,
     CorruptStoreError,
@@ -31,8 +32,7 @@ from wsicurate.errors import (
 from wsicurate.steps.check import check
 from wsicurate.steps.embed import embed
 from wsicurate.steps.info import info
-from wsicurate.steps.opening import open_store
-from wsicurate.steps.progress import Progress
+from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
 from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.embeddings import read_embedding_record
@@ -73,7 +73,7 @@ def vectors_of(store: Path) -> dict[str, bytes]:
 
 def test_vectors_are_those_of_the_network(store: Path, config: EmbedConfig) -> None:
     from wsicurate.embedding.encoders import load_encoder
-    from wsicurate.embedding.inference import Inference
+    from wsicurate.embedding.networks.inference import Inference
 
     report = embed(store, replace(config, precision="fp32", batch_size=5))
     assert report.exit_status == 0 and report.count("embedded") == 3
@@ -285,7 +285,7 @@ def test_a_slide_that_cannot_be_read_stops_nobody(store: Path, config: EmbedConf
 def test_batches_are_halved_when_memory_runs_out(
     store: Path, config: EmbedConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wsicurate.embedding.inference import Inference
+    from wsicurate.embedding.networks.inference import Inference
 
     embed(store, replace(config, batch_size=2, name="two"))
     start = Inference.start

@@ -19,13 +19,13 @@ from PIL import Image
 from tests.conftest import tree
 from wsicurate.config import ImportConfig, TileConfig
 from wsicurate.errors import ConfigError, NothingToDoError, PatchImportError, StoreSettingsError
-from wsicurate.export import name_patterns
+from wsicurate.formats import name_patterns
 from wsicurate.pixels.jpeg import decode_jpeg, encode_jpeg
-from wsicurate.steps import import_sources
 from wsicurate.steps.check import check
-from wsicurate.steps.import_images import commit_images
+from wsicurate.steps.importing import sources as import_sources
+from wsicurate.steps.importing.images import commit_images
 from wsicurate.steps.imports import ImportReport, import_patches
-from wsicurate.steps.opening import open_store
+from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
 
 PX = 64

@@ -11,7 +11,7 @@ import zarr
 
 from wsicurate.config import TileConfig
 from wsicurate.steps.check import check
-from wsicurate.steps.opening import open_store
+from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import TileReport, tile
 
 

@@ -18,10 +18,10 @@ import pytest
 
 from tests.conftest import tree
 from wsicurate.config import TileConfig
-from wsicurate.slides.synthetic import SyntheticSlide, write_slide
 from wsicurate.steps.check import check
-from wsicurate.steps.opening import open_store
+from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
+from wsicurate.synthetic.slide import SyntheticSlide, write_slide
 
 #: How long workers may live on after their parent, seconds.
 OUTLIVE_S = 5.0

@@ -19,6 +19,7 @@ from tests.conftest import tree
 from tests.kills import Inline
 from tests.slides.test_readers import corrupt_tile
 from wsicurate.config import EmbedConfig, TileConfig
+from wsicurate.engine.progress import Progress
 from wsicurate.errors import (
     ConfigError,
     CorruptStoreError,
@@ -30,15 +31,14 @@ from wsicurate.errors import (
     StoreSettingsError,
 )
 from wsicurate.slides.opening import open_slide
-from wsicurate.slides.synthetic import CohortSlide, GroundTruth
 from wsicurate.steps import tile as tile_module
 from wsicurate.steps.check import check
 from wsicurate.steps.embed import embed
-from wsicurate.steps.opening import open_store
-from wsicurate.steps.progress import Progress
+from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import TileReport, tile
 from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.leases import Holder, Lease, Leases
+from wsicurate.synthetic.slide import CohortSlide, GroundTruth
 
 Paint = Callable[..., tuple[Path, GroundTruth]]
 

@@ -8,7 +8,7 @@ import pytest
 
 from wsicurate.config import TileConfig
 from wsicurate.errors import CorruptStoreError, StoreFormatError, StoreNotFoundError
-from wsicurate.steps.opening import open_store
+from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
 from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.store import Store, read_store_record

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wsicurate.errors import UnreadableRegionError
-from wsicurate.slides.fake import FakeSlide, Rectangle
+from wsicurate.testing.fake_slide import FakeSlide, Rectangle
 from wsicurate.tiling.geometry import Lattice, plan_reading
 from wsicurate.tiling.patches import cut_patch
 

@@ -18,7 +18,7 @@ from wsicurate.errors import ConfigError
 from wsicurate.validation import Rule, Text, checked, shown
 
 if TYPE_CHECKING:
-    from wsicurate.embedding.models import LoadedModel
+    from wsicurate.embedding.networks.models import LoadedModel
 
 
 class Descriptor(Protocol):
@@ -51,8 +51,8 @@ _POSITIVE = Rule(lambda value: value >= 1, "give a whole number, at least 1")
 
 #: Where the weightless descriptors live.
 DESCRIPTORS = {
-    "stain-texture": "wsicurate.embedding.stain_texture:StainTexture",
-    "filter-bank": "wsicurate.embedding.filter_bank:FilterBank",
+    "stain-texture": "wsicurate.embedding.descriptors.stain_texture:StainTexture",
+    "filter-bank": "wsicurate.embedding.descriptors.filter_bank:FilterBank",
 }
 
 
@@ -192,7 +192,7 @@ def load_encoder(
     preset = preset_of(config)
     if preset.is_descriptor:
         raise ConfigError(f"{preset.name} is a descriptor and has no network to look into")
-    from wsicurate.embedding.models import load_model
+    from wsicurate.embedding.networks.models import load_model
 
     return load_model(preset, weights=None if config.weights is None else Path(config.weights))
 

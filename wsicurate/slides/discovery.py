@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from wsicurate.errors import ConfigError, NothingToDoError, SlideTableError
 from wsicurate.files import open_file
-from wsicurate.slides.dicom_series import DicomGroup, group_files, read_dicom_file
+from wsicurate.slides.dicom.series import DicomGroup, group_files, read_dicom_file
 from wsicurate.slides.formats import (
     IMAGE_SUFFIXES,
     SLIDE_SUFFIXES,

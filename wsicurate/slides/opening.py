@@ -8,9 +8,9 @@ from pathlib import Path
 
 from wsicurate.errors import SlideNotFoundError, UnreadableRegionError, UnreadableSlideError
 from wsicurate.slides.base import DeclinedError, Slide
-from wsicurate.slides.byte_source import FileSource, waiting_neighbours
 from wsicurate.slides.discovery import IMAGE_SUFFIXES
-from wsicurate.slides.tiff_directory import IMAGE_DESCRIPTION, TILE_OFFSETS, TILE_WIDTH, Directory, TiffError
+from wsicurate.slides.tiff.directory import IMAGE_DESCRIPTION, TILE_OFFSETS, TILE_WIDTH, Directory, TiffError
+from wsicurate.slides.tiles.source import FileSource, waiting_neighbours
 
 #: TIFFs that OpenSlide refuses may be flat images.
 FLAT_TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
@@ -76,7 +76,7 @@ def _readers(
 ) -> Iterator[tuple[str, Callable[[], Slide | None]]]:
     """The readers that may take a file, in order; those that are not to be asked are put among ``declined``."""
     from wsicurate.slides.tiatoolbox import is_for_tiatoolbox, tiatoolbox_is_installed
-    from wsicurate.slides.tiff import (
+    from wsicurate.slides.tiff.reader import (
         check_upright,
         directories_of,
         image_directories,
@@ -152,7 +152,7 @@ def _open_directly(path: Path) -> Slide | None:
         DeclinedError: if the direct reader is not sure to read the right pixels.
     """
     from wsicurate.slides.openslide import OpenSlideSlide
-    from wsicurate.slides.tiff import TiffSlide
+    from wsicurate.slides.tiff.reader import TiffSlide
 
     slide = TiffSlide(path)
     try:
@@ -174,7 +174,7 @@ def _open_directly(path: Path) -> Slide | None:
 
 
 def _dicom(path: Path) -> Slide:
-    from wsicurate.slides.dicom import DicomSlide, openslide_differs
+    from wsicurate.slides.dicom.reader import DicomSlide, openslide_differs
 
     slide = DicomSlide(path)
     difference = openslide_differs(slide, path)

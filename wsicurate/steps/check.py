@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wsicurate.engine.progress import Progress, ProgressCallback, no_progress
+from wsicurate.engine.run_records import read_run
+from wsicurate.engine.workers import Crew
 from wsicurate.errors import CorruptStoreError
-from wsicurate.steps.crew import Crew
-from wsicurate.steps.opening import MovedSlides, SlidePixels, find_moved
-from wsicurate.steps.progress import Progress, ProgressCallback, no_progress
-from wsicurate.steps.runs import read_run
+from wsicurate.steps.open_store import MovedSlides, SlidePixels, find_moved
 from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.layout import (
     CURATIONS,

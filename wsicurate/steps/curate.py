@@ -19,29 +19,30 @@ from numpy.typing import NDArray
 
 from wsicurate._version import __version__
 from wsicurate.config import CurateConfig
-from wsicurate.curation.devices import resolve_device
-from wsicurate.curation.hierarchy import Hierarchy, build_hierarchy, derive_counts
-from wsicurate.curation.redundancy import thin, thinning_curve
+from wsicurate.curation.clustering.devices import resolve_device
+from wsicurate.curation.clustering.hierarchy import Hierarchy, build_hierarchy, derive_counts
+from wsicurate.curation.filters.redundancy import thin, thinning_curve
+from wsicurate.curation.ledger import Ledger
+from wsicurate.decisions import DECISIONS
 from wsicurate.embedding.encoders import DESCRIPTORS, refuse_for_descriptors
+from wsicurate.engine.cache import Stages
+from wsicurate.engine.progress import Progress, ProgressCallback, no_progress
+from wsicurate.engine.run_records import versions
+from wsicurate.engine.tidy import tidy
 from wsicurate.errors import CurationError, LeaseLostError, ManifestError, StoreWriteError
-from wsicurate.steps.clearing import clear_lists, clear_quality, retrieve
-from wsicurate.steps.clearing_copies import Work, clear_copies
-from wsicurate.steps.curate_inputs import Inputs, fingerprint_of_record, gather_inputs
-from wsicurate.steps.drawing import Draw, budget_of, draw
-from wsicurate.steps.ledger import Ledger
-from wsicurate.steps.pool import DamagedSlides, Scratch, describe, digest_of, vectors_on_disk
-from wsicurate.steps.progress import Progress, ProgressCallback, no_progress
-from wsicurate.steps.proving import prove
+from wsicurate.steps.curating.comparison import prove
+from wsicurate.steps.curating.copies import Work, clear_copies
+from wsicurate.steps.curating.draw import Draw, budget_of, draw
+from wsicurate.steps.curating.inputs import Inputs, fingerprint_of_record, gather_inputs
+from wsicurate.steps.curating.pool import DamagedSlides, Scratch, describe, digest_of, vectors_on_disk
+from wsicurate.steps.curating.quality import clear_lists, clear_quality, retrieve
 from wsicurate.steps.recipes import scaled_counts
-from wsicurate.steps.runs import versions
-from wsicurate.steps.stages import Stages
 from wsicurate.store.bytestore import ByteStore, LocalBytes
 from wsicurate.store.layout import curation_work_path
 from wsicurate.store.leases import Holder, Lease, Leases
-from wsicurate.store.manifest import DECISIONS, curation_path, read_curation, verify_curation, write_curation
+from wsicurate.store.manifest import curation_path, read_curation, verify_curation, write_curation
 from wsicurate.store.records import differences
 from wsicurate.store.store import Store, restore_root
-from wsicurate.store.tidying import tidy
 from wsicurate.validation import require_callables, require_path, require_settings
 
 #: Curves of kept share are drawn at these cosine distances.

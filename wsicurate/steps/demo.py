@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsicurate.config import CurateConfig, EmbedConfig, TileConfig
+from wsicurate.engine.progress import ProgressCallback, no_progress
 from wsicurate.errors import ConfigError, StoreWriteError, WsicurateError
 from wsicurate.report.sheets import patch_sheet, slide_sheet
-from wsicurate.slides.synthetic import CohortSlide, GroundTruth, SyntheticSlide, truth_path, write_cohort
-from wsicurate.slides.synthetic_layout import Kind
 from wsicurate.steps.check import CheckReport, check
 from wsicurate.steps.curate import CurateReport, curate
 from wsicurate.steps.embed import embed
-from wsicurate.steps.opening import open_store
-from wsicurate.steps.progress import ProgressCallback, no_progress
+from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import TileReport, tile
 from wsicurate.store.store import Store
+from wsicurate.synthetic.layout import Kind
+from wsicurate.synthetic.slide import CohortSlide, GroundTruth, SyntheticSlide, truth_path, write_cohort
 from wsicurate.validation import exists, require_callables, require_path, require_workers
 
 #: The descriptor that chooses, and the one that judges: neither needs weights.

@@ -18,8 +18,12 @@ from numpy.typing import NDArray
 
 from wsicurate.config import EmbedConfig
 from wsicurate.embedding.encoders import preset_of
-from wsicurate.embedding.hub import require_weights
+from wsicurate.embedding.networks.hub import require_weights
 from wsicurate.embedding.presets import Preset
+from wsicurate.engine.progress import Progress, ProgressCallback, SlideOutcome, Status, no_progress
+from wsicurate.engine.run_records import write_run
+from wsicurate.engine.tidy import tidy
+from wsicurate.engine.workers import Done, usable_cores
 from wsicurate.errors import (
     CorruptStoreError,
     EncoderError,
@@ -34,24 +38,20 @@ from wsicurate.errors import (
     StoreWriteError,
     WsicurateError,
 )
-from wsicurate.steps.crew import Done, usable_cores
-from wsicurate.steps.embed_engines import (
+from wsicurate.steps.embedding.engines import (
     DescriptorEngine,
     Engine,
     NetworkEngine,
     network_share,
 )
-from wsicurate.steps.embed_tasks import Block
-from wsicurate.steps.opening import SlidePixels
-from wsicurate.steps.progress import Progress, ProgressCallback, SlideOutcome, Status, no_progress
-from wsicurate.steps.runs import write_run
+from wsicurate.steps.embedding.tasks import Block
+from wsicurate.steps.open_store import SlidePixels
 from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.embeddings import EmbeddingRecord, read_embedding_record, write_embedding
 from wsicurate.store.layout import ROOT, embedding_path, work_path
 from wsicurate.store.leases import Holder, Lease, Leases
 from wsicurate.store.records import SlideRecord, StoreRecord, differences, fingerprint_of
 from wsicurate.store.store import SlidePatches, read_slide_record, read_slides, restore_root
-from wsicurate.store.tidying import tidy
 from wsicurate.validation import require_callables, require_path, require_settings
 
 #: How often slides that another run works on are looked at again, seconds.
@@ -191,8 +191,8 @@ def _engine(
         return DescriptorEngine(preset, path, slides, workers, executor), [], None
     if config.weights is None:
         require_weights(preset)
-    from wsicurate.embedding.inference import Inference
-    from wsicurate.embedding.models import load_model
+    from wsicurate.embedding.networks.inference import Inference
+    from wsicurate.embedding.networks.models import load_model
 
     model = load_model(preset, weights=_path(config.weights))
     inference = Inference(model, device=config.device, precision=config.precision, compiled=config.compile)

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Literal
 
 from wsicurate.config import ImportConfig
+from wsicurate.engine.progress import ProgressCallback, SlideOutcome, Status, no_progress
+from wsicurate.engine.run_records import write_run
 from wsicurate.errors import ConfigError, PatchImportError, WsicurateError
-from wsicurate.export.packed import holds_patches
-from wsicurate.export.patch_folders import PATCH_SUFFIXES
 from wsicurate.files import kind_of
+from wsicurate.formats.packed import holds_patches
+from wsicurate.formats.patch_folders import PATCH_SUFFIXES
 from wsicurate.slides.names import safe_name
-from wsicurate.steps.import_runs import image_run, packed_run, placed_run
-from wsicurate.steps.import_vectors import import_vectors
-from wsicurate.steps.progress import ProgressCallback, SlideOutcome, Status, no_progress
-from wsicurate.steps.runs import write_run
+from wsicurate.steps.importing.runs import image_run, packed_run, placed_run
+from wsicurate.steps.importing.vectors import import_vectors
 from wsicurate.steps.tile import SlideRun, TileReport
 from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.store import Store

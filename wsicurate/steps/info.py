@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wsicurate.engine.run_records import read_run
 from wsicurate.errors import CorruptStoreError, ManifestError
-from wsicurate.steps.runs import read_run
 from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.embeddings import embedding_names
 from wsicurate.store.layout import CURATIONS, ROOT, RUNS, WORK, slide_path

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsicurate.config import CurateConfig, EmbedConfig, TileConfig
+from wsicurate.engine.progress import ProgressCallback, no_progress
 from wsicurate.errors import NothingToDoError
 from wsicurate.steps.curate import CurateReport, curate
 from wsicurate.steps.embed import EmbedReport, embed
-from wsicurate.steps.progress import ProgressCallback, no_progress
 from wsicurate.steps.tile import TileReport, tile
 from wsicurate.validation import require_callables, require_settings
 

@@ -20,6 +20,10 @@ from numpy.typing import NDArray
 
 from wsicurate._version import __version__
 from wsicurate.config import TileConfig
+from wsicurate.engine.progress import Progress, ProgressCallback, SlideOutcome, Status, no_progress
+from wsicurate.engine.run_records import write_run
+from wsicurate.engine.tidy import tidy
+from wsicurate.engine.workers import Crew, Done, timeout_error
 from wsicurate.errors import (
     ConfigError,
     CorruptStoreError,
@@ -38,10 +42,7 @@ from wsicurate.errors import (
 from wsicurate.slides.discovery import PassedOver, search_slides
 from wsicurate.slides.names import case_twins, safe_name
 from wsicurate.slides.table import SlideRow, read_slide_table
-from wsicurate.steps.crew import Crew, Done, timeout_error
-from wsicurate.steps.progress import Progress, ProgressCallback, SlideOutcome, Status, no_progress
-from wsicurate.steps.runs import write_run
-from wsicurate.steps.tile_tasks import (
+from wsicurate.steps.tiling.tasks import (
     CommitTask,
     SegmentCost,
     SegmentTask,
@@ -68,7 +69,6 @@ from wsicurate.store.store import (
     read_store_record,
     restore_root,
 )
-from wsicurate.store.tidying import tidy
 from wsicurate.tiling.plan import segments, tiles_needed
 from wsicurate.tissue.scores import SCORES
 from wsicurate.validation import require_callables, require_path, require_paths, require_settings

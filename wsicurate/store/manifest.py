@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsicurate.decisions import DECISIONS
 from wsicurate.errors import ConfigError, CorruptStoreError, ManifestError, StoreFormatError
 from wsicurate.store.arrays import read_array, read_metadata, to_json, write_array
 from wsicurate.store.bytestore import ByteStore
@@ -24,18 +25,6 @@ from wsicurate.store.records import require
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-#: What can become of a patch, in the order in which they are decided; the first that applies stands.
-DECISIONS = (
-    "low_quality",
-    "leakage",
-    "copy",
-    "redundant",
-    "not_retrieved",
-    "over_cap",
-    "not_drawn",
-    "selected",
-)
 
 #: Rows per Parquet file.
 PART_ROWS = 1_000_000

@@ -1,0 +1,1 @@
+"""k-means, flat and hierarchical, on CPU or GPU."""

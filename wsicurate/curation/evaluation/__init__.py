@@ -1,0 +1,1 @@
+"""A subset beside its baselines: coverage, diversity, predictability of site and label."""

@@ -1,0 +1,1 @@
+"""What is left out before selection: leakage of evaluation data, redundancy, what was not retrieved."""

@@ -1,0 +1,1 @@
+"""The most similar vectors of every vector: exactly for few, by an inverted file for many."""

@@ -1,0 +1,1 @@
+"""Which patches a budget buys: balanced over clusters, within caps."""

@@ -1,0 +1,124 @@
+"""Selections to beat, behind the interface of the one that is to beat them: random over slides, by patient, at random.
+
+All draw exactly the budget from the same eligible patches, so that they differ in nothing but how they choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsicurate.curation.neighbours.blocks import Vectors
+from wsicurate.curation.selection.draw import Groups, Selection, Within, patient_codes, select
+
+
+class Sampler(Protocol):
+    """Draws patches to a budget."""
+
+    @property
+    def name(self) -> str:
+        """How tables and reports call it."""
+
+    def draw(
+        self,
+        budget: int,
+        *,
+        groups: Groups,
+        eligible: NDArray[np.bool_] | None = None,
+        kept: NDArray[np.bool_] | None = None,
+        seed: int = 0,
+    ) -> Selection:
+        """Draw exactly ``budget`` of the eligible patches; raises `CurationError` if there are fewer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BalancedOverClusters:
+    """`selection.select` over given clusters; the attributes are its arguments.
+
+    With ``within="k-center"`` or ``"facility-location"`` it is the baseline of that name, within clusters.
+    """
+
+    clusters: NDArray[np.int32]
+    within: Within = "random"
+    similarity: NDArray[np.float32] | None = None
+    vectors: Vectors | None = None
+    share_cap: float | None = 3.0
+
+    @property
+    def name(self) -> str:
+        """``balanced over clusters (random)`` and so on."""
+        return f"balanced over clusters ({self.within})"
+
+    def draw(
+        self,
+        budget: int,
+        *,
+        groups: Groups,
+        eligible: NDArray[np.bool_] | None = None,
+        kept: NDArray[np.bool_] | None = None,
+        seed: int = 0,
+    ) -> Selection:
+        """As `selection.select`."""
+        return select(
+            self.clusters,
+            budget,
+            groups=groups,
+            eligible=eligible,
+            kept=kept,
+            seed=seed,
+            within=self.within,
+            similarity=self.similarity,
+            vectors=self.vectors,
+            share_cap=self.share_cap,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """Patches at random within groups that share the budget evenly, as far as each has patches.
+
+    Attributes:
+        name: how tables call it. strata: the group of each patch, from the groups: int (n,), -1 is a group as well.
+    """
+
+    name: str
+    strata: Callable[[Groups], NDArray[np.integer[Any]]]
+
+    def draw(
+        self,
+        budget: int,
+        *,
+        groups: Groups,
+        eligible: NDArray[np.bool_] | None = None,
+        kept: NDArray[np.bool_] | None = None,
+        seed: int = 0,
+    ) -> Selection:
+        """As `Sampler.draw`; no caps, no turns, nothing but chance within a group."""
+        drawn = select(
+            (self.strata(groups) + 1)[:, None].astype(np.int32),
+            budget,
+            groups=groups,
+            eligible=eligible,
+            kept=kept,
+            seed=seed,
+            share_cap=None,
+            take_turns=False,
+        )
+        return Selection(selected=drawn.selected, over_cap=drawn.over_cap, notes=drawn.notes)
+
+
+#: Equal numbers from every slide: the baseline that OpenMidnight shows to be strong.
+random_over_slides = Baseline(name="random over slides", strata=lambda groups: groups.slide)
+
+#: Equal numbers from every patient, whatever the number of slides.
+stratified_by_patient = Baseline(name="stratified by patient", strata=patient_codes)
+
+#: Every patch with the same probability.
+plain_random = Baseline(name="random", strata=lambda groups: np.zeros(len(groups.slide), dtype=np.int32))
+
+#: The three that need no vectors.
+BASELINES: tuple[Sampler, ...] = (random_over_slides, stratified_by_patient, plain_random)

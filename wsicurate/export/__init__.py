@@ -1,1 +1,0 @@
-"""A manifest -> other people's formats, and back."""

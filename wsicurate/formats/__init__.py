@@ -1,0 +1,1 @@
+"""Files of other tools: patches, coordinates and features, as they lie on disk."""

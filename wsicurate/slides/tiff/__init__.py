@@ -1,0 +1,1 @@
+"""The direct TIFF reader: directories, pages, levels."""

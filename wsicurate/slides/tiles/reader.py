@@ -1,0 +1,403 @@
+"""Slides made of compressed tiles whose places in the file are known: read tile by tile, over ranges of bytes.
+
+What TIFF and DICOM have in common. Tiles of which a rectangle needs only a part are kept, decoded, for the next
+rectangle; tiles that are wanted whole are decoded straight to their place.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsicurate.errors import UnreadableRegionError, UnreadableSlideError, UnscannedRegionError
+from wsicurate.pixels.resample import resample_area
+from wsicurate.slides.base import Level, ReadCounts, SlideBase, SlideMetadata
+from wsicurate.slides.tiles.codecs import BrokenTileError, JpegTiles, TileDecoder, UndecodedError, UnsureError
+from wsicurate.slides.tiles.source import ByteSource
+
+if TYPE_CHECKING:
+    from wsicurate.slides.openslide import OpenSlideSlide
+
+#: Decoded tiles that one open slide keeps, bytes. A row of 34 tiles of 512 px and its neighbours fit.
+TILE_CACHE_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Page:
+    """One level, ready to be read.
+
+    Attributes:
+        width, height: of the level, pixels.
+        tile_width, tile_height: of every tile; those at the right and lower edges are padded.
+        across: tiles in a row.
+        offsets, lengths: of each tile's bytes in its file, row by row; length 0 where a tile is missing.
+        decode: decodes a tile.
+        can_paint_holes: whether a missing tile is simply a hole; else OpenSlide fills it from finer levels.
+        files: index of each tile's file among the slide's sources; None where there is one file.
+    """
+
+    width: int
+    height: int
+    tile_width: int
+    tile_height: int
+    across: int
+    offsets: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    decode: TileDecoder
+    can_paint_holes: bool
+    files: NDArray[np.int32] | None = None
+
+
+class _Piece(NamedTuple):
+    """The part of one tile that a rectangle needs, in pixels of the level. A tuple, because millions are made."""
+
+    tile: int
+    tile_x: int
+    tile_y: int
+    left: int
+    top: int
+    right: int
+    bottom: int
+    is_whole: bool
+
+
+class TiledSlide(SlideBase):
+    """A slide over pages of compressed tiles.
+
+    Args:
+        path: the file to open.
+        sources: its bytes; several where a level lies in several files.
+        pages: its levels, finest first.
+        metadata: what the file says of itself.
+        distrust: why OpenSlide must not be asked for what cannot be decoded here; empty where it may be.
+
+    Reads are safe in threads.
+    """
+
+    reader = "tiled"
+
+    def __init__(
+        self,
+        path: Path,
+        sources: Sequence[ByteSource],
+        pages: Sequence[Page],
+        metadata: SlideMetadata,
+        *,
+        distrust: str = "",
+    ) -> None:
+        self.name = str(path)
+        self.levels = levels_of(pages)
+        self.metadata = metadata
+        self._path = path
+        self._sources = list(sources)
+        self._pages = list(pages)
+        self._distrust = distrust
+        self._fallback: OpenSlideSlide | None = None
+        self._fallback_lock = threading.Lock()
+        self._cache = _TileCache(TILE_CACHE_BYTES)
+        self._scratch = threading.local()
+        self._tiles_decoded = self._regions_handed_over = self._bytes_read = 0
+
+    def read(
+        self,
+        level: int,
+        x: int,
+        y: int,
+        width: int,
+        height: int,
+        *,
+        allow_unscanned: bool = False,
+        reduction: int = 1,
+    ) -> NDArray[np.uint8]:
+        """See `Slide.read`."""
+        self._check_bounds(level, x, y, width, height, reduction)
+        try:
+            return self._read(level, x, y, width, height, allow_unscanned, reduction)
+        except UnsureError as error:
+            return self._hand_over(error, level, x, y, width, height, allow_unscanned, reduction)
+        except BrokenTileError as error:
+            raise UnreadableRegionError(
+                f"{self.name}: the region x={x} y={y} of {width}x{height} pixels at level {level} "
+                f"cannot be decoded: {error}"
+            ) from error
+
+    def read_jpeg(self, level: int, x: int, y: int, width: int, height: int) -> tuple[NDArray[np.uint8], bytes] | None:
+        """See `Slide.read_jpeg`."""
+        page = self._pages[level]
+        size = (page.tile_width, page.tile_height)
+        if (width, height) != size or x % width or y % height or not isinstance(page.decode, JpegTiles):
+            return None
+        self._check_bounds(level, x, y, width, height)
+        index = y // height * page.across + x // width
+        if page.lengths[index] == 0:
+            return None
+        pixels = np.empty((height, width, 3), dtype=np.uint8)
+        try:
+            data = self._decode(level, index, pixels)
+            return pixels, page.decode.whole(data, width, height)
+        except UnsureError:
+            return None
+        except BrokenTileError as error:
+            raise UnreadableRegionError(
+                f"{self.name}: the region x={x} y={y} of {width}x{height} pixels at level {level} "
+                f"cannot be decoded: {error}"
+            ) from error
+
+    @property
+    def counts(self) -> ReadCounts:
+        """See `Slide.counts`."""
+        return ReadCounts(self._tiles_decoded, self._bytes_read, self._regions_handed_over)
+
+    def _read(
+        self, level: int, x: int, y: int, width: int, height: int, allow_unscanned: bool, reduction: int
+    ) -> NDArray[np.uint8]:
+        page = self._pages[level]
+        pieces = _pieces(page, x, y, width, height)
+        # Blocks that are averaged must not straddle tiles.
+        in_tiles = not any(edge % reduction for edge in (x, y, page.tile_width, page.tile_height))
+        step = reduction if in_tiles else 1
+        image = np.empty((height // step, width // step, 3), dtype=np.uint8)
+        missing = 0
+        for piece in pieces:
+            place = image[
+                (piece.top - y) // step : (piece.bottom - y) // step,
+                (piece.left - x) // step : (piece.right - x) // step,
+            ]
+            if page.lengths[piece.tile] == 0:
+                if not page.can_paint_holes:
+                    raise UnsureError(f"tile {piece.tile} of level {level} is missing")
+                missing += (piece.bottom - piece.top) * (piece.right - piece.left)
+                place[:] = 255
+                continue
+            self._fill(place, level, piece, step)
+        if missing and not allow_unscanned:
+            raise UnscannedRegionError(
+                f"{self.name}: {missing} pixels of the region x={x} y={y} of {width}x{height} pixels at level {level} "
+                "were never scanned"
+            )
+        if step != reduction:
+            return resample_area(image, height // reduction, width // reduction)
+        return image
+
+    def _fill(self, place: NDArray[np.uint8], level: int, piece: _Piece, step: int) -> None:
+        """Put a piece of a tile, averaged by ``step``, where it belongs."""
+        page = self._pages[level]
+        key = (level, piece.tile)
+        tile = self._cache.take(key) if piece.is_whole else self._cache.get(key)
+        if tile is None:
+            is_direct = piece.is_whole and step == 1 and place.flags.c_contiguous
+            if is_direct and place.shape[:2] == (page.tile_height, page.tile_width):
+                self._decode(level, piece.tile, place)
+                return
+            shape = (page.tile_height, page.tile_width, 3)
+            tile = self._reusable(shape) if piece.is_whole else np.empty(shape, dtype=np.uint8)
+            self._decode(level, piece.tile, tile)
+            if not piece.is_whole:
+                self._cache.put(key, tile)
+        part = tile[
+            piece.top - piece.tile_y : piece.bottom - piece.tile_y,
+            piece.left - piece.tile_x : piece.right - piece.tile_x,
+        ]
+        if step == 1:
+            place[:] = part
+        else:
+            resample_area(part, place.shape[0], place.shape[1], out=place)
+
+    def _reusable(self, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+        """This thread's array for tiles that are not kept: its memory stays near the processor."""
+        array: NDArray[np.uint8] | None = getattr(self._scratch, "array", None)
+        if array is None or array.shape != shape:
+            array = self._scratch.array = np.empty(shape, dtype=np.uint8)
+        return array
+
+    def _decode(self, level: int, index: int, out: NDArray[np.uint8]) -> bytes:
+        """Decode a tile into ``out``; returns its bytes in the file."""
+        page = self._pages[level]
+        length = int(page.lengths[index])
+        where = f"tile {index % page.across},{index // page.across} of level {level}"
+        if length > 2 * out.size + 65536:
+            raise BrokenTileError(f"{where} claims {length} bytes for {out.size} bytes of pixels")
+        try:
+            data = self._bytes_of(page, index)
+        except (EOFError, OSError, BrokenTileError) as error:
+            raise BrokenTileError(f"{where}: {error}") from error
+        self._bytes_read += len(data)
+        try:
+            page.decode(data, out)
+        except BrokenTileError as error:
+            raise type(error)(f"{where}: {error}") from error
+        self._tiles_decoded += 1
+        return data
+
+    def _bytes_of(self, page: Page, index: int) -> bytes:
+        """A tile's compressed bytes.
+
+        Raises:
+            BrokenTileError: if they are not where the file says they are.
+            EOFError: if the file ends before them.
+            OSError: if they cannot be read.
+        """
+        source = self._sources[0 if page.files is None else int(page.files[index])]
+        return source.read(int(page.offsets[index]), int(page.lengths[index]))
+
+    def _hand_over(
+        self,
+        reason: UnsureError,
+        level: int,
+        x: int,
+        y: int,
+        width: int,
+        height: int,
+        allow_unscanned: bool,
+        reduction: int,
+    ) -> NDArray[np.uint8]:
+        """Ask OpenSlide for a region."""
+        self._regions_handed_over += 1
+        try:
+            fallback = self._openslide()
+        except UnreadableSlideError as error:
+            raise UnreadableRegionError(
+                f"{self.name}: the region x={x} y={y} of {width}x{height} pixels at level {level} "
+                f"cannot be decoded: {reason}; {error}"
+            ) from error
+        try:
+            return fallback.read(level, x, y, width, height, allow_unscanned=allow_unscanned, reduction=reduction)
+        except UnscannedRegionError:
+            raise
+        except UnreadableRegionError as error:
+            if isinstance(reason, UndecodedError):  # damaged, as both decoders say
+                raise UnreadableRegionError(
+                    f"{self.name}: the region x={x} y={y} of {width}x{height} pixels at level {level} "
+                    f"cannot be decoded: {reason}"
+                ) from error
+            raise
+
+    def _openslide(self) -> OpenSlideSlide:
+        """The slide as OpenSlide reads it, opened once.
+
+        Raises:
+            UnreadableSlideError: if it cannot be opened, is another slide, or is not to be trusted with this file.
+        """
+        if self._distrust:
+            raise UnreadableSlideError(f"OpenSlide is not asked, because {self._distrust}")
+        with self._fallback_lock:
+            if self._fallback is None:
+                from wsicurate.slides.openslide import OpenSlideSlide  # takes a tenth of a second, and is rarely wanted
+
+                fallback = OpenSlideSlide(self._path)
+                sizes = [(level.width, level.height) for level in fallback.levels]
+                if sizes != [(level.width, level.height) for level in self.levels]:
+                    fallback.close()
+                    raise UnreadableSlideError(f"OpenSlide finds other levels in {self.name}")
+                self._fallback = fallback
+            return self._fallback
+
+    def drop_tiles(self) -> None:
+        """Forget the tiles that are kept: what is read next is decoded, and counted, anew."""
+        self._cache.clear()
+
+    def associated_image(self, name: str) -> NDArray[np.uint8] | None:
+        """A picture that the file keeps beside the pyramid: see `OpenSlideSlide.associated_image`."""
+        if self._distrust:
+            return None
+        try:
+            from wsicurate.slides.openslide import OpenSlideSlide
+
+            with OpenSlideSlide(self._path) as openslide:
+                return openslide.associated_image(name)
+        except UnreadableSlideError:
+            return None
+
+    def close(self) -> None:
+        """See `Slide.close`."""
+        for source in self._sources:
+            source.close()
+        self._cache.clear()
+        with self._fallback_lock:
+            if self._fallback is not None:
+                self._fallback.close()
+                self._fallback = None
+
+
+class _TileCache:
+    """Decoded tiles, the least recently used leaving first. Thread-safe."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._bytes = 0
+        self._tiles: OrderedDict[tuple[int, int], NDArray[np.uint8]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[int, int]) -> NDArray[np.uint8] | None:
+        with self._lock:
+            tile = self._tiles.get(key)
+            if tile is not None:
+                self._tiles.move_to_end(key)
+            return tile
+
+    def take(self, key: tuple[int, int]) -> NDArray[np.uint8] | None:
+        """Get a tile that will not be wanted again."""
+        with self._lock:
+            tile = self._tiles.pop(key, None)
+            if tile is not None:
+                self._bytes -= tile.nbytes
+            return tile
+
+    def put(self, key: tuple[int, int], tile: NDArray[np.uint8]) -> None:
+        with self._lock:
+            if key in self._tiles:
+                return
+            self._tiles[key] = tile
+            self._bytes += tile.nbytes
+            while self._bytes > self._limit and len(self._tiles) > 1:
+                self._bytes -= self._tiles.popitem(last=False)[1].nbytes
+
+    def clear(self) -> None:
+        with self._lock:
+            self._tiles.clear()
+            self._bytes = 0
+
+
+def _pieces(page: Page, x: int, y: int, width: int, height: int) -> list[_Piece]:
+    """The parts of tiles that make up a rectangle, row by row."""
+    tile_width, tile_height = page.tile_width, page.tile_height
+    pieces = []
+    for row in range(y // tile_height, -(-(y + height) // tile_height)):
+        tile_y = row * tile_height
+        top, bottom = max(y, tile_y), min(y + height, tile_y + tile_height)
+        is_tall = top == tile_y and bottom == min(tile_y + tile_height, page.height)
+        for column in range(x // tile_width, -(-(x + width) // tile_width)):
+            tile_x = column * tile_width
+            left, right = max(x, tile_x), min(x + width, tile_x + tile_width)
+            is_whole = is_tall and left == tile_x and right == min(tile_x + tile_width, page.width)
+            pieces.append(_Piece(row * page.across + column, tile_x, tile_y, left, top, right, bottom, is_whole))
+    return pieces
+
+
+def spread_tiles(page: Page, count: int) -> list[int]:
+    """Indices of some tiles that are there, spread over a level, the first and the last among them."""
+    present = np.flatnonzero(page.lengths)
+    picks = np.unique(np.linspace(0, present.size - 1, min(count, present.size)).astype(int))
+    chosen: list[int] = present[picks].tolist()
+    return chosen
+
+
+def levels_of(pages: Sequence[Page]) -> tuple[Level, ...]:
+    """Levels with the downsamples that OpenSlide computes: the mean of both axes' ratios."""
+    full = pages[0]
+    return tuple(
+        Level(
+            page.width,
+            page.height,
+            1.0 if page is full else (full.height / page.height + full.width / page.width) / 2,
+            (page.tile_width, page.tile_height),
+        )
+        for page in pages
+    )

@@ -1,0 +1,184 @@
+"""The draw to the budget: what is left of the pool, balanced over clusters, sites, patients and slides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsicurate.curation.ledger import Ledger
+from wsicurate.curation.selection.baselines import (
+    BASELINES,
+    Sampler,
+    plain_random,
+    random_over_slides,
+    stratified_by_patient,
+)
+from wsicurate.curation.selection.draw import Groups, Selection, select_by_strata
+from wsicurate.errors import CurationError
+from wsicurate.slides.tcga import FROZEN_KINDS
+from wsicurate.steps.curating.inputs import Inputs
+
+#: A slide with more than this share of the pool is noted.
+DOMINANT_SHARE = 0.8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """What was drawn.
+
+    Attributes:
+        selected: bool, (n,).
+        over_cap: bool, (n,): would have been drawn, but its slide or patient had its share.
+        eligible: bool, (n,): what was drawn from.
+        budget: number of patches.
+        again: draws of other seeds, for the proof: the same pool, clusters and budget.
+        notes: what the user should know, such as caps that had to be relaxed.
+    """
+
+    selected: NDArray[np.bool_]
+    over_cap: NDArray[np.bool_]
+    eligible: NDArray[np.bool_]
+    budget: int
+    again: Sequence[NDArray[np.bool_]]
+    notes: Sequence[str]
+
+
+def budget_of(budget: int | float, left: int) -> int:
+    """A budget as a number of patches; a share is one of what is left.
+
+    Raises:
+        CurationError: if it is above what is left, or rounds to none.
+    """
+    count = budget if isinstance(budget, int) else round(budget * left)
+    if count > left:
+        raise CurationError(
+            f"--budget is {budget:,}, but only {left:,} patches are left after the filters; lower the budget, or "
+            "loosen the filters"
+        )
+    if count < 1:
+        raise CurationError(f"--budget {budget} of {left:,} patches is no patch; raise it")
+    return count
+
+
+def draw(
+    inputs: Inputs,
+    ledger: Ledger,
+    vectors: NDArray[np.float16],
+    clusters: NDArray[np.int32],
+    similarity: NDArray[np.float32],
+) -> Draw:
+    """Draw the subset from what is left, and draw it again at the proof's other seeds.
+
+    Args:
+        inputs: of the curation.
+        ledger: what was decided so far.
+        vectors: (n, d), of the encoder that chooses.
+        clusters: int32, (n, L), finest first.
+        similarity: float32, (n,), to the finest centroid.
+
+    Raises:
+        CurationError: if the budget is above what is left, or more was kept than the budget.
+    """
+    config = inputs.config
+    eligible = ledger.left
+    budget = budget_of(config.budget, int(np.count_nonzero(eligible)))
+    kept, notes = _kept(inputs, ledger)
+    groups = groups_of(inputs)
+
+    def at(seed: int) -> Selection:
+        if config.sampler != "balanced":
+            return _SAMPLERS[config.sampler].draw(budget, groups=groups, eligible=eligible, kept=kept, seed=seed)
+        return select_by_strata(
+            clusters,
+            budget,
+            strata=_strata(inputs),
+            groups=groups,
+            eligible=eligible,
+            seed=seed,
+            within=config.within,
+            similarity=similarity,
+            vectors=vectors,
+            share_cap=config.share_cap,
+            kept=kept,
+        )
+
+    chosen = at(config.seed)
+    others = range(1, config.proof_seeds) if config.proof and inputs.judge is not None else ()
+    return Draw(
+        selected=chosen.selected,
+        over_cap=chosen.over_cap,
+        eligible=eligible,
+        budget=budget,
+        again=[at(config.seed + number).selected for number in others],
+        notes=[*notes, *_dominant(inputs, eligible), *(_readable(note, inputs) for note in chosen.notes)],
+    )
+
+
+def _dominant(inputs: Inputs, eligible: NDArray[np.bool_]) -> list[str]:
+    """A note if one slide of several has nearly all patches: no draw can balance that."""
+    counts = np.bincount(inputs.pool.slide[eligible], minlength=len(inputs.pool.keys))
+    largest = int(counts.argmax())
+    if np.count_nonzero(counts) < 2 or counts[largest] <= DOMINANT_SHARE * counts.sum():
+        return []
+    name = inputs.store.slides[inputs.pool.keys[largest]].record.name
+    return [
+        f"the slide {name} has {counts[largest] / counts.sum():.0%} of the {counts.sum():,} patches to draw from: the "
+        "subset is mostly of it, whatever the balance; tile with --max-patches-per-slide, or lower the budget"
+    ]
+
+
+def baselines(inputs: Inputs, drawn: Draw, seeds: Sequence[int]) -> Mapping[str, Sequence[NDArray[np.bool_]]]:
+    """What chance draws from the same pool to the same budget, by name, one selection per seed."""
+    groups = groups_of(inputs)
+    return {
+        sampler.name: [
+            sampler.draw(drawn.budget, groups=groups, eligible=drawn.eligible, seed=seed).selected for seed in seeds
+        ]
+        for sampler in BASELINES
+    }
+
+
+_SAMPLERS: Mapping[str, Sampler] = {
+    "random-over-slides": random_over_slides,
+    "patient-stratified": stratified_by_patient,
+    "random": plain_random,
+}
+
+
+def groups_of(inputs: Inputs) -> Groups:
+    """Site, patient and slide of each patch."""
+    pool = inputs.pool
+    return Groups(site=pool.site, patient=pool.patient, slide=pool.slide)
+
+
+def _strata(inputs: Inputs) -> NDArray[np.int32]:
+    """Frozen sections, and everything else; all one where they are not to be separated."""
+    pool = inputs.pool
+    if not inputs.config.separate_kinds:
+        return np.zeros(len(pool), dtype=np.int32)
+    frozen = [number for number, name in enumerate(pool.kind_names) if name in FROZEN_KINDS]
+    return np.isin(pool.kind, frozen).astype(np.int32)
+
+
+def _readable(note: str, inputs: Inputs) -> str:
+    """A note of the draw with the strata by name."""
+    return note.replace("stratum 0", "diagnostic slides").replace("stratum 1", "frozen sections")
+
+
+def _kept(inputs: Inputs, ledger: Ledger) -> tuple[NDArray[np.bool_] | None, list[str]]:
+    """Choices of the earlier curation that stay: those that nothing has been decided against; the others are named."""
+    if inputs.kept is None:
+        return None, []
+    kept = inputs.kept_rows & ledger.left
+    lost = inputs.kept_rows & ~kept
+    name = inputs.kept.name
+    notes = [f"{np.count_nonzero(kept):,} patches kept from {name}"]
+    if lost.any():
+        notes.append(f"{np.count_nonzero(lost):,} patches of {name} are not kept: {'; '.join(ledger.summary(lost))}")
+    gone = [key for key in inputs.kept.run["inputs"] if key in inputs.left_out]
+    if gone:
+        notes.append(f"what {name} selected of {', '.join(gone)} is not kept: these slides do not read back")
+    return kept, notes

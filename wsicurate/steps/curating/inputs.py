@@ -1,0 +1,346 @@
+"""Everything that a curation depends on, read and checked before any work is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsicurate._version import __version__
+from wsicurate.config import CurateConfig
+from wsicurate.errors import (
+    CorruptStoreError,
+    CurationError,
+    EmbeddingMissingError,
+    ManifestError,
+    SlideError,
+)
+from wsicurate.steps.curating.labels import FROM_STORE, Labels, labels_of
+from wsicurate.steps.curating.pool import (
+    DAMAGE,
+    Pool,
+    embedding_identity,
+    gather_pool,
+    sound_vectors,
+    table_digest,
+    undecodable,
+    vectors_hashes,
+)
+from wsicurate.steps.open_store import open_store
+from wsicurate.store.embeddings import EmbeddingRecord
+from wsicurate.store.manifest import Curation, read_curation
+from wsicurate.store.records import fingerprint_of
+from wsicurate.store.store import SlidePatches, Store
+from wsicurate.tables import read_lines
+
+#: What makes vectors comparable.
+_IDENTITY = ("weights_hash", "preprocessing", "pooling", "dim")
+
+#: Settings that do not change what comes out.
+_NOT_SETTINGS = frozenset({"name", "workers", "overwrite", "slides"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a curation works on.
+
+    Attributes:
+        config: settings.
+        store: the store.
+        pool: its patches.
+        encoder, judge: the embeddings that choose and judge; no judge, no proof.
+        no_judge: why there is no judge, where that is known; else empty.
+        labels: classes, or None.
+        listed: lines of the list of what must not be in the subset.
+        evaluation: stores whose patches must not be in it.
+        seeds: store of curated patches, or None.
+        kept: the earlier curation whose choices stay, or None.
+        kept_rows: bool, (n,): the patches that it selected; none where there is no such curation.
+        left_out: slides that the store holds and the pool does not, because they do not read back: why, by key.
+        settings: of the curation, as plain values.
+        vectors: hash of each slide's vectors.
+        depends_on: a fingerprint of each thing besides the settings that the manifest depends on, by its name.
+        fingerprint: of settings and inputs: equal fingerprints, equal manifests. The version of wsicurate is not part
+            of it: an update does not make a curation another one.
+        version: of this wsicurate.
+    """
+
+    config: CurateConfig
+    store: Store
+    pool: Pool
+    encoder: EmbeddingRecord
+    judge: EmbeddingRecord | None
+    no_judge: str
+    labels: Labels | None
+    listed: Sequence[str]
+    evaluation: Sequence[Store]
+    seeds: Store | None
+    kept: Curation | None
+    kept_rows: NDArray[np.bool_]
+    left_out: Mapping[str, str]
+    settings: Mapping[str, Any]
+    vectors: Mapping[str, str]
+    depends_on: Mapping[str, str]
+    fingerprint: str
+    version: str
+
+    @property
+    def encoder_facts(self) -> dict[str, Any]:
+        """What the record says of the encoder, its licence included."""
+        return _facts(self.encoder)
+
+    @property
+    def judge_facts(self) -> dict[str, Any] | None:
+        """What the record says of the judge."""
+        return None if self.judge is None else _facts(self.judge)
+
+
+def _facts(record: EmbeddingRecord) -> dict[str, Any]:
+    names = (*_IDENTITY, "encoder", "mpp", "licence", "terms")
+    return {name: getattr(record, name) for name in names}
+
+
+def gather_inputs(path: Path, config: CurateConfig, damaged: Mapping[str, str] | None = None) -> Inputs:
+    """Read and check what a curation depends on; see `curate` for what is raised.
+
+    Args:
+        path: the store's.
+        config: settings.
+        damaged: slides that are known not to read back: why, by key.
+    """
+    store, left_out = _sound_part(
+        open_store(path, slides=[Path(folder) for folder in config.slides], skip_damaged=True), config, damaged
+    )
+    pool = gather_pool(store)
+    encoder = embedding_identity(store, config.encoder)
+    judge, no_judge = _judge(store, config, encoder)
+    labels = None if config.labels is None else labels_of(pool, config.labels)
+    evaluation = [_other_store(store, Path(folder), encoder, "--evaluation") for folder in config.evaluation]
+    seeds = None if config.seeds is None else _other_store(store, Path(config.seeds), encoder, "--seeds")
+    kept = None if config.keep is None else _kept(store, config, encoder)
+    settings = _settings(config)
+    vectors = vectors_hashes(store, config.encoder)
+    parts: dict[str, Any] = {
+        "the vectors": vectors,
+        "the judge's vectors": {} if judge is None else {judge.encoder: vectors_hashes(store, judge.encoder)},
+        "the patches": pool.content_hashes(),
+        "the table of patches": table_digest(pool.table),
+        "the labels": _file_hash(config.labels) if config.labels not in (None, FROM_STORE) else None,
+        "the list of what is excluded": _file_hash(config.exclude_patients),
+        "the evaluation stores": [vectors_hashes(each, config.encoder) for each in evaluation],
+        "the seeds": None if seeds is None else vectors_hashes(seeds, config.encoder),
+        "the curation that is kept": None if kept is None else kept.run["fingerprint"],
+    }
+    depends_on = {name: fingerprint_of({name: part}) for name, part in parts.items()}
+    return Inputs(
+        config=config,
+        store=store,
+        pool=pool,
+        encoder=encoder,
+        judge=judge,
+        no_judge=no_judge,
+        labels=labels,
+        listed=_lines(config.exclude_patients),
+        evaluation=evaluation,
+        seeds=seeds,
+        kept=kept,
+        kept_rows=_kept_rows(pool, kept, left_out),
+        left_out=left_out,
+        settings=settings,
+        vectors=vectors,
+        depends_on=depends_on,
+        fingerprint=fingerprint_of(settings, depends_on),
+        version=__version__,
+    )
+
+
+def _sound_part(
+    store: Store, config: CurateConfig, damaged: Mapping[str, str] | None
+) -> tuple[Store, Mapping[str, str]]:
+    """The store without the slides that do not read back, and why each of these does not.
+
+    Attributes are read of every slide; vectors and patches only of those that an earlier curation of this name had to
+    leave out. The vectors of the others are read when they are laid out.
+
+    Raises:
+        CorruptStoreError: if not one slide is left.
+        EmbeddingMissingError: if a slide that reads back was not embedded.
+    """
+    left_out = {**store.damaged, **(damaged or {})}
+    found = None if config.overwrite else _earlier(store, config.name)
+    suspects = found.run.get("left_out", {}) if found is not None else {}
+    missing = []
+    for key, slide in store.slides.items():
+        if key in left_out:
+            continue
+        try:
+            if config.encoder in slide.encoders:
+                _ = slide.embedding_record(config.encoder), slide.labels, slide.names
+                if not len(slide) == len(slide.xy) == len(slide.quality):
+                    raise CorruptStoreError(
+                        f"{len(slide.xy)} places and {len(slide.quality)} scores for {len(slide)} patches; tile again"
+                    )
+                if key in suspects:
+                    sound_vectors(store, key, config.encoder)
+                    if reason := undecodable(slide):
+                        raise CorruptStoreError(reason)
+            else:
+                missing.append(key)
+        except DAMAGE as error:
+            left_out[key] = str(error)
+    for key in missing:
+        reason = "" if len(missing) + len(left_out) == len(store.slides) else _why_not_embedded(store.slides[key])
+        if not reason:
+            there = ", ".join(store.encoders) or "none"
+            raise EmbeddingMissingError(
+                f"{len(missing)} of {len(store.slides)} slides of {store.path}, such as {key}, have no embedding by "
+                f"{config.encoder!r} (of all slides: {there}); run: wsicurate embed {store.path} --encoder "
+                f"{config.encoder}"
+            )
+        left_out[key] = reason
+    sound = store.without(left_out)
+    if not sound.slides and left_out:
+        key, reason = next(iter(left_out.items()))
+        raise CorruptStoreError(
+            f"{store.path}: none of its {len(left_out)} slides can be used, such as {key}: {reason}"
+        )
+    return sound, dict(sorted(left_out.items()))
+
+
+def _earlier(store: Store, name: str) -> Curation | None:
+    """The finished curation of this name; None where there is none, or its record is damaged."""
+    try:
+        return read_curation(store.bytes, name, str(store.path))
+    except ManifestError:
+        return None
+
+
+def _why_not_embedded(slide: SlidePatches) -> str:
+    """Why a slide has no vectors, if that is because its patches do not read back; else empty."""
+    try:
+        return undecodable(slide)
+    except SlideError:  # of a store that keeps coordinates alone: what is damaged or gone is not in the store
+        return ""
+
+
+def _kept_rows(pool: Pool, kept: Curation | None, left_out: Mapping[str, str]) -> NDArray[np.bool_]:
+    rows = np.zeros(len(pool), dtype=bool)
+    if kept is not None:
+        numbers = {key: number for number, key in enumerate(pool.keys)}
+        for key, selected in kept.selected(pool.content_hashes(), left_out=left_out).items():
+            rows[pool.starts[numbers[key]] + selected] = True
+    return rows
+
+
+def fingerprint_of_record(run: Mapping[str, Any]) -> str:
+    """The fingerprint of a curation's record, by this version's settings: one that it does not name had its default."""
+    settings = {**_settings(CurateConfig()), **run["settings"]}
+    return fingerprint_of(settings, run.get("depends_on", {}))
+
+
+def _settings(config: CurateConfig) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for name, value in dataclasses.asdict(config).items():
+        if name in _NOT_SETTINGS:
+            continue
+        if isinstance(value, tuple):
+            plain[name] = [each.name if isinstance(each, Path) else each for each in value]
+        else:
+            plain[name] = value.name if isinstance(value, Path) else value
+    return plain
+
+
+def _judge(store: Store, config: CurateConfig, encoder: EmbeddingRecord) -> tuple[EmbeddingRecord | None, str]:
+    """The judge: the one that was asked for, else another encoder of the store; and why there is none.
+
+    Raises:
+        EmbeddingMissingError: if the one asked for did not embed every slide.
+        CurationError: if it has the weights of the encoder that chooses.
+    """
+    if not config.proof:
+        return None, ""
+    if config.judge is None:
+        problem = ""
+        for name in store.encoders:
+            try:
+                found = None if name == config.encoder else embedding_identity(store, name)
+            except DAMAGE as error:
+                problem = str(error)
+                continue
+            if found is not None and found.weights_hash != encoder.weights_hash:
+                return found, ""
+        return None, problem
+    try:
+        judge = embedding_identity(store, config.judge)
+    except DAMAGE as error:
+        return None, str(error)
+    if judge.weights_hash == encoder.weights_hash:
+        raise CurationError(
+            f"--judge {config.judge} has the weights of {config.encoder}, which makes the choice and cannot evaluate "
+            "it: name another encoder"
+        )
+    return judge, ""
+
+
+def _other_store(store: Store, path: Path, encoder: EmbeddingRecord, option: str) -> Store:
+    """A second store whose vectors can be compared with ours.
+
+    Raises:
+        CurationError: if it holds no patch, was embedded otherwise, or has another resolution.
+        CorruptStoreError: if a slide of it does not read back: what is not compared would not be found.
+    """
+    other = open_store(path, skip_damaged=True)
+    if other.damaged:
+        key, reason = next(iter(other.damaged.items()))
+        raise CorruptStoreError(f"{option} {path}: {key} cannot be read, so nothing is compared with it: {reason}")
+    if not len(other):
+        raise CurationError(f"{option} {path} holds no patch; there is nothing to compare with")
+    theirs = embedding_identity(other, encoder.encoder)
+    for name in _IDENTITY:
+        if getattr(theirs, name) != getattr(encoder, name):
+            raise CurationError(
+                f"{option} {path} was embedded by {encoder.encoder} with another {name} "
+                f"({getattr(theirs, name)!r} there, {getattr(encoder, name)!r} here); embed both alike"
+            )
+    there, here = ({slide.mpp for slide in each.slides.values()} for each in (other, store))
+    if not there & here:
+        raise CurationError(
+            f"{option} {path} has patches at {_numbers(there)} µm/px and {store.path} at {_numbers(here)}; tissue at "
+            "another scale is not found again: tile it at the same --mpp"
+        )
+    return other
+
+
+def _numbers(values: set[float]) -> str:
+    return ", ".join(f"{value:g}" for value in sorted(values))
+
+
+def _kept(store: Store, config: CurateConfig, encoder: EmbeddingRecord) -> Curation:
+    kept = store.curation(str(config.keep))
+    theirs = kept.run["encoder"]
+    for name in _IDENTITY:
+        if theirs.get(name) != getattr(encoder, name):
+            raise ManifestError(
+                f"--keep {config.keep} chose by {theirs['encoder']} with another {name} ({theirs.get(name)!r}) than "
+                f"{config.encoder} has now ({getattr(encoder, name)!r}); use the vectors that it used"
+            )
+    return kept
+
+
+def _lines(path: Path | str | None) -> list[str]:
+    if path is None:
+        return []
+    return read_lines(Path(path), what="--exclude-patients", error=CurationError)
+
+
+def _file_hash(path: Path | str | None) -> str | None:
+    """Digest of a small file; errors of reading are reported where the file is read."""
+    if path is None or not Path(path).is_file():
+        return None
+    return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()

@@ -1,0 +1,1 @@
+"""What `import` does for each kind of source: images, packed arrays, coordinates, vectors."""

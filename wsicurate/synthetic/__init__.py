@@ -1,0 +1,1 @@
+"""Procedural slides with known ground truth: for tests, the demo and benchmarks."""
