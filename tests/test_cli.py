@@ -98,6 +98,8 @@ def test_a_dry_run_says_patches_and_bytes(small_slides: Path, tmp_path: Path) ->
         (["tile", ".", "-o", "x", "--slide-table", "none.csv"], 2, "the slide table none.csv cannot be read"),
         (["import", "nowhere", "-o", "x"], 2, "the input nowhere does not exist"),
         (["import", "tests/golden", "-o", "x"], 1, "no image in tests/golden"),
+        (["curate", "nowhere", "--recipe", ""], 2, "--recipe is empty; choose one of"),
+        (["run", "nowhere", "-o", "x", "--recipe", ""], 2, "--recipe is empty; choose one of"),
         (["info", "nowhere"], 2, "there is no store at"),
         (["check", "tests"], 2, "exists and is not a store"),
         (["paint"], 2, "No such command 'paint'"),

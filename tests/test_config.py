@@ -25,6 +25,9 @@ from wsicurate.errors import ConfigError
         ({"max_patches_per_slide": 0}, r"--max-patches-per-slide is 0"),
         ({"seed": -1}, r"--seed is -1"),
         ({"kinds": ("", "DX")}, r"--kinds is empty"),
+        ({"slide_timeout": 0}, r"--slide-timeout is 0; give seconds above 0, at most 1e9"),
+        ({"slide_timeout": 1e308}, r"--slide-timeout is 1e\+308; give seconds above 0, at most 1e9"),
+        ({"slide_timeout": float("inf")}, r"--slide-timeout is inf; give seconds above 0, at most 1e9"),
     ],
 )
 def test_bad_settings_are_refused_by_name_value_and_mend(options: dict[str, Any], message: str) -> None:

@@ -283,7 +283,7 @@ def curate(
     from wsicurate.steps.curate import curate as run
     from wsicurate.steps.recipes import check_needs, find_recipe
 
-    published = find_recipe(recipe) if recipe else None
+    published = find_recipe(recipe) if recipe is not None else None
     layers = [{**published.embed, **published.curate}] if published else []
     config = made(CurateConfig, *layers, settings["curate"])
     if published:
@@ -315,7 +315,7 @@ def run_all(
     from wsicurate.steps.recipes import check_needs, find_recipe
     from wsicurate.steps.run import run
 
-    published = find_recipe(recipe) if recipe else None
+    published = find_recipe(recipe) if recipe is not None else None
     tile_layers = [published.tile] if published else []
     curate_layers = [{**published.embed, **published.curate}] if published else []
     tile_config = made(TileConfig, *tile_layers, settings["tile"])

@@ -37,7 +37,7 @@ CurationName = Annotated[
     ),
 ]
 Cosine = Annotated[float, between(-1, 1, "give a cosine between -1 and 1", without_ends=True)]
-Seconds = Annotated[float, Rule(lambda value: value > 0, "give seconds above 0")]
+Seconds = Annotated[float, Rule(lambda value: 0 < value <= 1e9, "give seconds above 0, at most 1e9")]
 Device = Annotated[
     str,
     Rule(
@@ -235,7 +235,7 @@ class CurateConfig:
     sampler: Sampler = "balanced"
     within: Within = "random"
     share_cap: Annotated[
-        float, between(1, math.inf, "give a number of at least 1 (3 is three times the equal share)")
+        float, between(1, 1e9, "give a number from 1 (3 is three times the equal share) to 1e9, which caps nothing")
     ] = 3.0
     separate_kinds: bool = True
     keep: CurationName | None = None

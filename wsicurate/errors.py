@@ -40,6 +40,34 @@ base and the built-in that fits, so that ``except FileNotFoundError`` works as o
 
 from __future__ import annotations
 
+import re
+
+#: Most characters of what a library says that a message of ours repeats.
+_LONGEST = 500
+
+
+def in_words(error: BaseException) -> str:
+    """What an exception says, for a message or a record: one line of plain words, the same each time.
+
+    Ours are as they are. Of others' the operating system's reason stands alone, without number and path; the addresses
+    of objects are left out; and one that says nothing gives its name.
+    """
+    if isinstance(error, WsicurateError):
+        return str(error)
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not {error.encoding.upper()} text (byte {error.start:,})"
+    words = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        words = error.strerror
+    words = " ".join(re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "", words).split())
+    words = words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
+    return words or type(error).__name__
+
+
+def with_name(error: BaseException) -> str:
+    """What an exception is called and says."""
+    return f"{type(error).__name__}: {in_words(error)}"
+
 
 class WsicurateError(Exception):
     """The base of all of them."""

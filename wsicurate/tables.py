@@ -16,7 +16,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsicurate.errors import WsicurateError
+from wsicurate.errors import WsicurateError, in_words
 from wsicurate.files import open_file
 
 #: Separators, in the order in which they are preferred where several find the same columns.
@@ -167,7 +167,7 @@ def read_text(path: Path, *, what: str, error: type[WsicurateError] = WsicurateE
             size = os.fstat(file.fileno()).st_size
             data = file.read() if size <= MAX_BYTES else b""
     except (OSError, ValueError) as problem:  # ValueError: a name with a NUL
-        raise error(f"{name} cannot be read: {getattr(problem, 'strerror', None) or problem}") from problem
+        raise error(f"{name} cannot be read: {in_words(problem)}") from problem
     if size > MAX_BYTES:
         raise error(
             f"{name} has {size:,} bytes, and at most {MAX_BYTES:,} are read; give a table of names, not of data"

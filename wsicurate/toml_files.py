@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from wsicurate.errors import ConfigError
+from wsicurate.errors import ConfigError, in_words
 
 #: Most bytes of such a file.
 LARGEST_BYTES = 2**20
@@ -31,7 +31,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
             raise ConfigError(f"{what} {path} cannot be read: it has more than {LARGEST_BYTES // 2**20} MB")
         text = data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{what} {path} cannot be read: {error}") from error
+        raise ConfigError(f"{what} {path} cannot be read: {in_words(error)}") from error
     return parse_toml(text, f"{what} {path}")
 
 
@@ -44,4 +44,4 @@ def parse_toml(text: str, name: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{name} is not TOML: {error}") from error
+        raise ConfigError(f"{name} is not TOML: {in_words(error)}") from error

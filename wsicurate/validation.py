@@ -237,7 +237,7 @@ def _number(value: Any) -> float:
             number = math.inf
         if math.isfinite(number):
             return number
-    raise _Refused("give a number")
+    raise _Refused("give a finite number")
 
 
 def _text(value: Any) -> str:

@@ -117,6 +117,7 @@ def test_a_module_that_ends_the_program_does_not(tmp_path: Path, monkeypatch: py
         'source = "timm:x"\nmpp = "x"',
         'source = "timm:x"\nmpp = 0',
         'source = "timm:x"\nlicence = 5',
+        f'source = "timm:x"\nterms = "{"a" * 2_001}"',
         'source = "timm:x"\ngated = "yes"',
         'source = "timm:x"\ntrusts_code = 1',
         'source = "timm:x"\nname = "other"',

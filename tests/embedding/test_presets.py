@@ -98,7 +98,7 @@ def test_a_file_of_ones_own_adds_encoders(tmp_path: Path) -> None:
         ('[a]\nsource = "timm:b"\ncolour = 1', "unknown field 'colour'"),
         ('[a]\nsource = "timm:b"\npooling = "max"', "its pooling is 'max'"),
         ('[a]\nsource = "timm:b"\nmean = [1, 2]', "its mean is"),
-        ('[a]\nsource = "timm:b"\nstd = [1, 2, 0]', "three positive numbers"),
+        ('[a]\nsource = "timm:b"\nstd = [1, 2, 0]', "three finite numbers above 0"),
         ('[a]\nsource = "timm:b"\ninput_px = 3', "its input_px is 3"),
         ('["../a"]\nsource = "timm:b"', "a name is made of"),
     ],

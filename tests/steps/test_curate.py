@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,11 @@ def test_one_run_at_a_time(store: Path) -> None:
         ({"min_tissue": 1.0, "min_focus": 12.0}, CurationError, "no patch is left"),
         ({"clusters": (5_000, 10)}, CurationError, "5,?000"),
         ({"evaluation": ["e.zarr"]}, ConfigError, "--evaluation with --copies none finds nothing"),
-        ({"share_cap": float("inf")}, ConfigError, "--share-cap is inf"),
+        ({"share_cap": float("inf")}, ConfigError, "--share-cap is inf; give a number from 1 .* to 1e9"),
+        ({"share_cap": 1e308}, ConfigError, "--share-cap is 1e.308; give a number from 1 .* to 1e9"),
+        ({"judge": "uni", "proof": False}, EmbeddingMissingError, "wsicurate embed .* --encoder uni"),
+        ({"slides": ["nowhere"]}, ConfigError, "--slides is nowhere, and there is no such folder"),
+        ({"slides": [os.devnull]}, ConfigError, "--slides is /dev/null, and there is no such folder"),
         ({"device": "tpu"}, ConfigError, "--device is 'tpu'; choose auto, cpu, mps, cuda"),
         ({"device": "cuda:x"}, ConfigError, "--device is 'cuda:x'"),
         ({"proof": "no"}, ConfigError, "--proof is 'no'"),

@@ -87,6 +87,32 @@ def test_the_real_patches_with_no_option(shared: Path, tmp_path: Path) -> None:
     assert check(tmp_path / "p.zarr", workers=1).problems == []
 
 
+def test_files_that_are_no_patches_are_counted(images: WriteImages, tmp_path: Path) -> None:
+    folder = images("a/x.png", "a/y.png")
+    for name in ("a/z.gif", "a/w.gif", "t.csv", "LICENSE", ".hidden"):
+        (folder / name).write_bytes(b"")
+    report = in_process(folder, tmp_path / "s.zarr", QUICK)
+    assert report.patches == 2
+    assert "files that are no patch images by their ending are passed over: 1 without ending, 1 .csv, 2 .gif" in (
+        report.notes
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "words"), [(b"", "it is empty"), (b"no picture", "cannot identify image file"), (b"GIF89a", "cannot")]
+)
+def test_broken_images_are_told_of_in_the_same_words_each_time(
+    images: WriteImages, tmp_path: Path, data: bytes, words: str
+) -> None:
+    folder = images("a.png", "b.png")
+    (folder / "c.png").write_bytes(data)
+    for number in range(2):
+        in_process(folder, tmp_path / f"{number}.zarr", QUICK)
+    assert stored(tmp_path / "0.zarr") == stored(tmp_path / "1.zarr")
+    (slide,) = open_store(tmp_path / "0.zarr").slides.values()
+    assert f"c.png cannot be decoded: {words}" in slide.record.messages["unreadable_image"]
+
+
 def test_class_folders_become_slides(images: WriteImages, tmp_path: Path) -> None:
     folder = images("Normal/a.png", "Normal/b.png", "OSCC/a.png")
     import_patches(folder, tmp_path / "s.zarr", QUICK)
@@ -470,6 +496,7 @@ def test_images_are_right_or_dropped(tmp_path: Path) -> None:
         "deep.png": (deep_png(), "unreadable_image"),
         "deep.tif": (bytes(tiff(picture(1).astype(np.uint16) * 257)), "unreadable_image"),
         "ink.jpg": (no_marker, "unreadable_image"),
+        "empty.png": (b"", "unreadable_image"),
         "is.gif.png": (encoded(rgb, "GIF"), "unreadable_image"),
         "is.eps.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n", "unreadable_image"),
         "moving.webp": (encoded(rgb, "WEBP", save_all=True, append_images=[rgb.rotate(90)]), "unreadable_image"),

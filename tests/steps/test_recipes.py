@@ -64,12 +64,17 @@ def test_recipes_that_are_no_files(tmp_path: Path) -> None:
     for name, words in (("pipe", "it is no file"), ("folder", "it is no file"), ("large", "more than 1 MB")):
         with pytest.raises(ConfigError, match=words):
             find_recipe(tmp_path / f"{name}.toml")
-    with pytest.raises(ConfigError, match="--recipe is 5; give a path"):
+    with pytest.raises(ConfigError, match="--recipe is 5; choose one of"):
         find_recipe(5)  # type: ignore[arg-type]
+    (tmp_path / "latin.toml").write_bytes(b'title = "\xe9"')
+    with pytest.raises(ConfigError, match="it is not UTF-8 text"):
+        find_recipe(tmp_path / "latin.toml")
 
 
 def test_unknown_recipes_are_named() -> None:
     with pytest.raises(ConfigError, match="choose one of chen-krishnan-2022, dinov2-2023"):
         find_recipe("dino")
-    with pytest.raises(ConfigError, match=r"nothing.toml cannot be read"):
+    with pytest.raises(ConfigError, match="--recipe is empty; choose one of"):
+        find_recipe("")
+    with pytest.raises(ConfigError, match=r"nothing.toml cannot be read: No such file or directory$"):
         find_recipe("nothing.toml")

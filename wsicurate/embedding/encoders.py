@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wsicurate.config import EmbedConfig
 from wsicurate.embedding.presets import Pooling, Preset, find_preset
-from wsicurate.errors import ConfigError
+from wsicurate.errors import ConfigError, with_name
 from wsicurate.validation import Rule, Text, checked, shown
 
 if TYPE_CHECKING:
@@ -69,13 +69,13 @@ def load_descriptor(place: str) -> Descriptor:
     try:
         found = getattr(importlib.import_module(module), name)
     except (Exception, SystemExit) as error:  # whatever the module does when it is imported
-        raise ConfigError(f"there is no descriptor {place!r} ({type(error).__name__}: {error}); {choices}") from error
+        raise ConfigError(f"there is no descriptor {place!r} ({with_name(error)}); {choices}") from error
     if not isinstance(found, type):
         raise ConfigError(f"the descriptor {place!r} is {shown(found)}; name a class")
     try:
         descriptor = found()
     except Exception as error:
-        raise ConfigError(f"the descriptor {place!r} cannot be made: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"the descriptor {place!r} cannot be made: {with_name(error)}") from error
     for attribute, kind in (("name", Text), ("version", Text | int), ("dim", Annotated[int, _POSITIVE])):
         checked(f"the descriptor {place!r}: its {attribute}", getattr(descriptor, attribute, None), kind)
     if not callable(descriptor):

@@ -32,7 +32,12 @@ DEFAULT_ENCODER = "dinov2-small"
 
 #: Three numbers, for red, green and blue.
 Colours = Annotated[
-    Sequence[float], Rule(lambda values: len(values) == 3, "give three numbers, for red, green and blue")
+    Sequence[float], Rule(lambda values: len(values) == 3, "give three finite numbers, for red, green and blue")
+]
+
+#: What tables and records repeat.
+Words = Annotated[
+    str, Rule(lambda text: len(text) <= 2_000, "write at most 2,000 characters, and where the rest stands")
 ]
 
 #: Files that hold weights.
@@ -70,14 +75,14 @@ class Preset:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     input_px: Annotated[int, between(8, 8192, "give a whole number of pixels, at least 8, at most 8192")] | None = None
     mean: Colours | None = None
-    std: Annotated[Colours, Rule(lambda std: min(std) > 0, "give three positive numbers")] | None = None
+    std: Annotated[Colours, Rule(lambda std: min(std) > 0, "give three finite numbers above 0")] | None = None
     pooling: Pooling = "model"
-    mpp: Annotated[float, Rule(lambda mpp: mpp > 0, "give µm per pixel, such as 0.5")] | None = None
-    licence: str = "unknown"
-    terms: str = ""
+    mpp: Annotated[float, between(0, 1e3, "give µm per pixel above 0, such as 0.5", without_ends=True)] | None = None
+    licence: Words = "unknown"
+    terms: Words = ""
     gated: bool = False
-    url: str = ""
-    citation: str = ""
+    url: Words = ""
+    citation: Words = ""
     trusts_code: bool = False
     file: Path | None = None
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from wsicurate.errors import PatchImportError
+from wsicurate.errors import PatchImportError, in_words
 from wsicurate.files import require_file
 
 HDF5_SUFFIXES = frozenset([".h5", ".hdf5"])
@@ -37,7 +37,7 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     except PatchImportError:
         raise
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, MemoryError, AttributeError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        reason = in_words(error)
         raise PatchImportError(f"{path} cannot be read as HDF5: {reason}") from error
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from wsicurate.config import MPP_RANGE, is_plausible_mpp
-from wsicurate.errors import NothingToDoError, PatchImportError
+from wsicurate.errors import NothingToDoError, PatchImportError, in_words
 from wsicurate.formats.name_patterns import match_names
 from wsicurate.tables import parse_number, parse_whole_number, read_table
 
@@ -90,7 +91,7 @@ def find_patches(
         NothingToDoError: if there is no image.
         PatchImportError: if layout, pattern or table are wrong, or do not fit a file; the message names it.
     """
-    names, unreadable = _image_names(folder)
+    names, others, unreadable = _image_names(folder)
     if not names:
         closed = "".join(f"; {folder / name} cannot be searched: {reason}" for name, reason in unreadable.items())
         raise NothingToDoError(
@@ -98,6 +99,9 @@ def find_patches(
             f"Coordinates of TRIDENT, CLAM, HEST, STAMP or hs2p need --slides{closed}"
         )
     notes: list[str] = []
+    if others:
+        listed = ", ".join(f"{count:,} {suffix or 'without ending'}" for suffix, count in sorted(others.items()))
+        notes.append(f"files that are no patch images by their ending are passed over: {listed}")
     rows: dict[str, Mapping[str, str]] = {}
     if table is not None:
         rows = _table_rows(table, names)
@@ -143,15 +147,16 @@ def find_patches(
     return FoundPatches(root=folder, patches=patches, notes=notes, unreadable=unreadable)
 
 
-def _image_names(folder: Path) -> tuple[list[str], dict[str, str]]:
-    """Paths of the images below a folder, sorted; folders that cannot be searched, and why."""
+def _image_names(folder: Path) -> tuple[list[str], Counter[str], dict[str, str]]:
+    """Paths of the images below a folder, sorted; other files by ending; folders that cannot be searched, and why."""
     unreadable: dict[str, str] = {}
 
     def refuse(error: OSError) -> None:
         below = Path(os.fsdecode(error.filename or folder)).relative_to(folder).as_posix()
-        unreadable[below] = error.strerror or str(error)
+        unreadable[below] = in_words(error)
 
     found: list[str] = []
+    others: Counter[str] = Counter()
     visited: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
         real = os.path.realpath(parent)
@@ -165,12 +170,15 @@ def _image_names(folder: Path) -> tuple[list[str], dict[str, str]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = Path(parent).relative_to(folder).as_posix()
         prefix = "" if below == "." else f"{below}/"
-        found += [
-            prefix + name
-            for name in files
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in PATCH_SUFFIXES  # noqa: PTH122 - speed
-        ]
-    return sorted(found), unreadable
+        for name in files:
+            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - speed
+            if name.startswith("."):
+                continue
+            if suffix in PATCH_SUFFIXES:
+                found.append(prefix + name)
+            else:
+                others[suffix] += 1
+    return sorted(found), others, unreadable
 
 
 def _layout(layout: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.errors import NothingToDoError, PatchImportError
+from wsicurate.errors import NothingToDoError, PatchImportError, in_words
 from wsicurate.files import require_file
 from wsicurate.formats.coordinates import VECTOR_DATASETS, corners_of, corners_of_um, pairs_of
 from wsicurate.formats.hdf5 import HDF5_SUFFIXES, dataset_of, open_hdf5, require_numbers, text_of
@@ -86,7 +86,7 @@ def read_vectors(path: Path) -> Vectors:
             require_file(path)
             values = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, TypeError, SyntaxError, EOFError) as error:
-            reason = getattr(error, "strerror", None) or error
+            reason = in_words(error)
             raise PatchImportError(f"{path} cannot be read as .npy: {reason}") from error
     else:
         raise PatchImportError(f"{path} is no file of vectors; .h5, .hdf5 and .npy are")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from wsicurate.errors import ConfigError, NothingToDoError, SlideTableError
+from wsicurate.errors import ConfigError, NothingToDoError, SlideTableError, in_words
 from wsicurate.files import open_file
 from wsicurate.slides.dicom.series import DicomGroup, group_files, read_dicom_file
 from wsicurate.slides.formats import (
@@ -152,7 +152,7 @@ class _Search:
             root.lstat()
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"the input {path} does not exist or cannot be reached ({getattr(error, 'strerror', None) or error}); "
+                f"the input {path} does not exist or cannot be reached ({in_words(error)}); "
                 "give a slide or a folder of slides"
             ) from error
         if os.path.isdir(root):  # noqa: PTH112 - says no where a link leads nowhere, or back to itself
@@ -215,7 +215,7 @@ class _Search:
 
     def _refused(self, root: Path, error: OSError) -> None:
         folder = Path(os.fsdecode(error.filename or root))
-        message = f"the folder cannot be searched: {error.strerror or error}; make it readable, or leave it out"
+        message = f"the folder cannot be searched: {in_words(error)}; make it readable, or leave it out"
         self._pass(root, folder, "unreadable_folder", message, is_slide=True)
 
     def _pass_by_look(self, root: Path, file: Path, look: str) -> None:

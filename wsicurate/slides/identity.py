@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsicurate.errors import SlideChangedError, SlideNotFoundError, UnreadableSlideError
+from wsicurate.errors import SlideChangedError, SlideNotFoundError, UnreadableSlideError, in_words
 from wsicurate.files import NotAFileError, open_file, require_file
 
 _BLOCK_BYTES = 64 * 1024
@@ -35,13 +35,13 @@ def stamp(files: Sequence[Path]) -> FileStamp:
         try:
             stats.append(require_file(file))
         except NotAFileError as error:
-            raise UnreadableSlideError(f"{file} cannot be read: {error.strerror}") from error
+            raise UnreadableSlideError(f"{file} cannot be read: {in_words(error)}") from error
         except FileNotFoundError as error:
             link = f" is a link to {os.readlink(file)}, which" if file.is_symlink() else ""  # noqa: PTH115 - as written
             raise SlideNotFoundError(f"{file}{link} is not there (any more); put it back and run again") from error
         except OSError as error:
             raise SlideNotFoundError(
-                f"{file} cannot be reached: {error.strerror}; correct that and run again"
+                f"{file} cannot be reached: {in_words(error)}; correct that and run again"
             ) from error
     return FileStamp(tuple(stat.st_size for stat in stats), tuple(stat.st_mtime_ns for stat in stats))
 
@@ -85,7 +85,7 @@ def quick_hash(files: Sequence[Path]) -> str:
                     stream.seek(offset)
                     digest.update(stream.read(_BLOCK_BYTES))
         except OSError as error:
-            raise UnreadableSlideError(f"{file} cannot be read: {error.strerror or error}") from error
+            raise UnreadableSlideError(f"{file} cannot be read: {in_words(error)}") from error
         digests.append(digest.digest())
     if len(digests) == 1:
         return digests[0].hex()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsicurate.errors import NotBrightfieldError, UnreadableSlideError
+from wsicurate.errors import NotBrightfieldError, UnreadableSlideError, in_words
 from wsicurate.slides.base import Level, SlideBase, SlideMetadata
 from wsicurate.slides.openslide import over_white
 from wsicurate.slides.stated import mpp_of_tags
@@ -42,7 +42,7 @@ class ImageSlide(SlideBase):
                 knows = vendor != "tiff" and (vendor != "png" or "exif" in image.info)
                 self._orientation = int(image.getexif().get(_ORIENTATION, 1)) if knows else 1
         except Exception as error:  # Pillow raises many kinds on broken files
-            raise UnreadableSlideError(f"{path} cannot be opened as an image: {error}") from error
+            raise UnreadableSlideError(f"{path} cannot be opened as an image: {in_words(error)}") from error
         if mode.startswith(("I", "F")):
             raise NotBrightfieldError(
                 f"not brightfield: the pixels of {path} have one channel of more than 8 bits, as in fluorescence; only "
@@ -84,7 +84,7 @@ class ImageSlide(SlideBase):
                     return over_white(np.asarray(turned.convert("RGBA")))
                 return np.asarray(turned.convert("RGB"))
         except Exception as error:
-            raise UnreadableSlideError(f"{self.name} cannot be decoded: {error}") from error
+            raise UnreadableSlideError(f"{self.name} cannot be decoded: {in_words(error)}") from error
 
     def close(self) -> None:
         """See `Slide.close`."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from wsicurate.errors import SlideNotFoundError, UnreadableRegionError, UnreadableSlideError
+from wsicurate.errors import SlideNotFoundError, UnreadableRegionError, UnreadableSlideError, in_words
 from wsicurate.slides.base import DeclinedError, Slide
 from wsicurate.slides.discovery import IMAGE_SUFFIXES
 from wsicurate.slides.tiff.directory import IMAGE_DESCRIPTION, TILE_OFFSETS, TILE_WIDTH, Directory, TiffError
@@ -45,7 +45,7 @@ def open_slide(path: str | Path, *, plain_images: bool = True) -> Slide:
     except OSError as error:
         if isinstance(error, FileNotFoundError):
             raise SlideNotFoundError(f"{path} does not exist") from error
-        raise UnreadableSlideError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise UnreadableSlideError(f"{path} cannot be read: {in_words(error)}") from error
     if path.is_dir():
         if (path / ".zattrs").is_file():  # NGFF
             return _tiatoolbox(path)
@@ -265,6 +265,6 @@ def _beginning(path: Path) -> bytes:
     try:
         return source.read(0, min(4, source.size))
     except (EOFError, OSError) as error:
-        raise UnreadableSlideError(f"{path} cannot be read: {error}") from error
+        raise UnreadableSlideError(f"{path} cannot be read: {in_words(error)}") from error
     finally:
         source.close()

@@ -11,7 +11,7 @@ import numpy as np
 import openslide
 from numpy.typing import NDArray
 
-from wsicurate.errors import UnreadableRegionError, UnreadableSlideError, UnscannedRegionError
+from wsicurate.errors import UnreadableRegionError, UnreadableSlideError, UnscannedRegionError, in_words
 from wsicurate.slides.base import Level, SlideBase, SlideMetadata, check_levels, fitting_levels
 
 #: Decoded tiles that one open slide keeps, bytes. A row of 34 tiles of 512 px and its neighbours fit.
@@ -61,7 +61,7 @@ class OpenSlideSlide(SlideBase):
         try:
             handle = openslide.OpenSlide(self._path)
         except openslide.OpenSlideError as error:
-            raise UnreadableSlideError(f"{self.name} cannot be opened as a slide: {error}") from error
+            raise UnreadableSlideError(f"{self.name} cannot be opened as a slide: {in_words(error)}") from error
         handle.set_cache(openslide.OpenSlideCache(self._cache_bytes))
         return handle
 
@@ -85,7 +85,7 @@ class OpenSlideSlide(SlideBase):
         except openslide.OpenSlideError as error:
             raise UnreadableRegionError(
                 f"{self.name}: the region x={x} y={y} of {width}x{height} pixels at level {level} "
-                f"cannot be decoded: {error}"
+                f"cannot be decoded: {in_words(error)}"
             ) from error
         alpha = rgba[:, :, 3]
         if alpha.min() == 255:

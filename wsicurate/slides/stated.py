@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
+from wsicurate.errors import in_words
 from wsicurate.tables import parse_number
 
 #: Longest text that is looked at, characters; OME-XML that lists every plane of a plate is longer.
@@ -99,7 +100,7 @@ def _in_ome(text: str, size: tuple[int, int] | None) -> Stated | None:
     try:
         root = ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError, RecursionError) as error:
-        return Stated(where, remark=f"{where} cannot be read ({error})")
+        return Stated(where, remark=f"{where} cannot be read ({in_words(error)})")
     images = [element for element in root.iter() if _tag(element) == "Image"]
     pixels = [(image, part) for image in images for part in image if _tag(part) == "Pixels"]
     if not pixels:

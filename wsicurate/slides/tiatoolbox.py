@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.errors import NotBrightfieldError, UnreadableRegionError, UnreadableSlideError
+from wsicurate.errors import NotBrightfieldError, UnreadableRegionError, UnreadableSlideError, in_words
 from wsicurate.slides.base import Level, SlideBase, SlideMetadata, check_levels, fitting_levels
 
 #: Endings of files, and of folders of NGFF, that TIAToolbox is asked for.
@@ -78,7 +78,9 @@ class TiatoolboxSlide(SlideBase):
             sample = self._decode(len(self.levels) - 1, 0, 0, min(8, smallest.width), min(8, smallest.height))
         except UnreadableRegionError as error:
             self.close()
-            raise UnreadableSlideError(f"{path} cannot be opened by TIAToolbox: it decodes nothing: {error}") from error
+            raise UnreadableSlideError(
+                f"{path} cannot be opened by TIAToolbox: it decodes nothing: {in_words(error)}"
+            ) from error
         if sample.dtype != np.uint8 or sample.shape[2:] not in ((3,), (4,)):
             self.close()
             raise NotBrightfieldError(
@@ -105,7 +107,7 @@ class TiatoolboxSlide(SlideBase):
         try:
             return WSIReader.open(self._path, post_proc=None)
         except Exception as error:  # every library below it has errors of its own
-            raise UnreadableSlideError(f"{self.name} cannot be opened by TIAToolbox: {error}") from error
+            raise UnreadableSlideError(f"{self.name} cannot be opened by TIAToolbox: {in_words(error)}") from error
 
     def read(
         self,
@@ -150,7 +152,7 @@ class TiatoolboxSlide(SlideBase):
         except Exception as error:
             raise UnreadableRegionError(
                 f"{self.name}: the region x={x} y={y} of {width}x{height} pixels at level {level} cannot be decoded "
-                f"by TIAToolbox: {error}"
+                f"by TIAToolbox: {in_words(error)}"
             ) from error
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from wsicurate.config import CurateConfig, EmbedConfig, TileConfig
 from wsicurate.engine.progress import ProgressCallback, no_progress
-from wsicurate.errors import ConfigError, StoreWriteError, WsicurateError
+from wsicurate.errors import ConfigError, StoreWriteError, WsicurateError, in_words
 from wsicurate.report.sheets import patch_sheet, slide_sheet
 from wsicurate.steps.check import CheckReport, check
 from wsicurate.steps.curate import CurateReport, curate
@@ -106,7 +106,7 @@ def _written(folder: Path) -> Iterator[None]:
         if isinstance(error, WsicurateError):
             raise
         where = error.filename or folder
-        raise StoreWriteError(f"{where} cannot be written: {error.strerror or error}") from error
+        raise StoreWriteError(f"{where} cannot be written: {in_words(error)}") from error
 
 
 def demo(

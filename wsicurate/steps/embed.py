@@ -37,6 +37,7 @@ from wsicurate.errors import (
     StoreSettingsError,
     StoreWriteError,
     WsicurateError,
+    with_name,
 )
 from wsicurate.steps.embedding.engines import (
     DescriptorEngine,
@@ -156,7 +157,7 @@ def embed(
             outcomes = run.work()
         except BaseException as error:
             with contextlib.suppress(WsicurateError):
-                _write_record(run, warnings, notes, time.monotonic() - began, f"{type(error).__name__}: {error}", None)
+                _write_record(run, warnings, notes, time.monotonic() - began, with_name(error), None)
             raise
         report = EmbedReport(
             store=path,
@@ -532,7 +533,7 @@ class _Run:
             self._finish(job, "failed", error.reason, str(error))
             return
         reason = "corrupt" if isinstance(error, CorruptStoreError | StoreFormatError) else "error"
-        words = str(error) if isinstance(error, WsicurateError) else f"{type(error).__name__}: {error}"
+        words = str(error) if isinstance(error, WsicurateError) else with_name(error)
         details = {} if isinstance(error, WsicurateError) else {"traceback": "".join(traceback.format_exception(error))}
         self._finish(job, "failed", reason, words, details=details)
 

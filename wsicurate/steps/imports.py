@@ -15,7 +15,7 @@ from typing import Literal
 from wsicurate.config import ImportConfig
 from wsicurate.engine.progress import ProgressCallback, SlideOutcome, Status, no_progress
 from wsicurate.engine.run_records import write_run
-from wsicurate.errors import ConfigError, PatchImportError, WsicurateError
+from wsicurate.errors import ConfigError, PatchImportError, WsicurateError, in_words, with_name
 from wsicurate.files import kind_of
 from wsicurate.formats.packed import holds_patches
 from wsicurate.formats.patch_folders import PATCH_SUFFIXES
@@ -104,7 +104,7 @@ def import_patches(
     try:
         kind_of_file = kind_of(folder.stat().st_mode)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = in_words(error)
         raise ConfigError(
             f"the input {folder} does not exist or cannot be reached ({reason}); give a folder of patch images"
         ) from error
@@ -125,7 +125,7 @@ def import_patches(
     except BaseException as error:
         if run.has_begun and not config.dry_run:
             with contextlib.suppress(WsicurateError):
-                _write_record(run, notes, (), time.monotonic() - began, ended=f"{type(error).__name__}: {error}")
+                _write_record(run, notes, (), time.monotonic() - began, ended=with_name(error))
         raise
     report = ImportReport(
         store=path,

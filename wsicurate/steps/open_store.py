@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.errors import SlideChangedError, SlideError, SlideNotFoundError
+from wsicurate.errors import ConfigError, SlideChangedError, SlideError, SlideNotFoundError
 from wsicurate.slides.base import Slide
 from wsicurate.slides.discovery import find_slides
 from wsicurate.slides.identity import quick_hash
@@ -22,7 +22,7 @@ from wsicurate.store.store import Patches, Store
 from wsicurate.tiling.geometry import Lattice, ReadPlan
 from wsicurate.tiling.patches import cut_patch
 from wsicurate.tiling.windows import cut_window
-from wsicurate.validation import require_path, require_paths
+from wsicurate.validation import exists, require_path, require_paths
 
 
 def open_store(path: str | Path, *, slides: Sequence[str | Path] = (), skip_damaged: bool = False) -> Store:
@@ -58,6 +58,7 @@ def find_moved(folders: Sequence[Path]) -> MovedSlides:
     """Slides in some folders, by hash. Plain images count as well: the store knows which it wants."""
     if not folders:
         return {}
+    _require_folders(folders)
     rows = [
         SlideRow(slide=file.relative_to(folder).as_posix(), line=0)
         for folder in folders
@@ -70,6 +71,12 @@ def find_moved(folders: Sequence[Path]) -> MovedSlides:
         with suppress(SlideError):  # what cannot be read is none of those that were tiled
             moved[quick_hash(source.files)] = source.files
     return moved
+
+
+def _require_folders(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        if not exists(folder) or not folder.is_dir():
+            raise ConfigError(f"--slides is {folder}, and there is no such folder; give the one that the slides are in")
 
 
 class _Kept(threading.local):
@@ -88,11 +95,16 @@ class SlidePixels:
     Args:
         folders: where slides are looked for that are not where they were; searched once, when the first is wanted.
         moved: what such a search found, where it was done before.
+
+    Raises:
+        ConfigError: if one of the folders is none.
     """
 
     def __init__(self, folders: Sequence[Path] = (), *, moved: MovedSlides | None = None) -> None:
         self._folders = tuple(folders)
         self._moved = moved
+        if moved is None:
+            _require_folders(self._folders)
         self._lock = threading.Lock()
         self._kept = _Kept()
         self._open_slides: weakref.WeakValueDictionary[int, Slide] = weakref.WeakValueDictionary()

@@ -66,9 +66,9 @@ def find_recipe(name: str | Path) -> Recipe:
     files = _files()
     if str(name) in files:
         return _parsed(str(name), parse_toml(files[str(name)], f"the recipe {name}"))
+    if not str(name).endswith(".toml"):
+        raise ConfigError(f"--recipe is {shown(name)}; choose one of {', '.join(sorted(files))}, or give a .toml file")
     path = require_path("--recipe", name)
-    if path.suffix != ".toml":
-        raise ConfigError(f"--recipe is {str(name)!r}; choose one of {', '.join(sorted(files))}, or give a .toml file")
     return _parsed(path.stem, read_toml(path, "the recipe"))
 
 

@@ -38,6 +38,7 @@ from wsicurate.errors import (
     StoreSettingsError,
     StoreWriteError,
     WsicurateError,
+    with_name,
 )
 from wsicurate.slides.discovery import PassedOver, search_slides
 from wsicurate.slides.names import case_twins, safe_name
@@ -172,7 +173,7 @@ def tile(
     except BaseException as error:
         if run.has_begun and not config.dry_run:
             with contextlib.suppress(WsicurateError):
-                _write_record(run, unmatched, time.monotonic() - began, ended=f"{type(error).__name__}: {error}")
+                _write_record(run, unmatched, time.monotonic() - began, ended=with_name(error))
         raise
     report = TileReport(
         store=path,
@@ -662,7 +663,7 @@ class SlideRun:
             self._finish(job, status, error.reason, str(error))
             return
         details = {"traceback": "".join(traceback.format_exception(error))}
-        self._finish(job, "failed", "error", f"{type(error).__name__}: {error}", details=details)
+        self._finish(job, "failed", "error", with_name(error), details=details)
 
     def _finish(
         self,

@@ -489,7 +489,7 @@ def _make_folder(folder: Path) -> None:
             return
         except FileNotFoundError:
             if attempt == _ATTEMPTS - 1:
-                raise
+                raise StoreWriteError(f"{folder} cannot be made there; choose another place") from None
 
 
 def _partial_name() -> str:

@@ -12,7 +12,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.errors import CorruptStoreError, StoreFormatError
+from wsicurate.errors import CorruptStoreError, StoreFormatError, in_words
 from wsicurate.pixels.jpeg import decode_jpeg, encode_jpeg
 
 Values = NDArray[Any]
@@ -77,7 +77,7 @@ class JpegCodec:
         try:
             pixels = decode_jpeg(payload)
         except ValueError as error:
-            raise CorruptStoreError(f"a chunk does not decode as JPEG: {error}") from error
+            raise CorruptStoreError(f"a chunk does not decode as JPEG: {in_words(error)}") from error
         if pixels.size != math.prod(shape) or pixels.shape != tuple(shape[-3:]):
             raise CorruptStoreError(f"a chunk holds an image of {pixels.shape}, not {tuple(shape)}")
         return pixels.reshape(shape)
@@ -114,7 +114,7 @@ class ZstdCodec:
                 raise CorruptStoreError(f"a chunk holds {held} bytes, not {tuple(shape)} of {dtype}")
             raw = zstandard.ZstdDecompressor().decompress(payload, max_output_size=size) if size else b""
         except zstandard.ZstdError as error:
-            raise CorruptStoreError(f"a chunk does not decode as Zstandard: {error}") from error
+            raise CorruptStoreError(f"a chunk does not decode as Zstandard: {in_words(error)}") from error
         if len(raw) != size:
             raise CorruptStoreError(f"a chunk holds {len(raw)} bytes, not {tuple(shape)} of {dtype}")
         return np.frombuffer(raw, dtype=dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)

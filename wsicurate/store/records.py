@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from wsicurate.errors import CorruptStoreError, StoreFormatError
+from wsicurate.errors import CorruptStoreError, StoreFormatError, in_words
 from wsicurate.store.arrays import group_metadata
 from wsicurate.store.checksums import CHECKSUM, UNSEALED, UNSEALED_VERSION, check_seal, seal
 from wsicurate.store.codecs import ChunkCodec, JpegCodec, ZstdCodec
@@ -58,7 +58,7 @@ def known_fields(cls: Any, values: Any, name: str) -> Any:
     try:
         return cls(**known)
     except TypeError as error:
-        raise CorruptStoreError(f"{name}: {error}") from error
+        raise CorruptStoreError(f"{name}: {in_words(error)}") from error
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -15,7 +15,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.errors import CorruptStoreError, LeaseLostError
+from wsicurate.errors import CorruptStoreError, LeaseLostError, in_words
 from wsicurate.store.bytestore import ByteStore
 
 _MAGIC = b"WSICSEG1"
@@ -117,7 +117,7 @@ def read_segment(store: ByteStore, key: str) -> StoredSegment:
             arrays.append(np.frombuffer(front, dtype=dtype, count=count, offset=position))
             position += arrays[-1].nbytes
     except (struct.error, ValueError, KeyError) as error:
-        raise CorruptStoreError(f"the segment {key} is damaged: {error}") from error
+        raise CorruptStoreError(f"the segment {key} is damaged: {in_words(error)}") from error
     rows, flat_scores, lengths, dropped_rows = arrays
     offsets = _PREFIX.size + length + np.cumsum(lengths) - lengths
     if store.size(key) != _PREFIX.size + length + int(lengths.sum()):

@@ -324,6 +324,12 @@ def test_bad_input_has_one_message(change: dict[str, object], message: str) -> N
         select(clusters, **arguments)  # type: ignore[arg-type]
 
 
+def test_a_cap_of_any_size_can_be_met() -> None:
+    clusters, groups = cohort(1, 50)
+    free = select(clusters, 20, groups=groups, share_cap=None)
+    assert np.array_equal(select(clusters, 20, groups=groups, share_cap=1e308).selected, free.selected)
+
+
 def test_clusters_that_do_not_nest_and_slides_of_two_patients_are_refused() -> None:
     clusters, groups = cohort(1, 50)
     torn = clusters.copy()

@@ -212,6 +212,12 @@ def test_torchscript(tmp_path: Path) -> None:
         load_encoder(str(path))
 
 
+def test_an_argument_that_no_network_has_is_named(small: Path) -> None:
+    small.write_text(small.read_text().replace("kwargs = { ", "kwargs = { wobble = 3, "))
+    with pytest.raises(ConfigError, match="small: vit_tiny_patch16_224 has no argument 'wobble'; correct"):
+        load_model(find_preset(str(small)))
+
+
 def test_a_network_that_gives_no_vector_is_refused(small: Path) -> None:
     preset = find_preset(str(small))
     (small.with_name("resnet.pth")).unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.errors import CurationError
+from wsicurate.errors import CurationError, in_words
 
 if TYPE_CHECKING:
     import torch
@@ -104,7 +104,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise CurationError(f"device {name!r} cannot be used here ({error}); use cpu") from error
+        raise CurationError(f"device {name!r} cannot be used here ({in_words(error)}); use cpu") from error
     return device
 
 

@@ -450,7 +450,7 @@ def _limits(
     unlimited = int(np.count_nonzero(loose & (patient < 0)))
 
     def cap(factor: float, of: int) -> int:
-        return max(1, int(factor * budget / max(1, of) + 1e-9))
+        return max(1, int(min(factor * budget / max(1, of) + 1e-9, 2.0**62)))
 
     def possible(slide_factor: float, patient_factor: float) -> bool:
         """Whether the budget can be met: the rank of the matroid, kept rows being in it already."""

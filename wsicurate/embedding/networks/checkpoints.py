@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from wsicurate.embedding.networks.torch_archives import Archive
 from wsicurate.embedding.weight_files import MOST_UNPACKED, is_archive, weight_file
-from wsicurate.errors import EncoderError, EncoderUnavailableError
+from wsicurate.errors import EncoderError, EncoderUnavailableError, in_words
 from wsicurate.validation import shown
 
 State = dict[str, torch.Tensor]
@@ -181,7 +181,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise EncoderError(f"{file} cannot be read: {error}") from error
+        raise EncoderError(f"{file} cannot be read: {in_words(error)}") from error
     found = {}
     for name, kind in (("architecture", str), ("model_args", dict), ("pretrained_cfg", dict)):
         value = config.get(name) if isinstance(config, dict) else None

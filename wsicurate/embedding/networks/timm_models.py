@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,11 @@ def _created(name: str, preset: Preset, kwargs: dict[str, Any], state: State | N
             ) from error
         if "img_size" in arguments and ("img_size" in what or "divisible" in what or "image size" in what.lower()):
             raise EncoderError(_wrong_size(preset, what)) from error
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", what)
+        if unknown and unknown[1] in kwargs:
+            raise ConfigError(
+                f"{preset.name}: {preset.arch or name} has no argument {unknown[1]!r}; correct the encoder's kwargs"
+            ) from error
         raise EncoderError(f"{preset.name}: the weights do not fit {preset.arch or name}: {shortened(what)}") from error
     except Exception as error:
         if not is_unreachable(error):

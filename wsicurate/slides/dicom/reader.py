@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.errors import NotBrightfieldError, UnreadableSlideError
+from wsicurate.errors import NotBrightfieldError, UnreadableSlideError, in_words
 from wsicurate.slides.base import DeclinedError, SlideMetadata, check_levels, fitting_levels
 from wsicurate.slides.tiles.codecs import (
     MAX_TILE_PX,
@@ -352,7 +352,7 @@ def _read_instance(path: Path) -> _Instance:
     except EOFError as error:
         raise DeclinedError(f"{path} ends within its header: {error}") from error
     except OSError as error:
-        raise UnreadableSlideError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise UnreadableSlideError(f"{path} cannot be read: {in_words(error)}") from error
     finally:
         source.close()  # opened again when a frame is read
 

@@ -21,6 +21,8 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from wsicurate.errors import in_words
+
 # TIFF compression schemes by number. JPEG 2000 has four: Aperio's two, Bio-Formats' own, and Adobe's.
 NONE, LZW, JPEG, DEFLATE, OLD_DEFLATE = 1, 5, 7, 8, 32946
 JPEG2000_YCBCR, JPEG2000_LOSSY, JPEG2000_RGB, JPEG2000 = 33003, 33004, 33005, 34712
@@ -326,7 +328,7 @@ class JpegTiles:
             simplejpeg.decode_jpeg(jpeg, colorspace="RGB", fastdct=False, fastupsample=False, buffer=out, strict=True)
         except ValueError as error:
             # Rare sampling factors are beyond this decoder, not beyond OpenSlide, which is as strict with damage.
-            raise UndecodedError(f"it does not decode as JPEG: {error}") from error
+            raise UndecodedError(f"it does not decode as JPEG: {in_words(error)}") from error
 
     def says_itself(self, data: bytes) -> bool:
         """Whether a tile's own markers say what its components are."""
@@ -659,7 +661,7 @@ def _lzw(data: bytes, size: int) -> bytes:
     try:
         return bytes(imagecodecs.lzw_decode(data, out=size))
     except (ValueError, RuntimeError) as error:
-        raise BrokenTileError(f"it does not decode as LZW: {error}") from error
+        raise BrokenTileError(f"it does not decode as LZW: {in_words(error)}") from error
 
 
 def _deflate(data: bytes, size: int) -> bytes:
@@ -669,7 +671,7 @@ def _deflate(data: bytes, size: int) -> bytes:
         if len(raw) == size and not stream.eof:
             stream.decompress(stream.unconsumed_tail, 1)  # reads the checksum
     except zlib.error as error:
-        raise BrokenTileError(f"it does not decode as Deflate: {error}") from error
+        raise BrokenTileError(f"it does not decode as Deflate: {in_words(error)}") from error
     if not stream.eof:
         kind = UndecodedError if len(raw) == size else BrokenTileError
         raise kind("its Deflate stream is cut short, or holds more than the tile")
@@ -683,7 +685,7 @@ def decode_webp(data: bytes, out: NDArray[np.uint8]) -> None:
     try:
         imagecodecs.webp_decode(data, hasalpha=False, out=out)
     except (ValueError, RuntimeError) as error:
-        raise BrokenTileError(f"it does not decode as WebP: {error}") from error
+        raise BrokenTileError(f"it does not decode as WebP: {in_words(error)}") from error
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
@@ -706,7 +708,7 @@ def decode_jpegxl(data: bytes, out: NDArray[np.uint8]) -> None:
     try:
         pixels = imagecodecs.jpegxl_decode(data, numthreads=1)
     except (ValueError, RuntimeError) as error:
-        raise BrokenTileError(f"it does not decode as JPEG XL: {error}") from error
+        raise BrokenTileError(f"it does not decode as JPEG XL: {in_words(error)}") from error
     if pixels.shape != out.shape or pixels.dtype != np.uint8:
         raise UnsureError(f"JPEG XL of {pixels.shape} {pixels.dtype}")
     out[:] = pixels

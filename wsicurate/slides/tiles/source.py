@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from wsicurate.errors import UnreadableSlideError
+from wsicurate.errors import UnreadableSlideError, in_words
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -60,7 +60,7 @@ def open_regular(path: Path) -> int:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         kind = _kind_of(path)  # a socket cannot be opened at all
-        reason = f"it is {kind}, not a regular file" if kind else error.strerror or str(error)
+        reason = f"it is {kind}, not a regular file" if kind else in_words(error)
         raise UnreadableSlideError(f"{path} cannot be read: {reason}") from error
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):

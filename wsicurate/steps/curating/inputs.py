@@ -264,6 +264,8 @@ def _judge(store: Store, config: CurateConfig, encoder: EmbeddingRecord) -> tupl
         CurationError: if it has the weights of the encoder that chooses.
     """
     if not config.proof:
+        if config.judge is not None and config.judge not in store.encoders:
+            embedding_identity(store, config.judge)  # raises: a name that is wrong now is wrong with the proof as well
         return None, ""
     if config.judge is None:
         problem = ""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.errors import SlideChangedError, SlideNotFoundError
+from wsicurate.errors import SlideChangedError, SlideNotFoundError, in_words
 from wsicurate.files import NotAFileError, open_file
 from wsicurate.formats.packed import open_pixels
 from wsicurate.pixels.jpeg import decode_jpeg
@@ -330,7 +330,7 @@ def read_file(path: Path) -> bytes:
                 raise UnusableImageError(UNREADABLE, f"{path} has {size:,} bytes, too many for a patch")
             return file.read()
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = in_words(error)
         if isinstance(error, PermissionError | NotAFileError) or path.is_symlink():
             raise UnusableImageError(UNREADABLE, f"{path} cannot be read: {reason}") from error
         raise SlideNotFoundError(f"{path} cannot be read: {reason}; put it back and run again") from error
@@ -404,7 +404,9 @@ def _loader(task: ImageSegmentTask) -> Iterator[Callable[[int], tuple[NDArray[np
             try:
                 pixels = np.ascontiguousarray(read(int(packed.rows[position])))
             except OSError as error:
-                raise UnusableImageError(UNREADABLE, f"{task.names[position]} cannot be read: {error}") from error
+                raise UnusableImageError(
+                    UNREADABLE, f"{task.names[position]} cannot be read: {in_words(error)}"
+                ) from error
             _check_digest(task.root, pixels.tobytes(), digest_of(position))
             return pixels, task.store_record.chunk_codec().encode(pixels)
 
@@ -430,7 +432,7 @@ def _patch(data: bytes, path: Path, store_record: StoreRecord) -> tuple[NDArray[
             ours = decode_jpeg(data)
         except ValueError as error:
             if "Unsupported color conversion" not in str(error):  # four inks, stored anew below
-                raise UnusableImageError(UNREADABLE, f"{path} does not decode: {error}") from error
+                raise UnusableImageError(UNREADABLE, f"{path} does not decode: {in_words(error)}") from error
         else:
             if store_record.codec == "jpeg" and np.array_equal(ours, pixels):
                 return pixels, append_checksum(data)
@@ -488,8 +490,8 @@ def decode_image(data: bytes, path: Path, patch_px: int) -> NDArray[np.uint8]:
     except UnusableImageError:
         raise
     except Exception as error:  # Pillow raises many kinds on broken files
-        words = " ".join(str(error).replace(repr(data), "").split())
-        raise UnusableImageError(UNREADABLE, f"{path} cannot be decoded: {words or type(error).__name__}") from error
+        words = in_words(error) if data else "it is empty"
+        raise UnusableImageError(UNREADABLE, f"{path} cannot be decoded: {words}") from error
 
 
 def _bits(image: Any, data: bytes) -> int:
