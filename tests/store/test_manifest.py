@@ -59,6 +59,12 @@ def test_a_curation_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(verify_curation(store, "one", "here", SLIDES)) == []
 
 
+def test_a_manifest_without_rows_is_sound() -> None:
+    store = MemoryBytes()
+    write_curation(store, "one", table(10).slice(0, 0), RUN, CLUSTERS)
+    assert list(verify_curation(store, "one", "here", SLIDES)) == []
+
+
 def test_the_same_table_gives_the_same_bytes_and_replaces_what_was_there() -> None:
     stores = []
     for rows in ((10,), (30, 10)):

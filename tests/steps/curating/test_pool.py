@@ -13,9 +13,9 @@ import pytest
 
 from tests.steps.made import CHOOSER, JUDGE, Made, directions, make_store, tissue
 from wsicurate.config import CurateConfig
-from wsicurate.errors import StoreWriteError
+from wsicurate.errors import CurationError, StoreWriteError
 from wsicurate.steps.curate import curate
-from wsicurate.steps.curating.pool import DamagedSlides, Scratch, table_digest, vectors_on_disk
+from wsicurate.steps.curating.pool import DamagedSlides, Scratch, gather_pool, table_digest, vectors_on_disk
 from wsicurate.store import bytestore
 from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.layout import embedding_path
@@ -41,6 +41,12 @@ def test_vectors_are_laid_out_in_the_order_of_the_store(store: Store) -> None:
     LocalBytes(store.path).put(".wsicurate/curate-x/lease-000001", [b"{}"])
     scratch.clear()
     assert list(LocalBytes(store.path).keys(".wsicurate")) == [".wsicurate/curate-x/lease-000001"]
+
+
+def test_a_store_without_patches_has_no_pool(tmp_path: Path) -> None:
+    empty = Made(tissue(0, 0), directions(0, 0))
+    with pytest.raises(CurationError, match="holds no patch; tile or import some first"):
+        gather_pool(make_store(tmp_path / "empty.zarr", {"a": empty}))
 
 
 def test_a_file_that_another_run_has_mapped_is_not_cut_short(store: Store) -> None:
