@@ -13,7 +13,8 @@ from wsicurate.errors import ConfigError
 from wsicurate.slides.opening import open_slide
 from wsicurate.slides.overview import read_overview
 from wsicurate.synthetic.slide import GroundTruth, Kind
-from wsicurate.tissue.masks import clean, find_mask, otsu_mask
+from wsicurate.tissue.masks import clean, otsu_mask
+from wsicurate.tissue.registry import find_mask
 
 Paint = Callable[..., tuple[Path, GroundTruth]]
 

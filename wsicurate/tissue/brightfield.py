@@ -19,9 +19,8 @@ LEAST_COLOUR = 4.0
 def check_brightfield(overview: NDArray[np.uint8], tissue: NDArray[np.bool_]) -> None:
     """Raise unless the overview looks like a section in transmitted light.
 
-    Fluorescence shows few bright things on a dark ground; a single channel shown in grey has no colour. Pen, folds
-    and a
-    black margin around the glass do not trip this: dark pixels must be most of the picture and glass nearly absent.
+    Fluorescence shows few bright things on a dark ground; a single channel shown in grey has no colour. Pen, folds and
+    a black margin around the glass do not trip this: dark pixels must be most of the picture and glass nearly absent.
 
     Args:
         overview: uint8, (h, w, 3), RGB.

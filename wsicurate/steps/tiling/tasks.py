@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from wsicurate.slides.discovery import SlideSource
 from wsicurate.slides.guard import check_colours
 from wsicurate.slides.identity import FileStamp, check_unchanged, quick_hash, stamp
 from wsicurate.slides.opening import open_slide
-from wsicurate.slides.overview import Overview, read_overview
+from wsicurate.slides.overview import Overview, picture_at, read_overview
 from wsicurate.slides.resolution import Resolution, resolve
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.codecs import append_checksum
@@ -34,7 +35,7 @@ from wsicurate.tiling.geometry import Lattice, ReadPlan, Window, plan_reading
 from wsicurate.tiling.patches import cut_patch
 from wsicurate.tiling.plan import Plan, plan_patches, spread_sample
 from wsicurate.tissue.brightfield import check_brightfield
-from wsicurate.tissue.masks import find_mask
+from wsicurate.tissue.registry import find_mask
 from wsicurate.tissue.scores import SCORES_VERSION, Scorer
 
 #: Longest side of the overview that is stored, pixels.
@@ -188,8 +189,7 @@ def tile_settings(config: TileConfig) -> dict[str, Any]:
 
 def store_settings(config: TileConfig) -> dict[str, Any]:
     """Those that all slides of a store share, besides patch size and codec."""
-    _, mask_version = find_mask(config.mask)
-    return {**config.store_settings(), "mask": f"{config.mask}-{mask_version}", "scores": SCORES_VERSION}
+    return {**config.store_settings(), "mask": find_mask(config.mask).recorded, "scores": SCORES_VERSION}
 
 
 def survey(task: SurveyTask) -> Survey:
@@ -245,8 +245,8 @@ def _plan(slide: Slide, resolution: Resolution, record: SlideRecord, before: Fil
     level = slide.levels[read_plan.level]
     lattice = Lattice.over(read_plan, full.width, full.height, level.width, level.height)
     overview = read_overview(slide, resolution.mpp)
-    mask_function, _ = find_mask(config.mask)
-    mask = mask_function(overview.pixels, resolution.mpp * overview.downsample[0])
+    seen_by_mask = partial(picture_at, slide, resolution.mpp)
+    mask = find_mask(config.mask).tissue(overview.pixels, resolution.mpp * overview.downsample[0], seen_by_mask)
     check_brightfield(overview.pixels, mask)
     suspicions = (*slide.metadata.warnings, *check_colours(slide, overview, read_plan.level))
     warned = {**record.resolution, "warnings": (*record.resolution["warnings"], *suspicions)}
