@@ -116,7 +116,7 @@ def embed(
     """Turn every patch of a store into a vector, and keep the vectors beside the patches.
 
     Slides that were embedded with the same weights and settings are left alone: run the same call after an
-    interruption, and it goes on. A slide that fails is reported, and stops nobody.
+    interruption, and it goes on. A slide that fails is reported and does not stop the others.
 
     Args:
         store: the store's folder.
@@ -287,7 +287,7 @@ class _Run:
         self._outcomes: dict[str, SlideOutcome] = {}
         self._patches_done = 0
         self._patches_known = 0
-        self._is_proven = False
+        self._is_confirmed = False
         self.forward_share: float | None = None
 
     @property
@@ -333,7 +333,7 @@ class _Run:
             self.forward_share = network_share(self._engine, began) if self._patches_done else None
             self._engine.close(kill=not finished)
             self._leases.close()
-            with contextlib.suppress(StoreWriteError, OSError):  # what stays is nobody's harm; `check` names it
+            with contextlib.suppress(StoreWriteError, OSError):  # what stays does no harm; `check` names it
                 tidy(self.bytes)
         return self.outcomes()
 
@@ -422,7 +422,7 @@ class _Run:
             self._elsewhere.append(job)
             return
         job.lease = lease
-        slide = self._open(job.key)  # as it is now that nobody else can change it
+        slide = self._open(job.key)  # as it is now that no other run can change it
         if slide is None:
             self._finish(job, "failed", "gone", "the slide was removed from the store meanwhile")
             return
@@ -472,11 +472,11 @@ class _Run:
             return
         block: Block = done.result
         fault = _fault(block.vectors, is_varied=block.is_varied)
-        if fault and not self._is_proven and not _means_something(block.vectors):
+        if fault and not self._is_confirmed and not _means_something(block.vectors):
             raise EncoderError(
                 f"{self.encoder} {fault} for the first patches of {job.slide.record.name}; nothing was kept"
             )
-        self._is_proven = True
+        self._is_confirmed = True
         with np.errstate(over="ignore"):
             _present(job.vectors)[block.start : block.start + len(block.vectors)] = block.vectors
         job.is_varied |= block.is_varied

@@ -129,7 +129,7 @@ def tile(
     Every slide is surveyed (resolution, tissue mask, plan), cut in segments that any worker can take, and committed
     by writing its mark last.
     What is finished is never done again: run the same call after an interruption, and it goes on. Slides that cannot be
-    tiled are reported, and stop nobody.
+    tiled are reported and do not stop the others.
 
     Args:
         slides: slide files and folders, searched to any depth.
@@ -294,7 +294,7 @@ class SlideRun:
             self._crew.close(kill=not finished)
             if not self.config.dry_run:
                 self._leases.close()
-                with contextlib.suppress(StoreWriteError, OSError):  # what stays is nobody's harm; `check` names it
+                with contextlib.suppress(StoreWriteError, OSError):  # what stays does no harm; `check` names it
                     tidy(self.bytes)
         return self.outcomes()
 
@@ -380,7 +380,7 @@ class SlideRun:
         self._crew.submit(function, task, (kind, job, patches), limit_s=limit)
 
     def _begin(self, job: Job) -> None:
-        """Send a slide to be surveyed, unless somebody else has it or nobody wants it."""
+        """Send a slide to be surveyed, unless another run has it or it is not wanted."""
         job.began = time.monotonic()
         if not self._is_wanted(job):
             kinds = self.config.kinds or ()
@@ -444,7 +444,7 @@ class SlideRun:
                 source=job.source,
                 stamp=result.stamp,
                 read_plan=_present(result.read_plan),
-                lattice=_present(result.lattice),
+                grid=_present(result.grid),
                 rows=rows,
                 cells=plan.cells[rows],
                 store_record=self.record,
@@ -578,7 +578,7 @@ class SlideRun:
         if cut and result.tile_px is not None:
             cells = _present(result.plan).cells[np.concatenate(cut)]
             downsample = _present(result.read_plan).downsample
-            job.tiles_needed = tiles_needed(_present(result.lattice), cells, downsample, result.tile_px)
+            job.tiles_needed = tiles_needed(_present(result.grid), cells, downsample, result.tile_px)
         if job.missing == 0:
             self._send_to_commit(job)
 

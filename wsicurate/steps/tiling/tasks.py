@@ -31,7 +31,7 @@ from wsicurate.store.commit import SlideContent, commit_slide
 from wsicurate.store.records import SlideRecord, StoreRecord, differences, fingerprint_of
 from wsicurate.store.segments import Segment, write_segment
 from wsicurate.store.verify import is_sound
-from wsicurate.tiling.geometry import Lattice, ReadPlan, Window, plan_reading
+from wsicurate.tiling.geometry import Grid, ReadPlan, Window, plan_reading
 from wsicurate.tiling.patches import cut_patch
 from wsicurate.tiling.plan import Plan, plan_patches, spread_sample
 from wsicurate.tissue.brightfield import check_brightfield
@@ -71,11 +71,11 @@ class Survey:
         stamp: of its files when it was looked at.
         is_committed: the store holds these patches already; ``record`` is theirs, with the slide table's words of
             today.
-        plan, read_plan, lattice: what to read; None where committed.
+        plan, read_plan, grid: what to read; None where committed.
         overview, overview_downsample, mask, mask_downsample: pictures; None where committed.
         bytes_per_patch: estimated in a dry run, else 0.
         tile_px: width and height of the compressed tiles of the level that is read; None where the reader does not
-            count tiles: then nobody has checked what the file says of them.
+            count tiles: then what the file says of them was not checked.
     """
 
     record: SlideRecord
@@ -83,7 +83,7 @@ class Survey:
     is_committed: bool
     plan: Plan | None = None
     read_plan: ReadPlan | None = None
-    lattice: Lattice | None = None
+    grid: Grid | None = None
     overview: NDArray[np.uint8] | None = None
     overview_downsample: tuple[float, float] = (1.0, 1.0)
     mask: NDArray[np.bool_] | None = None
@@ -98,9 +98,9 @@ class SegmentTask:
 
     Attributes:
         source, stamp: the slide, which must not have changed.
-        read_plan, lattice: where patches lie and how they are read.
+        read_plan, grid: where patches lie and how they are read.
         rows: int, (k,): indices into the slide's plan.
-        cells: int32, (k, 2): column and row in the lattice.
+        cells: int32, (k, 2): column and row in the grid.
         store_record: codec.
         store: where it is written, fenced by the lease on the slide.
         segment: where the segment goes.
@@ -109,7 +109,7 @@ class SegmentTask:
     source: SlideSource
     stamp: FileStamp
     read_plan: ReadPlan
-    lattice: Lattice
+    grid: Grid
     rows: NDArray[np.intp]
     cells: NDArray[np.int32]
     store_record: StoreRecord
@@ -243,7 +243,7 @@ def _plan(slide: Slide, resolution: Resolution, record: SlideRecord, before: Fil
         allow_upsampling=config.allow_upsampling,
     )
     level = slide.levels[read_plan.level]
-    lattice = Lattice.over(read_plan, full.width, full.height, level.width, level.height)
+    grid = Grid.over(read_plan, full.width, full.height, level.width, level.height)
     overview = read_overview(slide, resolution.mpp)
     seen_by_mask = partial(picture_at, slide, resolution.mpp)
     mask = find_mask(config.mask).tissue(overview.pixels, resolution.mpp * overview.downsample[0], seen_by_mask)
@@ -252,7 +252,7 @@ def _plan(slide: Slide, resolution: Resolution, record: SlideRecord, before: Fil
     warned = {**record.resolution, "warnings": (*record.resolution["warnings"], *suspicions)}
     mask |= overview.unreadable  # planned, so that what cannot be read is dropped on record, not passed over
     plan = plan_patches(
-        lattice,
+        grid,
         mask,
         overview.downsample,
         min_tissue=config.min_tissue,
@@ -262,14 +262,14 @@ def _plan(slide: Slide, resolution: Resolution, record: SlideRecord, before: Fil
     )
     small, small_downsample = shrink(overview, full.width, full.height)
     reading = {"width": full.width, "height": full.height, **dataclasses.asdict(read_plan)}
-    counts = {"lattice": lattice.columns * lattice.rows, "below_min_tissue": plan.below_min_tissue}
+    counts = {"lattice": grid.columns * grid.rows, "below_min_tissue": plan.below_min_tissue}
     return Survey(
         record=dataclasses.replace(record, resolution=warned, reading=reading, counts=counts),
         stamp=before,
         is_committed=False,
         plan=plan,
         read_plan=read_plan,
-        lattice=lattice,
+        grid=grid,
         overview=small,
         overview_downsample=small_downsample,
         mask=mask,
@@ -344,12 +344,12 @@ def shrink(overview: Overview, width: int, height: int) -> tuple[NDArray[np.uint
 
 def _estimate(slide: Slide, planned: Survey, store_record: StoreRecord) -> float:
     """Mean size of a few encoded patches."""
-    if planned.plan is None or planned.lattice is None or planned.read_plan is None or store_record.codec == "none":
+    if planned.plan is None or planned.grid is None or planned.read_plan is None or store_record.codec == "none":
         return 0.0
     codec, sizes = store_record.chunk_codec(), []
     cells = planned.plan.cells
     for index in spread_sample(cells, min(DRY_RUN_PATCHES, len(cells)), seed=0, name="dry run"):
-        window = planned.lattice.window(*(int(value) for value in cells[index]))
+        window = planned.grid.window(*(int(value) for value in cells[index]))
         try:
             patch = cut_patch(slide.read, planned.read_plan, window, store_record.patch_px)
         except UnreadableRegionError:
@@ -391,7 +391,7 @@ def _cut(task: SegmentTask, slide: Slide) -> tuple[Segment, list[bytes]]:
     reasons: list[str] = []
     messages: dict[str, str] = {}
     for row, (column, line) in zip(task.rows.tolist(), task.cells.tolist(), strict=True):
-        window = task.lattice.window(column, line)
+        window = task.grid.window(column, line)
         own: bytes | None = None
         try:
             found = _own_jpeg(slide, task, window)
