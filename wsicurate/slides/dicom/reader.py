@@ -20,17 +20,12 @@ from numpy.typing import NDArray
 
 from wsicurate.errors import NotBrightfieldError, UnreadableSlideError, in_words
 from wsicurate.slides.base import DeclinedError, SlideMetadata, check_levels, fitting_levels
-from wsicurate.slides.tiles.codecs import (
-    MAX_TILE_PX,
-    BrokenTileError,
-    ColouredDecoder,
-    Jpeg2000Tiles,
-    JpegTiles,
-    UnsureError,
-    what_pixels_say,
-    ycbcr_to_rgb,
-)
-from wsicurate.slides.tiles.reader import Page, TiledSlide, levels_of, spread_tiles
+from wsicurate.slides.tiles.colours import what_pixels_say, ycbcr_to_rgb
+from wsicurate.slides.tiles.decoding import MAX_TILE_PX, BrokenTileError, ColouredDecoder, UnsureError
+from wsicurate.slides.tiles.jpeg import JpegTiles
+from wsicurate.slides.tiles.jpeg2000 import Jpeg2000Tiles
+from wsicurate.slides.tiles.pages import Page, levels_of, spread_tiles
+from wsicurate.slides.tiles.reader import TiledSlide
 from wsicurate.slides.tiles.source import ByteSource, FileSource, waiting_neighbours
 
 _WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"

@@ -27,22 +27,13 @@ from wsicurate.slides.base import (
 )
 from wsicurate.slides.tiff import directory as tags
 from wsicurate.slides.tiff.directory import Directory, TiffError, walk_directories
-from wsicurate.slides.tiles.codecs import (
-    APERIO_ONLY,
-    BEYOND_OPENSLIDE,
-    JPEG,
-    MAX_TILE_PX,
-    RGB,
-    YCBCR,
-    BrokenTileError,
-    Jpeg2000Tiles,
-    JpegTiles,
-    UnsureError,
-    read_jpeg_frame,
-    tile_decoder,
-    what_pixels_say,
-)
-from wsicurate.slides.tiles.reader import Page, TiledSlide, levels_of, spread_tiles
+from wsicurate.slides.tiles.codecs import APERIO_ONLY, BEYOND_OPENSLIDE, JPEG, RGB, YCBCR, tile_decoder
+from wsicurate.slides.tiles.colours import what_pixels_say
+from wsicurate.slides.tiles.decoding import MAX_TILE_PX, BrokenTileError, UnsureError
+from wsicurate.slides.tiles.jpeg import JpegTiles, read_jpeg_frame
+from wsicurate.slides.tiles.jpeg2000 import Jpeg2000Tiles
+from wsicurate.slides.tiles.pages import Page, levels_of, spread_tiles
+from wsicurate.slides.tiles.reader import TiledSlide
 from wsicurate.slides.tiles.source import ByteSource, FileSource
 
 #: Tiles of a level that OpenSlide is given: it keeps a table of all of them.
