@@ -76,14 +76,8 @@ def _readers(
 ) -> Iterator[tuple[str, Callable[[], Slide | None]]]:
     """The readers that may take a file, in order; those that are not to be asked are put among ``declined``."""
     from wsicurate.slides.tiatoolbox import is_for_tiatoolbox, tiatoolbox_is_installed
-    from wsicurate.slides.tiff.reader import (
-        check_upright,
-        directories_of,
-        image_directories,
-        openslide_doubts,
-        tiatoolbox_doubts,
-        vendor_of,
-    )
+    from wsicurate.slides.tiff.doubts import openslide_doubts, tiatoolbox_doubts
+    from wsicurate.slides.tiff.levels import check_upright, directories_of, image_directories, vendor_of
 
     vendor = vendor_of(path)
     toolbox_doubt = ""
