@@ -68,21 +68,12 @@ class TiledSlide(SlideBase):
         self._scratch = threading.local()
         self._tiles_decoded = self._regions_handed_over = self._bytes_read = 0
 
-    def read(
-        self,
-        level: int,
-        x: int,
-        y: int,
-        width: int,
-        height: int,
-        *,
-        allow_unscanned: bool = False,
-        reduction: int = 1,
+    def _read_within(
+        self, level: int, x: int, y: int, width: int, height: int, allow_unscanned: bool, reduction: int
     ) -> NDArray[np.uint8]:
-        """See `Slide.read`."""
-        self._check_bounds(level, x, y, width, height, reduction)
+        """See `SlideBase._read_within`: blocks are averaged tile by tile."""
         try:
-            return self._read(level, x, y, width, height, allow_unscanned, reduction)
+            return self._assemble(level, x, y, width, height, allow_unscanned, reduction)
         except UnsureError as error:
             return self._hand_over(error, level, x, y, width, height, allow_unscanned, reduction)
         except BrokenTileError as error:
@@ -118,9 +109,16 @@ class TiledSlide(SlideBase):
         """See `Slide.counts`."""
         return ReadCounts(self._tiles_decoded, self._bytes_read, self._regions_handed_over)
 
-    def _read(
+    def _assemble(
         self, level: int, x: int, y: int, width: int, height: int, allow_unscanned: bool, reduction: int
     ) -> NDArray[np.uint8]:
+        """The rectangle from its tiles.
+
+        Raises:
+            UnsureError: if OpenSlide is to be asked.
+            BrokenTileError: if a tile is damaged.
+            UnscannedRegionError: if a tile is missing, unless ``allow_unscanned``.
+        """
         page = self._pages[level]
         pieces = pieces_of(page, x, y, width, height)
         # Blocks that are averaged must not straddle tiles.
