@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
@@ -231,6 +232,42 @@ class Slide(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class Reader(Protocol):
+    """What another package brings to read slides of a format of its own; docs/extending/readers.md has an example.
+
+    The object, or a class of which one is made without arguments, is named in the entry point group
+    ``wsicurate.readers``; the entry point's name is what records call the reader. `wsicurate.testing.slide_contract`
+    has the tests of what it opens.
+
+    Attributes:
+        suffixes: endings of its files, such as ``.xyz``, whatever their case. Files in folders that end so are slides;
+            other files are the reader's only where they are named. Endings that wsicurate knows need not be among them.
+    """
+
+    @property
+    def suffixes(self) -> Collection[str]:
+        """See above."""
+        ...
+
+    def opens(self, path: Path, first_bytes: bytes) -> bool:
+        """Whether the file is this reader's. It is asked for every slide, before all readers of wsicurate.
+
+        Args:
+            path: an existing regular file.
+            first_bytes: its first 4,096 bytes, or all of a shorter one.
+        """
+        ...
+
+    def open(self, path: Path) -> Slide:
+        """Open a slide. Deriving it from `SlideBase` leaves little to write.
+
+        Raises:
+            DeclinedError: if another reader should take the file after all.
+            UnreadableSlideError: if nobody should. Anything else that is raised becomes this.
+        """
+        ...
 
 
 class SlideBase:
