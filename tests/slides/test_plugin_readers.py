@@ -321,6 +321,9 @@ def test_readers_that_are_none_are_said(install: Install, tmp_path: Path, reader
     install(mine=reader)
     with pytest.raises(ConfigError, match=rf"the reader 'mine' of mine 1.2 {said}"):
         open_slide(npy(tmp_path))
+    (tmp_path / "a.svs").touch()
+    with pytest.raises(ConfigError, match=rf"the reader 'mine' of mine 1.2 {said}"):  # before any slide is opened
+        find_slides([tmp_path / "a.svs"])
 
 
 @pytest.mark.parametrize("name", ["auto", "tiff"])

@@ -25,7 +25,7 @@ from wsicurate.slides.formats import (
 )
 from wsicurate.slides.matching import Candidate, match_rows, unique_sources, with_row
 from wsicurate.slides.names import safe_name
-from wsicurate.slides.plugin_readers import is_claimed, plugin_suffixes
+from wsicurate.slides.plugin_readers import is_claimed, plugin_readers, plugin_suffixes
 from wsicurate.slides.source import SlideSource
 from wsicurate.slides.table import SlideRow
 from wsicurate.slides.tcga import parse_barcode
@@ -104,11 +104,12 @@ def search_slides(inputs: Sequence[Path], rows: Sequence[SlideRow] = (), *, tabl
         table: its path, for messages.
 
     Raises:
-        ConfigError: if an input does not exist.
+        ConfigError: if an input does not exist, or a reader of another package cannot be used.
         NothingToDoError: if there is no slide.
         SlideTableError: if a row matches several slides, or no row matches any.
         ConfigError: if two slides would have the same slide_id.
     """
+    plugin_readers()  # one that cannot be used is said before anything is done
     search = _Search()
     for path in inputs:
         search.add_input(path)
