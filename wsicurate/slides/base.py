@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
@@ -233,16 +234,102 @@ class Slide(Protocol):
     ) -> None: ...
 
 
+class Reader(Protocol):
+    """What another package brings to read slides of a format of its own; docs/extending/readers.md has an example.
+
+    The object, or a class of which one is made without arguments, is named in the entry point group
+    ``wsicurate.readers``; the entry point's name is what records call the reader. `wsicurate.testing.slide_contract`
+    has the tests of what it opens.
+
+    Attributes:
+        suffixes: endings of its files, such as ``.xyz``, whatever their case. Files in folders that end so are slides;
+            other files are the reader's only where they are named. Endings that wsicurate knows need not be among them.
+    """
+
+    @property
+    def suffixes(self) -> Collection[str]:
+        """See above."""
+        ...
+
+    def opens(self, path: Path, first_bytes: bytes) -> bool:
+        """Whether the file is this reader's. It is asked for every slide, before all readers of wsicurate.
+
+        Args:
+            path: an existing regular file.
+            first_bytes: its first 4,096 bytes, or all of a shorter one.
+        """
+        ...
+
+    def open(self, path: Path) -> Slide:
+        """Open a slide. Deriving it from `SlideBase` leaves little to write.
+
+        Raises:
+            DeclinedError: if another reader should take the file after all.
+            UnreadableSlideError: if nobody should. Anything else that is raised becomes this.
+        """
+        ...
+
+
 class SlideBase:
-    """What all readers share: the context manager, the bounds check, the reduction."""
+    """What all readers share: a reader states its levels and implements `decode_window`; `read` is written here.
+
+    Attributes:
+        name, reader, levels, metadata: see `Slide`; a reader sets all four before anything is read.
+    """
 
     name: str
+    reader: str
     levels: tuple[Level, ...]
+    metadata: SlideMetadata
 
     @property
     def counts(self) -> ReadCounts:
         """See `Slide.counts`."""
         return ReadCounts()
+
+    def read(
+        self,
+        level: int,
+        x: int,
+        y: int,
+        width: int,
+        height: int,
+        *,
+        allow_unscanned: bool = False,
+        reduction: int = 1,
+    ) -> NDArray[np.uint8]:
+        """See `Slide.read`."""
+        self._check_bounds(level, x, y, width, height, reduction)
+        return self._read_within(level, x, y, width, height, allow_unscanned, reduction)
+
+    def decode_window(
+        self, level: int, x: int, y: int, width: int, height: int, allow_unscanned: bool
+    ) -> NDArray[np.uint8]:
+        """Decode a rectangle that is known to lie within a level and to hold a pixel.
+
+        Args:
+            level: index into `levels`.
+            x: left edge, in pixels of that level.
+            y: top edge, in pixels of that level.
+            width: pixels of that level.
+            height: pixels of that level.
+            allow_unscanned: paint pixels that were never scanned white instead of raising.
+
+        Returns:
+            uint8, (height, width, 3), RGB, C order.
+
+        Raises:
+            UnreadableRegionError: if any part of it cannot be decoded. The slide must stay usable.
+            UnscannedRegionError: if any pixel was never scanned, unless ``allow_unscanned``.
+        """
+        raise NotImplementedError
+
+    def _read_within(
+        self, level: int, x: int, y: int, width: int, height: int, allow_unscanned: bool, reduction: int
+    ) -> NDArray[np.uint8]:
+        """`read` after its checks: the window, reduced. A reader that reduces while it decodes overrides this."""
+        pixels = self.decode_window(level, x, y, width, height, allow_unscanned)
+        return resample_area(pixels, height // reduction, width // reduction)
 
     def read_jpeg(self, level: int, x: int, y: int, width: int, height: int) -> tuple[NDArray[np.uint8], bytes] | None:
         """See `Slide.read_jpeg`."""
@@ -260,6 +347,7 @@ class SlideBase:
         self.close()
 
     def _check_bounds(self, level: int, x: int, y: int, width: int, height: int, reduction: int = 1) -> None:
+        """Raise the `ValueError` of `Slide.read`."""
         if not 0 <= level < len(self.levels):
             raise ValueError(f"{self.name} has levels 0 to {len(self.levels) - 1}, not {level}")
         size = self.levels[level]
@@ -270,7 +358,3 @@ class SlideBase:
             )
         if reduction < 1 or width % reduction or height % reduction:
             raise ValueError(f"{self.name}: a reduction by {reduction} does not divide {width}x{height} pixels")
-
-    @staticmethod
-    def _reduced(pixels: NDArray[np.uint8], reduction: int) -> NDArray[np.uint8]:
-        return resample_area(pixels, pixels.shape[0] // reduction, pixels.shape[1] // reduction)

@@ -16,7 +16,7 @@ from wsicurate.errors import UnreadableRegionError, UnreadableSlideError
 from wsicurate.pixels.resample import resample_area
 from wsicurate.slides.base import Slide
 from wsicurate.slides.overview import Overview
-from wsicurate.slides.tiles.codecs import ycbcr_to_rgb
+from wsicurate.slides.tiles.colours import ycbcr_to_rgb
 from wsicurate.slides.tiles.reader import TiledSlide
 
 #: Places that are compared, and into how many blocks a side each is averaged.

@@ -109,26 +109,17 @@ class TiatoolboxSlide(SlideBase):
         except Exception as error:  # every library below it has errors of its own
             raise UnreadableSlideError(f"{self.name} cannot be opened by TIAToolbox: {in_words(error)}") from error
 
-    def read(
-        self,
-        level: int,
-        x: int,
-        y: int,
-        width: int,
-        height: int,
-        *,
-        allow_unscanned: bool = False,
-        reduction: int = 1,
+    def decode_window(
+        self, level: int, x: int, y: int, width: int, height: int, allow_unscanned: bool
     ) -> NDArray[np.uint8]:
-        """See `Slide.read`. TIAToolbox does not say what was never scanned."""
-        self._check_bounds(level, x, y, width, height, reduction)
+        """See `SlideBase.decode_window`. TIAToolbox does not say what was never scanned."""
         pixels = self._decode(level, x, y, width, height)
         if pixels.shape[:2] != (height, width):
             raise UnreadableRegionError(
                 f"{self.name}: the region x={x} y={y} of {width}x{height} pixels at level {level} came back from "
                 f"TIAToolbox as {pixels.shape[1]}x{pixels.shape[0]}"
             )
-        return self._reduced(np.ascontiguousarray(pixels[:, :, :3]), reduction)
+        return np.ascontiguousarray(pixels[:, :, :3])
 
     def _decode(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         downsample = self.levels[level].downsample

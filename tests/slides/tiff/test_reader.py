@@ -23,7 +23,8 @@ from wsicurate.slides.image import ImageSlide
 from wsicurate.slides.opening import open_slide
 from wsicurate.slides.openslide import OpenSlideSlide
 from wsicurate.slides.tiff.reader import TiffSlide
-from wsicurate.slides.tiles.codecs import JpegTiles, UnsureError
+from wsicurate.slides.tiles.decoding import UnsureError
+from wsicurate.slides.tiles.jpeg import JpegTiles
 
 REAL = ("CMU-1-Small-Region.svs", "CropBreastSlide.tiff", "TCGA-CR-7395-01A-01-TS1.svs")
 
