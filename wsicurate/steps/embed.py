@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.config import EmbedConfig
+from wsicurate.cores import usable_cores
 from wsicurate.embedding.encoders import preset_of
 from wsicurate.embedding.networks.hub import require_weights
 from wsicurate.embedding.presets import Preset
 from wsicurate.engine.progress import Progress, ProgressCallback, SlideOutcome, Status, no_progress
 from wsicurate.engine.run_records import write_run
 from wsicurate.engine.tidy import tidy
-from wsicurate.engine.workers import Done, usable_cores
+from wsicurate.engine.workers import Done
 from wsicurate.errors import (
     CorruptStoreError,
     EncoderError,

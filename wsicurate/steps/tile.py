@@ -43,19 +43,16 @@ from wsicurate.errors import (
 from wsicurate.slides.discovery import PassedOver, search_slides
 from wsicurate.slides.names import case_twins, safe_name
 from wsicurate.slides.table import SlideRow, read_slide_table
-from wsicurate.steps.tiling.tasks import (
+from wsicurate.steps.tiling.segments import (
     CommitTask,
     SegmentCost,
     SegmentTask,
     SoundTask,
-    Survey,
-    SurveyTask,
     commit,
     cut_segment,
     is_as_made,
-    store_settings,
-    survey,
 )
+from wsicurate.steps.tiling.survey import Survey, SurveyTask, store_settings, survey
 from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.commit import SlideContent, remove_slide, remove_work
 from wsicurate.store.layout import ROOT, SLIDES, mark_path, segment_path, slide_key, slide_path, work_path

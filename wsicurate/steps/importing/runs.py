@@ -20,24 +20,24 @@ from wsicurate.formats.packed import find_packed
 from wsicurate.formats.patch_folders import find_patches
 from wsicurate.slides.names import safe_name
 from wsicurate.steps.importing.coordinates import (
+    PlacedCommitTask,
     PlacedSegmentTask,
     PlacedSource,
     PlacedSurvey,
     PlacedSurveyTask,
+    commit_placed,
     read_placed,
     survey_placed,
 )
+from wsicurate.steps.importing.image_source import ImageSource, reaches_beyond
 from wsicurate.steps.importing.images import (
     SEGMENT_IMAGES,
-    ImageCommitTask,
     ImageSegmentTask,
-    ImageSource,
     ImageSurveyTask,
-    commit_images,
-    reaches_beyond,
     read_images,
     survey_images,
 )
+from wsicurate.steps.importing.mosaic import ImageCommitTask, commit_images
 from wsicurate.steps.importing.sources import (
     ASSUMED_MPP,
     image_sources,
@@ -48,7 +48,6 @@ from wsicurate.steps.importing.sources import (
     target_mpp,
 )
 from wsicurate.steps.tile import Job, SlideRun
-from wsicurate.steps.tiling.tasks import CommitTask, commit
 from wsicurate.store.commit import SlideContent
 from wsicurate.store.layout import segment_path, slide_key
 from wsicurate.store.records import SlideRecord, StoreRecord
@@ -294,8 +293,8 @@ class PlacedRun(ImageRun):
             mask=result.mask,
             mask_downsample=result.mask_downsample,
         )
-        return commit, CommitTask(
-            source=job.source.slide,
+        return commit_placed, PlacedCommitTask(
+            slide=job.source.slide,
             stamp=result.stamp,
             key=job.key,
             record=result.record,
