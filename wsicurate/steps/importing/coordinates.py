@@ -101,6 +101,11 @@ class PlacedSurvey:
     mask_downsample: tuple[float, float] = (1.0, 1.0)
     bytes_per_patch: float = 0.0
 
+    @property
+    def patches(self) -> int:
+        """Planned patches."""
+        return len(self.plan)
+
 
 @dataclass(frozen=True)
 class PlacedSegmentTask:

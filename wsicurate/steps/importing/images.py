@@ -51,14 +51,14 @@ class ImageSurvey:
     Attributes:
         record: attributes for the store; counts and hash are still to come unless ``is_committed``.
         is_committed: the store holds these patches already.
-        plan: the corners of all images; its length is their number.
+        patches: number of images.
         digests: BLAKE2b-128 of each file, 16 bytes each; zeros where it could not be read.
         bytes_per_patch: mean size of the files.
     """
 
     record: SlideRecord
     is_committed: bool
-    plan: NDArray[np.int32]
+    patches: int
     digests: bytes
     bytes_per_patch: float = 0.0
 
@@ -163,8 +163,9 @@ def survey_images(task: ImageSurveyTask) -> ImageSurvey:
         content_hash="",
     )
     if task.committed is not None:
-        return ImageSurvey(as_committed(task.committed, record, "import"), True, source.xy, b"")
-    return ImageSurvey(record, False, source.xy, b"".join(digests), total / len(source.names) if task.dry_run else 0.0)
+        return ImageSurvey(as_committed(task.committed, record, "import"), True, len(source.names), b"")
+    bytes_per_patch = total / len(source.names) if task.dry_run else 0.0
+    return ImageSurvey(record, False, len(source.names), b"".join(digests), bytes_per_patch)
 
 
 def _digests(source: ImageSource) -> tuple[list[bytes], int]:

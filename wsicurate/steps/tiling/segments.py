@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate._version import __version__
 from wsicurate.errors import UnreadableRegionError, UnreadableSlideError
 from wsicurate.slides.base import ReadCounts, Slide
 from wsicurate.slides.discovery import SlideSource
@@ -19,7 +18,6 @@ from wsicurate.store.codecs import append_checksum
 from wsicurate.store.commit import SlideContent, commit_slide
 from wsicurate.store.records import SlideRecord, StoreRecord
 from wsicurate.store.segments import Segment, write_segment
-from wsicurate.store.verify import is_sound
 from wsicurate.tiling.geometry import Lattice, ReadPlan, Window
 from wsicurate.tiling.patches import cut_patch
 from wsicurate.tissue.scores import Scorer
@@ -85,28 +83,6 @@ class CommitTask:
     content: SlideContent
     store_record: StoreRecord
     store: ByteStore
-
-
-@dataclass(frozen=True)
-class SoundTask:
-    """Find out whether the store holds a slide as this version of wsicurate made it.
-
-    Attributes:
-        store: where.
-        key: of the slide's group.
-        store_record: the store's patch size and codec.
-        committed: the slide's record.
-    """
-
-    store: ByteStore
-    key: str
-    store_record: StoreRecord
-    committed: SlideRecord
-
-
-def is_as_made(task: SoundTask) -> bool:
-    """Whether all bytes of a slide are those that this version of wsicurate wrote."""
-    return task.committed.version == __version__ and is_sound(task.store, task.key, task.store_record)
 
 
 def cut_segment(task: SegmentTask) -> SegmentCost:

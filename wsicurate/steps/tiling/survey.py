@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.config import TileConfig
+from wsicurate.engine.pieces import made_by
 from wsicurate.errors import TooCoarseError, UnreadableRegionError
 from wsicurate.slides.base import Slide
 from wsicurate.slides.discovery import SlideSource
@@ -19,13 +20,18 @@ from wsicurate.slides.identity import FileStamp, check_unchanged, quick_hash, st
 from wsicurate.slides.kept_open import opened
 from wsicurate.slides.overview import read_overview, shrink
 from wsicurate.slides.resolution import Resolution, resolve
+from wsicurate.store.bytestore import ByteStore
+from wsicurate.store.layout import segment_path
 from wsicurate.store.records import SlideRecord, StoreRecord, as_committed, fingerprint_of
+from wsicurate.store.segments import is_finished
 from wsicurate.tiling.geometry import Lattice, ReadPlan, plan_reading
 from wsicurate.tiling.patches import cut_patch
-from wsicurate.tiling.plan import Plan, plan_patches, spread_sample
+from wsicurate.tiling.plan import Plan, plan_patches, segments, spread_sample, tiles_needed
 from wsicurate.tissue.brightfield import check_brightfield
 from wsicurate.tissue.masks import find_mask
 from wsicurate.tissue.scores import SCORES_VERSION
+
+T = TypeVar("T")
 
 #: Patches that a dry run encodes per slide to estimate sizes.
 DRY_RUN_PATCHES = 8
@@ -39,12 +45,16 @@ class SurveyTask:
         source: the slide.
         config: settings.
         store_record: the store's codec.
+        key: of its group.
+        store: the store, fenced by the lease on the slide; None where nothing is to be written of it.
         committed: what the store already holds of it, or None.
     """
 
     source: SlideSource
     config: TileConfig
     store_record: StoreRecord
+    key: str
+    store: ByteStore | None
     committed: SlideRecord | None = None
 
 
@@ -60,7 +70,7 @@ class Survey:
         plan, read_plan, lattice: what to read; None where committed.
         overview, overview_downsample, mask, mask_downsample: pictures; None where committed.
         bytes_per_patch: estimated in a dry run, else 0.
-        tile_px: width and height of the compressed tiles of the level that is read; None where the reader does not
+        tiles_needed: compressed tiles that the segments touch which are still to be cut; None where the reader does not
             count tiles: then nobody has checked what the file says of them.
     """
 
@@ -75,7 +85,12 @@ class Survey:
     mask: NDArray[np.bool_] | None = None
     mask_downsample: tuple[float, float] = (1.0, 1.0)
     bytes_per_patch: float = 0.0
-    tile_px: tuple[int, int] | None = None
+    tiles_needed: int | None = None
+
+    @property
+    def patches(self) -> int:
+        """Planned patches; 0 where committed."""
+        return 0 if self.plan is None else len(self.plan)
 
 
 def tile_settings(config: TileConfig) -> dict[str, Any]:
@@ -132,6 +147,8 @@ def survey(task: SurveyTask) -> Survey:
         raise TooCoarseError(f"{error}. Its resolution is in doubt: {'; '.join(resolution.warnings)}") from error
     if config.dry_run:
         planned = dataclasses.replace(planned, bytes_per_patch=_estimate(slide, planned, task.store_record))
+    if task.store is not None:
+        planned = dataclasses.replace(planned, tiles_needed=_tiles_needed(slide, planned, task.store, task.key))
     check_unchanged(source.files, before)
     return planned
 
@@ -177,7 +194,6 @@ def _plan(slide: Slide, resolution: Resolution, record: SlideRecord, before: Fil
         overview_downsample=small_downsample,
         mask=mask,
         mask_downsample=overview.downsample,
-        tile_px=None if slide.counts.tiles_decoded is None else level.tile_px,
     )
 
 
@@ -226,3 +242,31 @@ def _estimate(slide: Slide, planned: Survey, store_record: StoreRecord) -> float
             continue
         sizes.append(len(codec.encode(patch)))
     return float(np.mean(sizes)) if sizes else 0.0
+
+
+def _tiles_needed(slide: Slide, planned: Survey, store: ByteStore, key: str) -> int | None:
+    """Compressed tiles that the segments touch which are not there yet; None where the reader does not count tiles."""
+    plan, read_plan, lattice = present(planned.plan), present(planned.read_plan), present(planned.lattice)
+    tile_px = slide.levels[read_plan.level].tile_px
+    if slide.counts.tiles_decoded is None or tile_px is None:
+        return None
+    fingerprint = made_by(planned.record)
+    rows = [
+        rows
+        for number, rows in enumerate(segments(plan.cells))
+        if not is_finished(store, segment_path(key, fingerprint, number))
+    ]
+    if not rows:
+        return None
+    return tiles_needed(lattice, plan.cells[np.concatenate(rows)], read_plan.downsample, tile_px)
+
+
+def present(value: T | None) -> T:
+    """What a survey has of a slide that is not committed.
+
+    Raises:
+        ValueError: if it has not.
+    """
+    if value is None:
+        raise ValueError("a slide was sent on before its survey was complete")
+    return value
