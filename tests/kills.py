@@ -26,10 +26,9 @@ import numpy as np
 
 from tests.conftest import tree
 from wsicurate.config import EmbedConfig, ImportConfig, TileConfig
+from wsicurate.engine import slide_run
 from wsicurate.engine.tidy import tidy
 from wsicurate.errors import LeaseLostError
-from wsicurate.steps import embed as embed_module
-from wsicurate.steps import tile as tile_module
 from wsicurate.steps.check import check
 from wsicurate.steps.embed import embed
 from wsicurate.steps.imports import import_patches
@@ -216,7 +215,7 @@ def campaign(name: str, number: signal.Signals, every: int, folder: Path) -> int
         How many points there were.
     """
     leases_module.EXPIRY_S = 0.05
-    tile_module._POLL_S = embed_module._POLL_S = 0.02
+    slide_run._POLL_S = 0.02
     scenario = SCENARIOS[name](folder)
     before, undisturbed = folder / "before", folder / "undisturbed"
     for store in (before, undisturbed):

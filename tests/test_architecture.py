@@ -18,6 +18,7 @@ PACKAGE = Path(wsicurate.__file__).parent
 GROUND = {
     "pixels",
     "config",
+    "cores",
     "decisions",
     "errors",
     "files",
@@ -36,6 +37,7 @@ MAY_IMPORT = {
     "config": {"errors", "validation"},
     "validation": {"errors"},
     "toml_files": {"errors"},
+    "cores": set[str](),
     "decisions": set[str](),
     "plugins": {"errors"},
     "files": set[str](),

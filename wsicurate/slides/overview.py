@@ -17,6 +17,9 @@ OVERVIEW_MPP = 8.0
 #: Longest side of an overview, pixels.
 MAX_SIDE = 4096
 
+#: Longest side of the overview that is stored, pixels.
+STORED_OVERVIEW_PX = 1024
+
 #: Reads that may fail before blocks that fail are given up whole.
 MAX_FAILURES = 2048
 
@@ -120,3 +123,19 @@ def _read_block(slide: Slide, level: int, block: Block, shape: tuple[int, ...]) 
     left, right = (round(edge * size.width / shape[1]) for edge in (columns.start, columns.stop))
     source = slide.read(level, left, top, right - left, bottom - top, allow_unscanned=True)
     return resample_area(source, rows.stop - rows.start, columns.stop - columns.start)
+
+
+def shrink(overview: Overview, width: int, height: int) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+    """The overview that is stored: at most `STORED_OVERVIEW_PX` pixels a side.
+
+    Args:
+        overview: of the slide.
+        width, height: of the slide's level 0, pixels.
+
+    Returns:
+        uint8, (h, w, 3), RGB; and its level-0 pixels per pixel along x and y.
+    """
+    rows, columns = overview.pixels.shape[:2]
+    scale = max(1.0, max(rows, columns) / STORED_OVERVIEW_PX)
+    small = resample_area(overview.pixels, max(1, round(rows / scale)), max(1, round(columns / scale)))
+    return small, (width / small.shape[1], height / small.shape[0])

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from wsicurate.errors import CorruptStoreError, StoreFormatError, in_words
+from wsicurate.errors import CorruptStoreError, SlideChangedError, StoreFormatError, in_words
 from wsicurate.store.arrays import group_metadata
 from wsicurate.store.checksums import CHECKSUM, UNSEALED, UNSEALED_VERSION, check_seal, seal
 from wsicurate.store.codecs import ChunkCodec, JpegCodec, ZstdCodec
@@ -262,3 +262,28 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
         for key in keys
         if before.get(key) != after.get(key)
     ]
+
+
+def as_committed(committed: SlideRecord, now: SlideRecord, verb: str = "tile") -> SlideRecord:
+    """The store's record with today's words, provided that the patches would be the same.
+
+    Raises:
+        SlideChangedError: if file, resolution or settings differ.
+    """
+    if committed.fingerprint != now.fingerprint:
+        found = differences(committed.settings, now.settings)
+        found += differences({"mpp": committed.resolution["mpp"]}, {"mpp": now.resolution["mpp"]})
+        for part in ("bytes", "quick_hash"):
+            found += [
+                f"the file's {sentence}"
+                for sentence in differences({part: committed.source[part]}, {part: now.source[part]})
+            ]
+        raise SlideChangedError(
+            f"the store holds it otherwise: {'; '.join(found)}. Redo it with --overwrite, or {verb} into a new store"
+        )
+    words = ("name", "tcga", "patient", "site", "kind", "label", "table")
+    return dataclasses.replace(
+        committed,
+        **{word: getattr(now, word) for word in words},
+        source={**committed.source, "path": now.source["path"]},
+    )

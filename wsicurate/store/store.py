@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate._version import __version__
+from wsicurate.cores import usable_cores
 from wsicurate.errors import (
     CorruptStoreError,
     EmbeddingMissingError,
@@ -232,7 +233,7 @@ class SlidePatches:
             for position in range(len(rows)):
                 decode(position)
         else:
-            with ThreadPoolExecutor(_usable_cores()) as threads:
+            with ThreadPoolExecutor(usable_cores()) as threads:
                 list(threads.map(decode, range(len(rows))))
         return patches
 
@@ -590,10 +591,3 @@ def _rows(index: Index, length: int) -> NDArray[np.intp]:
     if values.min() < -length or values.max() >= length:
         raise IndexError(f"index {index!r} is out of range for {length:,} patches")
     return np.where(values < 0, values + length, values).astype(np.intp)
-
-
-def _usable_cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        return os.cpu_count() or 1

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate._version import __version__
+from wsicurate.cores import usable_cores
 from wsicurate.curation.copies.groups import VERDICTS, Copies, Pairs, grouped, kept_first, whole_groups
 from wsicurate.curation.copies.registration import Criteria
 from wsicurate.curation.copies.serial import serial_pairs
@@ -29,7 +30,6 @@ from wsicurate.curation.copies.threshold import (
 )
 from wsicurate.curation.neighbours.nearest import Neighbours, nearest_neighbours
 from wsicurate.engine.cache import Stages
-from wsicurate.engine.workers import usable_cores
 from wsicurate.errors import ConfigError, CurationError, EncoderError
 from wsicurate.steps.curating.copy_evidence import Confirmation, PairProgress, Turns
 from wsicurate.steps.curating.pool import Scratch, digest_of, read_patches, vectors_hashes, vectors_on_disk
