@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from wsicurate.curation.selection.draw import Groups, Selection, select, select_by_strata, water_fill
+from wsicurate.curation.selection.draw import Groups, Selection, select, select_by_strata
+from wsicurate.curation.selection.tree import water_fill
 from wsicurate.errors import CurationError
 
 

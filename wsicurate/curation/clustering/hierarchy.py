@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from wsicurate.curation.clustering.cells import Cells, train_in_cells
 from wsicurate.curation.clustering.kmeans import CELLS_FROM, assign, check_counts, sample_points, spherical_kmeans
+from wsicurate.curation.grouping import rank_in_runs
 from wsicurate.curation.neighbours.blocks import Vectors
 from wsicurate.errors import CurationError
 
@@ -257,7 +258,4 @@ def _assign_points(
 def nearest_rows(cluster: NDArray[np.int32], similarity: NDArray[np.float32], keep: int) -> NDArray[np.int64]:
     """The ``keep`` rows of each cluster that are most similar to its centroid (ties: lowest row), ascending, int64."""
     order = np.lexsort((-similarity, cluster))
-    ordered = cluster[order]
-    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
-    rank = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
-    return np.sort(order[rank < keep])
+    return np.sort(order[rank_in_runs(cluster[order]) < keep])
