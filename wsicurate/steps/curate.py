@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from wsicurate._version import __version__
 from wsicurate.config import CurateConfig
-from wsicurate.curation.clustering.devices import resolve_device
+from wsicurate.curation.clustering.gpu import resolve_device
 from wsicurate.curation.clustering.hierarchy import Hierarchy, build_hierarchy, derive_counts
 from wsicurate.curation.filters.redundancy import thin, thinning_curve
 from wsicurate.curation.ledger import Ledger

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wsicurate.curation.clustering import gpu
 from wsicurate.curation.clustering.cells import seed_centroids, train_in_cells
 from wsicurate.curation.clustering.lloyd import (
     PIECE_ROWS,
@@ -100,8 +101,6 @@ def spherical_kmeans(
             )
         start = unit_rows(initial, slice(None))
     if device != "cpu":
-        from wsicurate.curation.clustering import gpu
-
         result = gpu.train(
             points,
             clusters,
@@ -149,8 +148,6 @@ def assign(vectors: Vectors, centroids: NDArray[np.float32], *, device: str = "c
     similarity = np.empty(len(vectors), dtype=np.float32)
     centroids = on_grid(centroids)
     if device != "cpu":
-        from wsicurate.curation.clustering import gpu
-
         assigner = gpu.Assigner(centroids, device=device)
         for start, block in unit_blocks(vectors):
             cluster[start : start + len(block)], similarity[start : start + len(block)] = assigner(block)

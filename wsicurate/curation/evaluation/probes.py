@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from wsicurate.curation.evaluation.balance import Codes
 from wsicurate.curation.neighbours.blocks import Vectors, unit_rows
 from wsicurate.curation.neighbours.search import nearest_rows
-from wsicurate.curation.one_thread import one_blas_thread
+from wsicurate.curation.threads import one_blas_thread
 
 NEIGHBOURS = 20
 TEMPERATURE = 0.07

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.curation.neighbours.blocks import Vectors, unit_rows
-from wsicurate.curation.one_thread import one_blas_thread
+from wsicurate.curation.threads import one_blas_thread
 
 BLOCK_ROWS = 8_192
 
