@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+#: Codes of groups: int, (n,), 0 and up; -1 where it is not known.
+Codes = NDArray[np.integer[Any]]
 
 
 def rank_in_runs(codes: NDArray[np.int64] | NDArray[np.int32]) -> NDArray[np.int64]:

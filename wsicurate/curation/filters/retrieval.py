@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.evaluation.balance import Codes
+from wsicurate.curation.grouping import Codes
 from wsicurate.curation.neighbours.blocks import Vectors
 from wsicurate.curation.neighbours.search import nearest_rows
 from wsicurate.errors import CurationError

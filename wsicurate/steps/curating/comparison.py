@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from wsicurate.curation.clustering.kmeans import assign, spherical_kmeans
 from wsicurate.curation.evaluation.comparison import compare
 from wsicurate.curation.evaluation.coverage import typical_distance
-from wsicurate.curation.evaluation.measures import LabelMeasures, Measures, label_measures, measure
+from wsicurate.curation.evaluation.label_measures import LabelMeasures, label_measures
+from wsicurate.curation.evaluation.measures import Measures, measure
 from wsicurate.errors import CurationError
 from wsicurate.steps.curating.draw import Draw, baselines
 from wsicurate.steps.curating.inputs import Inputs
