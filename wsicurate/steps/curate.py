@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from wsicurate._version import __version__
 from wsicurate.config import CurateConfig
 from wsicurate.curation.clustering.gpu import resolve_device
-from wsicurate.curation.clustering.hierarchy import Hierarchy, build_hierarchy, derive_counts
+from wsicurate.curation.clustering.hierarchy import Hierarchy, build_hierarchy, derive_counts, scaled_counts
 from wsicurate.curation.filters.redundancy import thin, thinning_curve
 from wsicurate.curation.ledger import Ledger
+from wsicurate.curation.selection.apportion import budget_of
 from wsicurate.decisions import DECISIONS
 from wsicurate.embedding.encoders import DESCRIPTORS, refuse_for_descriptors
 from wsicurate.engine.cache import Stages
@@ -32,11 +33,10 @@ from wsicurate.engine.tidy import tidy
 from wsicurate.errors import CurationError, LeaseLostError, ManifestError, StoreWriteError
 from wsicurate.steps.curating.comparison import prove
 from wsicurate.steps.curating.copies import Work, clear_copies
-from wsicurate.steps.curating.draw import Draw, budget_of, draw
+from wsicurate.steps.curating.draw import Draw, draw
 from wsicurate.steps.curating.inputs import Inputs, fingerprint_of_record, gather_inputs
 from wsicurate.steps.curating.pool import DamagedSlides, Scratch, describe, digest_of, vectors_on_disk
 from wsicurate.steps.curating.quality import clear_lists, clear_quality, retrieve
-from wsicurate.steps.recipes import scaled_counts
 from wsicurate.store.bytestore import ByteStore, LocalBytes
 from wsicurate.store.layout import curation_work_path
 from wsicurate.store.leases import Holder, Lease, Leases

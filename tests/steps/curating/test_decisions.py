@@ -30,7 +30,6 @@ from wsicurate.steps.curating import copies as clearing_copies
 from wsicurate.steps.curating import copy_evidence as confirming
 from wsicurate.steps.curating import draw as drawing
 from wsicurate.steps.curating import inputs as curate_inputs
-from wsicurate.steps.curating.draw import budget_of
 from wsicurate.steps.open_store import open_store
 from wsicurate.store.arrays import to_json
 from wsicurate.store.bytestore import LocalBytes
@@ -724,17 +723,6 @@ def test_the_subset_is_drawn_again_at_the_next_seeds_for_the_comparison(
         shutil.rmtree(path)
     run(store, name="no-judge", budget=20, proof=True)
     assert [len(each.again) for each in drawn[3:]] == [0, 0]
-
-
-@pytest.mark.parametrize(("budget", "left", "count"), [(0.5, 9, 4), (0.25, 10, 2), (1.0, 7, 7), (7, 7, 7), (1, 9, 1)])
-def test_a_share_of_the_budget_is_rounded(budget: int | float, left: int, count: int) -> None:
-    assert budget_of(budget, left) == count
-
-
-@pytest.mark.parametrize(("budget", "left", "words"), [(8, 7, "only 7 patches are left"), (0.01, 9, "is no patch")])
-def test_a_budget_that_cannot_be_is_refused(budget: int | float, left: int, words: str) -> None:
-    with pytest.raises(CurationError, match=words):
-        budget_of(budget, left)
 
 
 @pytest.mark.parametrize(("patches", "noted"), [(40, False), (45, True)])

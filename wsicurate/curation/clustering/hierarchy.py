@@ -12,6 +12,7 @@ finest level, where rounds cost time, there are two. ADR 24 has what both do to 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -137,6 +138,30 @@ def derive_counts(vectors: int, levels: int = 4) -> tuple[int, ...]:
         if 2 <= count < counts[-1]:
             counts.append(count)
     return tuple(counts)
+
+
+def scaled_counts(counts: Sequence[int], made_for: int, patches: int) -> tuple[int, ...]:
+    """Cluster counts that were published for one number of patches, for another.
+
+    Every count k becomes ``k ** (log n / log N)``: all levels shrink by the same share of their logarithm, so that none
+    vanishes before the others, and n = N gives the published counts.
+
+    Args:
+        counts: finest first.
+        made_for: N, the number of patches that they were published for.
+        patches: n, the number of patches at hand.
+
+    Returns:
+        Falling numbers, finest first; the finest is at most half the patches, levels that would not be smaller than the
+        one below them are left out.
+    """
+    share = math.log(max(patches, 2)) / math.log(made_for)
+    scaled: list[int] = []
+    for count in counts:
+        rounded = max(1, min(round(count**share), patches // 2))
+        if not scaled or rounded < scaled[-1]:
+            scaled.append(rounded)
+    return tuple(scaled)
 
 
 def build_hierarchy(

@@ -22,7 +22,6 @@ greedily: those of clusters that cannot replace them elsewhere first, then those
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -165,15 +164,11 @@ def select_by_strata(
     vectors: Vectors | None = None,
     share_cap: float | None = 3.0,
     kept: NDArray[np.bool_] | None = None,
-    shares: Mapping[int, float] | None = None,
 ) -> Selection:
-    """`select` in each stratum on its own (frozen and diagnostic slides), the budget shared among them.
+    """`select` in each stratum on its own (frozen and diagnostic slides), the budget in proportion to their patches.
 
     Args:
         strata: int32 (n,), codes; unknown ones (-1) are a stratum of their own.
-        shares: the weight of each stratum in the budget; one that is not named gets none beyond its kept patches. If
-            None, in proportion to the eligible patches of each. Either way a stratum gives at most what it has, and
-            what it cannot give goes to the others in the same proportion.
         clusters, budget, groups, eligible, seed, within, similarity, vectors, share_cap, kept: as in `select`; a
             slide's equal share is that of its stratum's budget.
 
@@ -192,19 +187,7 @@ def select_by_strata(
     codes = np.unique(strata[eligible])
     sizes = np.array([np.count_nonzero(eligible & (strata == code)) for code in codes])
     floors = np.array([np.count_nonzero(kept & (strata == code)) for code in codes])
-    if shares is None:
-        budgets = apportion(budget, sizes, floors, sizes)
-    else:
-        weights = np.array([float(shares.get(int(code), 0)) for code in codes])
-        if not np.isfinite(weights).all() or (weights < 0).any():
-            raise CurationError(f"shares of strata must be numbers from 0 on, not {dict(shares)}")
-        ceilings = np.where(weights > 0, sizes, floors)
-        if ceilings.sum() < budget:
-            raise CurationError(
-                f"a budget of {budget} patches, but strata with a share have {ceilings.sum()}: lower it to that, "
-                "or give the other strata a share"
-            )
-        budgets = apportion(budget, weights, floors, ceilings)
+    budgets = apportion(budget, sizes, floors, sizes)
     selected, over_cap = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
     notes: list[str] = []
     drawn = None

@@ -20,7 +20,7 @@ from wsicurate.curation.filters.leakage import similar_to
 from wsicurate.curation.ledger import Ledger
 from wsicurate.curation.neighbours.nearest import Neighbours, nearest_neighbours
 from wsicurate.engine.cache import Stages
-from wsicurate.steps.curating.copy_search import CopiesConfig, best_first, calibrate_threshold, find_copies
+from wsicurate.steps.curating.copy_search import CopiesConfig, calibrate_threshold, find_copies, stored_best_first
 from wsicurate.steps.curating.inputs import Inputs
 from wsicurate.steps.curating.pool import Scratch, digest_of, vectors_on_disk
 from wsicurate.steps.embedding.reembedding import reembedder
@@ -104,7 +104,7 @@ def _dinov2(
     rows = np.flatnonzero(pool)
     base = work.scratch.rows("eligible", vectors, rows)
     own = nearest_neighbours(base, NEIGHBOURS, seed=inputs.config.seed, least=SELF_SIMILARITY)
-    order = kept_first(best_first(inputs.store), inputs.kept_rows)
+    order = kept_first(stored_best_first(inputs.store), inputs.kept_rows)
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     components = similar_components(

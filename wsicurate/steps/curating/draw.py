@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.curation.ledger import Ledger
+from wsicurate.curation.selection.apportion import budget_of
 from wsicurate.curation.selection.baselines import (
     BASELINES,
     Sampler,
@@ -17,7 +18,6 @@ from wsicurate.curation.selection.baselines import (
     stratified_by_patient,
 )
 from wsicurate.curation.selection.draw import Groups, Selection, select_by_strata
-from wsicurate.errors import CurationError
 from wsicurate.slides.tcga import FROZEN_KINDS
 from wsicurate.steps.curating.inputs import Inputs
 
@@ -44,23 +44,6 @@ class Draw:
     budget: int
     again: Sequence[NDArray[np.bool_]]
     notes: Sequence[str]
-
-
-def budget_of(budget: int | float, left: int) -> int:
-    """A budget as a number of patches; a share is one of what is left.
-
-    Raises:
-        CurationError: if it is above what is left, or rounds to none.
-    """
-    count = budget if isinstance(budget, int) else round(budget * left)
-    if count > left:
-        raise CurationError(
-            f"--budget is {budget:,}, but only {left:,} patches are left after the filters; lower the budget, or "
-            "loosen the filters"
-        )
-    if count < 1:
-        raise CurationError(f"--budget {budget} of {left:,} patches is no patch; raise it")
-    return count
 
 
 def draw(
