@@ -69,6 +69,16 @@ Clusters = Annotated[
         "give falling numbers, finest first, such as 2000,200,20",
     ),
 ]
+Clusterer = Annotated[
+    str | object,
+    Rule(
+        lambda value: (
+            isinstance(value, str)
+            or all(callable(getattr(value, name, None)) for name in ("fit", "assign", "to_arrays", "from_arrays"))
+        ),
+        "give a name, or an object with fit, assign, to_arrays and from_arrays",
+    ),
+]
 
 
 def is_plausible_mpp(mpp: float) -> bool:
@@ -190,6 +200,8 @@ class CurateConfig:
         clusters: number of clusters of each level, finest first, such as 2000,200,20; None derives them from the number
             of patches.
         clusters_made_for: the number of patches that ``clusters`` were published for; they are scaled to the store's.
+        clustering: name of the clustering that the budget is balanced over, such as one of another package; from
+            Python also an object.
         sampler: how the budget is drawn: balanced over the hierarchy, or one of the baselines.
         within: which patches of a cluster are drawn.
         share_cap: no slide or patient has more than this many times its equal share of the budget.
@@ -232,6 +244,7 @@ class CurateConfig:
     retrieve_cap: Annotated[int, _at_least(1)] | None = None
     clusters: Clusters | None = None
     clusters_made_for: Annotated[int, _at_least(2)] | None = None
+    clustering: Clusterer = "hierarchy"
     sampler: Sampler = "balanced"
     within: Within = "random"
     share_cap: Annotated[

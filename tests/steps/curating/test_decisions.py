@@ -21,6 +21,7 @@ import wsicurate.steps.curate as curate_module
 from tests.conftest import tree
 from tests.steps.made import CHOOSER, JUDGE, Made, again, directions, make_store, near, tissue
 from wsicurate.config import CurateConfig
+from wsicurate.curation.clustering import hierarchy
 from wsicurate.curation.copies.registration import confirm
 from wsicurate.engine.progress import Progress
 from wsicurate.errors import CurationError, LeaseLostError, ManifestError
@@ -401,13 +402,13 @@ def test_a_budget_that_cannot_be_does_not_throw_away_what_was_found(
     copied_store(store)
     counted = Counted(monkeypatch)
     clusterings: list[int] = []
-    build = curate_module.build_hierarchy
+    build = hierarchy.build_hierarchy
 
     def counting(*args: Any, **more: Any) -> Any:
         clusterings.append(1)
         return build(*args, **more)
 
-    monkeypatch.setattr(curate_module, "build_hierarchy", counting)
+    monkeypatch.setattr(hierarchy, "build_hierarchy", counting)
     with pytest.raises(CurationError, match="--budget is 20, but only 12 patches are left"):
         run(store, copies="confirmed", budget=20)
     assert counted.pairs > 0 and len(clusterings) == 1

@@ -17,18 +17,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsicurate.curation.clustering.base import Arrays, Progress
 from wsicurate.curation.clustering.cells import Cells, train_in_cells
 from wsicurate.curation.clustering.kmeans import CELLS_FROM, assign, check_counts, sample_points, spherical_kmeans
 from wsicurate.curation.grouping import rank_in_runs
 from wsicurate.curation.neighbours.blocks import Vectors
 from wsicurate.errors import CurationError
-
-#: Told what is done, and how much of how much.
-Progress = Callable[[str, int, int], None]
 
 #: No more clusters than this at the bottom, unless they are asked for: 10^8 vectors against them are 15 PFLOP at d =
 #: 384.
@@ -50,15 +49,37 @@ class Level:
 
 @dataclass(frozen=True, kw_only=True)
 class Hierarchy:
-    """The levels, finest first, and what was noted while they were made."""
+    """The levels, finest first, and what was noted while they were made; none before `fit`."""
 
-    levels: tuple[Level, ...]
+    levels: tuple[Level, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def has_centroids(self) -> bool:
+        """Yes: new vectors can be assigned."""
+        return True
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """None of its own."""
+        return {}
 
     @property
     def counts(self) -> tuple[int, ...]:
         """Clusters of each level, finest first."""
         return tuple(len(level.centroids) for level in self.levels)
+
+    def fit(
+        self,
+        vectors: Vectors,
+        counts: Sequence[int],
+        *,
+        seed: int,
+        device: str = "cpu",
+        progress: Progress | None = None,
+    ) -> Hierarchy:
+        """A hierarchy of vectors by `build_hierarchy`, with its defaults."""
+        return build_hierarchy(vectors, counts, seed=seed, device=device, progress=progress)
 
     def assign(self, vectors: Vectors, *, device: str = "cpu") -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Clusters of vectors, new ones as well, in one stream.
@@ -85,9 +106,9 @@ class Hierarchy:
             clusters[:, place + 1] = level.parents[clusters[:, place]]
         return clusters
 
-    def to_arrays(self) -> dict[str, NDArray[np.float32] | NDArray[np.int32]]:
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
         """What to store: ``centroids_1`` (finest) .. ``centroids_L`` and ``parents_1`` .. ``parents_(L-1)``."""
-        arrays: dict[str, NDArray[np.float32] | NDArray[np.int32]] = {}
+        arrays: dict[str, NDArray[Any]] = {}
         for number, level in enumerate(self.levels, start=1):
             arrays[f"centroids_{number}"] = level.centroids
             if level.parents is not None:
@@ -95,7 +116,7 @@ class Hierarchy:
         return arrays
 
     @staticmethod
-    def from_arrays(arrays: Mapping[str, NDArray[np.float32] | NDArray[np.int32]]) -> Hierarchy:
+    def from_arrays(arrays: Arrays) -> Hierarchy:
         """The hierarchy that `to_arrays` wrote down (its notes are not among them).
 
         Raises:

@@ -51,7 +51,7 @@ def draw(
     ledger: Ledger,
     vectors: NDArray[np.float16],
     clusters: NDArray[np.int32],
-    similarity: NDArray[np.float32],
+    similarity: NDArray[np.float32] | None,
 ) -> Draw:
     """Draw the subset from what is left, and draw it again at the proof's other seeds.
 
@@ -60,7 +60,7 @@ def draw(
         ledger: what was decided so far.
         vectors: (n, d), of the encoder that chooses.
         clusters: int32, (n, L), finest first.
-        similarity: float32, (n,), to the finest centroid.
+        similarity: float32, (n,), to the finest centroid; None where there are no centroids.
 
     Raises:
         CurationError: if the budget is above what is left, or more was kept than the budget.

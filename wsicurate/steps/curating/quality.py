@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.clustering.hierarchy import Hierarchy
-from wsicurate.curation.clustering.kmeans import assign
 from wsicurate.curation.filters.leakage import SlideNames, match_list
 from wsicurate.curation.filters.quality import QualityRule, suspicious_slides
 from wsicurate.curation.filters.retrieval import retrieve_by_cluster, retrieve_by_sample
 from wsicurate.curation.ledger import Ledger
 from wsicurate.errors import CurationError
+from wsicurate.steps.curating.clusters import Clustered
 from wsicurate.steps.curating.inputs import Inputs
 from wsicurate.steps.curating.pool import Scratch, vectors_on_disk
 
@@ -127,8 +126,7 @@ def retrieve(
     inputs: Inputs,
     ledger: Ledger,
     vectors: NDArray[np.float16],
-    hierarchy: Hierarchy,
-    clusters: NDArray[np.int32],
+    clustered: Clustered,
     scratch: Scratch,
     facts: dict[str, Any],
 ) -> None:
@@ -148,11 +146,11 @@ def retrieve(
         if config.retrieve_cap is not None:
             rows = rows[: config.retrieve_cap]
     else:
-        finest = assign(seeds, hierarchy.levels[0].centroids).cluster
+        of_seeds, _ = clustered.clustering.assign(seeds, device="cpu")
         cap = {} if config.retrieve_cap is None else {"cap": config.retrieve_cap}
         rows = retrieve_by_cluster(
-            finest,
-            clusters[:, 0],
+            of_seeds[:, 0],
+            clustered.clusters[:, 0],
             per_cluster=config.retrieve_k,
             more_than=config.retrieve_more_than,
             seed=config.seed,
