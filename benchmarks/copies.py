@@ -23,7 +23,7 @@ from wsicurate.curation.copies.groups import grouped
 from wsicurate.curation.copies.registration import Criteria, PreparedPatch, confirm
 from wsicurate.curation.copies.threshold import changed
 from wsicurate.curation.neighbours.nearest import Neighbours, nearest_neighbours
-from wsicurate.curation.one_thread import one_blas_thread
+from wsicurate.curation.threads import one_blas_thread
 from wsicurate.synthetic.slide import SyntheticSlide, write_slide
 
 DIMENSIONS, COMPONENTS, RANK = 384, 2_000, 32

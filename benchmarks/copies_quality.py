@@ -11,13 +11,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pairs import PatchPair, pair_sheet
 
 from wsicurate.config import ImportConfig, TileConfig
 from wsicurate.curation.copies.registration import Criteria, PreparedPatch, confirm
 from wsicurate.curation.copies.threshold import changed
 from wsicurate.curation.neighbours.nearest import nearest_neighbours
 from wsicurate.embedding.descriptors.stain_texture import StainTexture
-from wsicurate.report.pairs import PatchPair, pair_sheet
 from wsicurate.steps.curating.copy_search import CopiesConfig, find_copies
 from wsicurate.steps.imports import import_patches
 from wsicurate.steps.open_store import open_store

@@ -46,9 +46,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.evaluation.comparison import Measured, MeasureOf, Proof, compare, require_other_judge
+from wsicurate.curation.evaluation.comparison import Measured, MeasureOf, Proof, compare
 from wsicurate.curation.evaluation.coverage import typical_distance
-from wsicurate.curation.evaluation.measures import label_measures, measure
+from wsicurate.curation.evaluation.label_measures import label_measures
+from wsicurate.curation.evaluation.measures import measure
 from wsicurate.curation.neighbours.blocks import Vectors
 
 CLASSES = ("tumour", "normal", "necrosis")
@@ -358,7 +359,8 @@ def main() -> None:
     parser.add_argument("--thin", choices=("slides", "patches"), default="slides")
     parser.add_argument("--geometry", action="store_true", help="the diagnostics as well")
     options = parser.parse_args()
-    require_other_judge(options.choose, options.judge)
+    if options.choose == options.judge:
+        parser.error(f"--judge is {options.judge}, the encoder that chooses; name another")
     began = time.perf_counter()
     fields = describe(read_fields(options.data / "patches"), (options.choose, options.judge), options.thin)
     print(f"{len(fields.labels)} patches described in {time.perf_counter() - began:.0f} s")

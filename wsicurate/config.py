@@ -69,6 +69,16 @@ Clusters = Annotated[
         "give falling numbers, finest first, such as 2000,200,20",
     ),
 ]
+Clusterer = Annotated[
+    str | object,
+    Rule(
+        lambda value: (
+            isinstance(value, str)
+            or all(callable(getattr(value, name, None)) for name in ("fit", "assign", "to_arrays", "from_arrays"))
+        ),
+        "give a name, or an object with fit, assign, to_arrays and from_arrays",
+    ),
+]
 
 
 def is_plausible_mpp(mpp: float) -> bool:
@@ -208,6 +218,8 @@ class CurateConfig:
             derived from the number of patches.
         clusters_made_for: number of patches that --clusters were published for, to scale them to this store. None means
             no scaling.
+        clustering: name of the clustering that the budget is balanced over: hierarchy, or one of another package; from
+            Python also an object.
         sampler: how patches are drawn: balanced over the clusters, or by one of the baselines.
         within: which patches of a cluster are drawn: at random, the nearest to its centre, or spread out by one of
             three rules.
@@ -251,6 +263,7 @@ class CurateConfig:
     retrieve_cap: Annotated[int, _at_least(1)] | None = None
     clusters: Clusters | None = None
     clusters_made_for: Annotated[int, _at_least(2)] | None = None
+    clustering: Clusterer = "hierarchy"
     sampler: Sampler = "balanced"
     within: Within = "random"
     share_cap: Annotated[

@@ -12,6 +12,7 @@ import pytest
 import wsicurate.steps.curate as curate_module
 from tests.conftest import tree
 from wsicurate.config import CurateConfig, EmbedConfig, TileConfig
+from wsicurate.curation.clustering import hierarchy
 from wsicurate.curation.neighbours.blocks import exact_products, unit_rows
 from wsicurate.errors import ConfigError, CurationError, EmbeddingMissingError, LeaseLostError, ManifestError
 from wsicurate.steps.check import check
@@ -113,7 +114,7 @@ def test_the_same_bytes_whatever_the_workers_and_interruptions(
     stages = [path.name for path in (other / curation_work_path("default")).iterdir()]
     assert {name.partition("-")[0] for name in stages if name.endswith(".npz")} == {"copies", "hierarchy"}
     with monkeypatch.context() as patch:
-        patch.setattr(curate_module, "build_hierarchy", interrupted)  # is not called again
+        patch.setattr(hierarchy, "build_hierarchy", interrupted)  # is not called again
         run(other, copies="confirmed", copy_threshold=0.92, workers=2)
     assert tree(other / "curations") == tree(store / "curations")
     assert not (other / ".wsicurate").exists()

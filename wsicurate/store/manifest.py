@@ -267,10 +267,7 @@ def verify_curation(
             what = "which is gone" if key not in slides else "which holds other patches now"
             yield base, f"it was made from {key}, {what}; curate again with --overwrite"
     yield from ((where, f"{what}; curate again with --overwrite") for where, what in _contradictions(curation, table))
-    counts = (curation.run.get("clusters") or {}).get("counts", [])
-    levels = range(1, len(counts) + 1)
-    expected = {f"centroids_{level}": counts[level - 1] for level in levels}
-    expected |= {f"parents_{level}": counts[level - 1] for level in levels[:-1]}
+    expected = _arrays_of_clusters(curation.run.get("clusters") or {})
     found = {array: len(values) for array, values in clusters.items()}
     if found != expected:
         yield f"{base}/clusters", f"arrays of lengths {found}, not {expected}; curate again with --overwrite"
@@ -283,6 +280,16 @@ def verify_curation(
     for key in store.keys(base):
         if key not in kept:
             yield key, "nothing refers to it; remove it"
+
+
+def _arrays_of_clusters(facts: Mapping[str, Any]) -> dict[str, int]:
+    """Length of each array of a clustering, by name: as its record states them, or those of a hierarchy."""
+    if "arrays" in facts:
+        return dict(facts["arrays"])
+    counts = facts.get("counts", [])
+    levels = range(1, len(counts) + 1)
+    expected = {f"centroids_{level}": counts[level - 1] for level in levels}
+    return expected | {f"parents_{level}": counts[level - 1] for level in levels[:-1]}
 
 
 def _contradictions(curation: Curation, table: pa.Table) -> Iterator[tuple[str, str]]:

@@ -26,9 +26,6 @@ def test_collisions_go_on_to_the_next_in_rounds(rng: np.random.Generator) -> Non
     found = retrieve_by_sample(seeds, pool, 3, depth=8)
     np.testing.assert_array_equal(found, expected)
     assert len(np.unique(found[found >= 0])) == (found >= 0).sum()
-    np.testing.assert_array_equal(
-        retrieve_by_sample(seeds, pool, 3, collisions="share"), neighbours(seeds, pool)[:, :3]
-    )
 
 
 def test_equal_seeds_share_out_their_neighbours_until_the_depth(rng: np.random.Generator) -> None:

@@ -21,6 +21,7 @@ import wsicurate.steps.curate as curate_module
 from tests.conftest import tree
 from tests.steps.made import CHOOSER, JUDGE, Made, again, directions, make_store, near, tissue
 from wsicurate.config import CurateConfig
+from wsicurate.curation.clustering import hierarchy
 from wsicurate.curation.copies.registration import confirm
 from wsicurate.engine.progress import Progress
 from wsicurate.errors import CurationError, LeaseLostError, ManifestError
@@ -30,7 +31,6 @@ from wsicurate.steps.curating import copies as clearing_copies
 from wsicurate.steps.curating import copy_evidence as confirming
 from wsicurate.steps.curating import draw as drawing
 from wsicurate.steps.curating import inputs as curate_inputs
-from wsicurate.steps.curating.draw import budget_of
 from wsicurate.steps.open_store import open_store
 from wsicurate.store.arrays import to_json
 from wsicurate.store.bytestore import LocalBytes
@@ -402,13 +402,13 @@ def test_a_budget_that_cannot_be_does_not_throw_away_what_was_found(
     copied_store(store)
     counted = Counted(monkeypatch)
     clusterings: list[int] = []
-    build = curate_module.build_hierarchy
+    build = hierarchy.build_hierarchy
 
     def counting(*args: Any, **more: Any) -> Any:
         clusterings.append(1)
         return build(*args, **more)
 
-    monkeypatch.setattr(curate_module, "build_hierarchy", counting)
+    monkeypatch.setattr(hierarchy, "build_hierarchy", counting)
     with pytest.raises(CurationError, match="--budget is 20, but only 12 patches are left"):
         run(store, copies="confirmed", budget=20)
     assert counted.pairs > 0 and len(clusterings) == 1
@@ -724,17 +724,6 @@ def test_the_subset_is_drawn_again_at_the_next_seeds_for_the_comparison(
         shutil.rmtree(path)
     run(store, name="no-judge", budget=20, proof=True)
     assert [len(each.again) for each in drawn[3:]] == [0, 0]
-
-
-@pytest.mark.parametrize(("budget", "left", "count"), [(0.5, 9, 4), (0.25, 10, 2), (1.0, 7, 7), (7, 7, 7), (1, 9, 1)])
-def test_a_share_of_the_budget_is_rounded(budget: int | float, left: int, count: int) -> None:
-    assert budget_of(budget, left) == count
-
-
-@pytest.mark.parametrize(("budget", "left", "words"), [(8, 7, "only 7 patches are left"), (0.01, 9, "is no patch")])
-def test_a_budget_that_cannot_be_is_refused(budget: int | float, left: int, words: str) -> None:
-    with pytest.raises(CurationError, match=words):
-        budget_of(budget, left)
 
 
 @pytest.mark.parametrize(("patches", "noted"), [(40, False), (45, True)])

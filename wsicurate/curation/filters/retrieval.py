@@ -7,12 +7,10 @@ sets of some size. Cluster-based: M patches from each cluster of the pool that h
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.evaluation.balance import Codes
+from wsicurate.curation.grouping import Codes
 from wsicurate.curation.neighbours.blocks import Vectors
 from wsicurate.curation.neighbours.search import nearest_rows
 from wsicurate.errors import CurationError
@@ -29,20 +27,19 @@ def retrieve_by_sample(
     pool: Vectors,
     k: int = NEIGHBOURS,
     *,
-    collisions: Literal["next", "share"] = "next",
     depth: int | None = None,
     eligible: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int64]:
     """The k nearest pool patches of each seed patch.
 
+    A pool patch near several seeds is retrieved by the first to ask, and the others go on to their next neighbour.
+    Seeds ask in rounds, in order of row, one patch a round, so that no seed takes all before another has its first.
+
     Args:
         seeds: (s, d).
         pool: (n, d).
         k: patches per seed.
-        collisions: what happens to a pool patch near several seeds. ``next``: the first to ask has it, the others go on
-            to their next neighbour. Seeds ask in rounds, in order of row, one patch a round, so that no seed takes all
-            before another has its first. ``share``: all have it, and fewer distinct patches are retrieved.
-        depth: neighbours of a seed looked through with ``next``, k at least; 4 k by default.
+        depth: neighbours of a seed that are looked through, k at least; 4 k by default.
         eligible: bool, (n,), what may be retrieved; all by default.
 
     Returns:
@@ -58,12 +55,10 @@ def retrieve_by_sample(
         raise CurationError(f"k is {k}; retrieve 1 or more per seed")
     if depth is not None and depth < k:
         raise CurationError(f"depth is {depth}, less than k = {k}")
-    look = k if collisions == "share" else (depth or 4 * k)
+    look = depth or 4 * k
     if eligible is not None and eligible.shape != (len(pool),):
         raise CurationError(f"eligible has the shape {eligible.shape}; the pool holds {len(pool)} patches")
     near = nearest_rows(seeds, pool, look, pool_rows=None if eligible is None else np.flatnonzero(eligible)).index
-    if collisions == "share":
-        return near
     found = np.full((len(seeds), k), -1, dtype=np.int64)
     taken = np.zeros(len(pool), dtype=bool)
     position = np.zeros(len(seeds), dtype=np.int64)

@@ -8,21 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.clustering.kmeans import assign, spherical_kmeans
+from wsicurate.curation.clustering.kmeans import clusters_of_pool
 from wsicurate.curation.evaluation.comparison import compare
 from wsicurate.curation.evaluation.coverage import typical_distance
-from wsicurate.curation.evaluation.measures import LabelMeasures, Measures, label_measures, measure
+from wsicurate.curation.evaluation.label_measures import LabelMeasures, label_measures
+from wsicurate.curation.evaluation.measures import Measures, measure
+from wsicurate.curation.filters.quality import LOW_ABOVE, low_quality
 from wsicurate.errors import CurationError
 from wsicurate.steps.curating.draw import Draw, baselines
 from wsicurate.steps.curating.inputs import Inputs
 from wsicurate.steps.curating.pool import DAMAGE, Scratch, vectors_on_disk
-
-#: Borderline patches: they pass the thresholds of the filter, and nobody would miss them.
-JUNK_FOCUS_BELOW = 4.0
-JUNK_ABOVE = {"pen": 0.05, "dark": 0.25, "blank": 0.9}
-
-#: Most clusters that the judge makes of the pool.
-_JUDGE_CLUSTERS = 500
 
 Say = Callable[[str], None]
 
@@ -57,9 +52,9 @@ def _proved(inputs: Inputs, judge: str, drawn: Draw, scratch: Scratch, say: Say)
     say(f"proof: {config.proof_seeds} seeds beside what chance draws, judged by {judge}")
     vectors = vectors_on_disk(inputs.store, judge, scratch, "judge")
     eligible = drawn.eligible
-    clusters = _judge_clusters(vectors, eligible, config.seed)
+    clusters = clusters_of_pool(vectors, eligible, seed=config.seed)
     delta = typical_distance(vectors, eligible, seed=config.seed)
-    junk = _junk(inputs)
+    junk = low_quality({name: pool.scores(name) for name in ("focus", *LOW_ABOVE)}, len(pool))
 
     def measures_of(selected: NDArray[np.bool_], seed: int) -> list[Measures | LabelMeasures]:
         found: list[Measures | LabelMeasures] = [
@@ -97,30 +92,6 @@ def _proved(inputs: Inputs, judge: str, drawn: Draw, scratch: Scratch, say: Say)
         "table": [[_with_names(cell, names) for cell in row] for row in proof.rows()],
         **facts,
     }
-
-
-def _judge_clusters(vectors: NDArray[np.float16], eligible: NDArray[np.bool_], seed: int) -> NDArray[np.int32]:
-    """Clusters of the pool in the judge's own space: about the square root of its size, at most 500."""
-    rows = np.flatnonzero(eligible)
-    count = int(min(max(2, round(len(rows) ** 0.5)), _JUDGE_CLUSTERS, len(rows)))
-    members = vectors if len(rows) == len(vectors) else vectors[rows]
-    centroids = spherical_kmeans(members, count, seed=seed).centroids
-    clusters = np.full(len(vectors), -1, dtype=np.int32)
-    clusters[rows] = assign(members, centroids).cluster
-    return clusters
-
-
-def _junk(inputs: Inputs) -> NDArray[np.bool_]:
-    """bool, (n,): borderline patches, by the scores in the store."""
-    junk = np.zeros(len(inputs.pool), dtype=bool)
-    focus = inputs.pool.scores("focus")
-    if focus is not None:
-        junk |= focus < JUNK_FOCUS_BELOW
-    for name, most in JUNK_ABOVE.items():
-        scores = inputs.pool.scores(name)
-        if scores is not None:
-            junk |= scores > most
-    return junk
 
 
 def _held_out_by(inputs: Inputs) -> str:

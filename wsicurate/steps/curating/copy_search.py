@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from wsicurate._version import __version__
 from wsicurate.cores import usable_cores
-from wsicurate.curation.copies.groups import VERDICTS, Copies, Pairs, grouped, kept_first, whole_groups
+from wsicurate.curation.copies.groups import VERDICTS, Copies, Pairs, best_first, grouped, kept_first, whole_groups
 from wsicurate.curation.copies.registration import Criteria
 from wsicurate.curation.copies.serial import serial_pairs
 from wsicurate.curation.copies.threshold import (
@@ -27,6 +27,7 @@ from wsicurate.curation.copies.threshold import (
     Embed,
     calibrate,
     largest_to_others,
+    quartets,
 )
 from wsicurate.curation.neighbours.nearest import Neighbours, nearest_neighbours
 from wsicurate.engine.cache import Stages
@@ -106,7 +107,7 @@ def find_copies(
         evaluations: open stores of evaluation data, embedded by the same encoder. Patches that are copies of their
             patches are ``leaked``, with their whole groups.
         among: bool, (n,): the patches that can be copies, or stay for one; all by default. Only these are searched.
-        order: int64, (n,): all patches, the one that stays first; `best_first` by default.
+        order: int64, (n,): all patches, the one that stays first; `stored_best_first` by default.
         kept: bool, (n,): patches that stay whatever they are copies of, unless they leak. None by default.
         vectors: float16, (n, d): the store's, where they are laid out already.
         slides: folders to look for the slides in; needed by ``codec=none`` alone.
@@ -138,7 +139,7 @@ def find_copies(
         calibration = calibrate_threshold(store, vectors, embed, config, among=among)
     threshold = config.threshold if calibration is None else calibration.threshold
     assert threshold is not None
-    order = best_first(store) if order is None else order
+    order = stored_best_first(store) if order is None else order
     if kept is not None:
         order = kept_first(order, kept)
     search = _Candidates(store, encoder, vectors, eligible, threshold, config, stages, scratch)
@@ -188,17 +189,14 @@ def find_copies(
     )
 
 
-def best_first(store: Store) -> NDArray[np.int64]:
-    """int64, (n,): all patches, the one to keep first: the sharpest, then that with most tissue, then by row."""
+def stored_best_first(store: Store) -> NDArray[np.int64]:
+    """int64, (n,): all patches of a store, the one to keep first."""
     table = store.table()
-    count = len(store)
     focus, tissue = (
-        np.nan_to_num(table[name].to_numpy().astype(np.float64), nan=-1.0)
-        if name in table.column_names
-        else np.zeros(count)
+        table[name].to_numpy() if name in table.column_names else np.full(len(store), np.nan)
         for name in ("focus", "tissue")
     )
-    return np.lexsort((np.arange(count), -tissue, -focus)).astype(np.int64)
+    return best_first(focus, tissue)
 
 
 def _check_evaluation(store: Store, evaluation: Store, encoder: str) -> None:
@@ -289,33 +287,19 @@ def _mosaics(store: Store, rng: np.random.Generator, count: int, eligible: NDArr
     for slide in store.slides.values():
         pitch = _pitch(slide)
         if pitch > 0 and len(slide):
-            found.append(start + _quartets(np.round(slide.xy / pitch).astype(np.int64)))
+            found.append(start + quartets(np.round(slide.xy / pitch).astype(np.int64)))
         start += len(slide)
-    quartets = np.concatenate(found)
+    fours = np.concatenate(found)
     is_eligible = np.zeros(len(store), dtype=bool)
     is_eligible[eligible] = True
-    quartets = quartets[is_eligible[quartets].all(axis=1)]
+    fours = fours[is_eligible[fours].all(axis=1)]
     edge = store.record.patch_px
-    chosen = quartets[np.sort(rng.permutation(len(quartets))[:count])]
+    chosen = fours[np.sort(rng.permutation(len(fours))[:count])]
     mosaics = np.empty((len(chosen), 2 * edge, 2 * edge, 3), dtype=np.uint8)
     for place, rows in enumerate(chosen):
         quarters = read_patches(store, rows)
         mosaics[place] = np.vstack([np.hstack([quarters[0], quarters[1]]), np.hstack([quarters[2], quarters[3]])])
     return mosaics
-
-
-def _quartets(cells: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows of each cell, its right, lower and lower right neighbour, (q, 4), of the cells (n, 2) that have all."""
-    width = int(cells[:, 0].max()) + 3
-    keys = cells[:, 1] * width + cells[:, 0]
-    order = np.argsort(keys, kind="stable")
-    parts = [np.arange(len(cells))]
-    complete = np.ones(len(cells), dtype=bool)
-    for step in (1, width, width + 1):
-        place = np.minimum(np.searchsorted(keys[order], keys + step), len(keys) - 1)
-        complete &= keys[order][place] == keys + step
-        parts.append(order[place])
-    return np.stack(parts, axis=1)[complete]
 
 
 def _pitch(slide: SlidePatches) -> float:
@@ -369,10 +353,9 @@ class _Candidates:
             else:
                 theirs = vectors_on_disk(evaluation, self.encoder, self.scratch, f"evaluation-{number}")
             near = self._neighbours(theirs, self.base())
-            queries, places = np.nonzero((near.similarity >= self.threshold) & (near.index >= 0))
-            pairs = np.stack([self.eligible[queries], near.index[queries, places]], axis=1)
-            order = np.lexsort((pairs[:, 1], pairs[:, 0]))
-            return {"pairs": pairs[order], "similarity": near.similarity[queries, places][order]}, {}
+            pairs, similarity = near.query_pairs(self.threshold)
+            pairs[:, 0] = self.eligible[pairs[:, 0]]
+            return {"pairs": pairs, "similarity": similarity}, {}
 
         arrays, _ = self._run(compute, {"evaluation": vectors_hashes(evaluation, self.encoder)})
         return arrays["pairs"], arrays["similarity"]

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from wsicurate._version import __version__
 from wsicurate.config import CurateConfig
+from wsicurate.curation.clustering.find import DEFAULT, FoundClustering, find_clustering
 from wsicurate.errors import (
+    ConfigError,
     CorruptStoreError,
     CurationError,
     EmbeddingMissingError,
@@ -63,6 +65,7 @@ class Inputs:
         kept: the earlier curation whose choices stay, or None.
         kept_rows: bool, (n,): the patches that it selected; none where there is no such curation.
         left_out: slides that the store holds and the pool does not, because they do not read back: why, by key.
+        clustering: that makes the clusters, not fitted.
         settings: of the curation, as plain values.
         vectors: hash of each slide's vectors.
         depends_on: a fingerprint of each thing besides the settings that the manifest depends on, by its name.
@@ -84,6 +87,7 @@ class Inputs:
     kept: Curation | None
     kept_rows: NDArray[np.bool_]
     left_out: Mapping[str, str]
+    clustering: FoundClustering
     settings: Mapping[str, Any]
     vectors: Mapping[str, str]
     depends_on: Mapping[str, str]
@@ -114,6 +118,8 @@ def gather_inputs(path: Path, config: CurateConfig, damaged: Mapping[str, str] |
         config: settings.
         damaged: slides that are known not to read back: why, by key.
     """
+    clustering = find_clustering(config.clustering)
+    _refuse_without_centroids(config, clustering)
     store, left_out = _sound_part(
         open_store(path, slides=[Path(folder) for folder in config.slides], skip_damaged=True), config, damaged
     )
@@ -123,8 +129,8 @@ def gather_inputs(path: Path, config: CurateConfig, damaged: Mapping[str, str] |
     labels = None if config.labels is None else labels_of(pool, config.labels)
     evaluation = [_other_store(store, Path(folder), encoder, "--evaluation") for folder in config.evaluation]
     seeds = None if config.seeds is None else _other_store(store, Path(config.seeds), encoder, "--seeds")
-    kept = None if config.keep is None else _kept(store, config, encoder)
-    settings = _settings(config)
+    kept = None if config.keep is None else _kept(store, config, encoder, clustering)
+    settings = _settings(config, clustering)
     vectors = vectors_hashes(store, config.encoder)
     parts: dict[str, Any] = {
         "the vectors": vectors,
@@ -152,12 +158,34 @@ def gather_inputs(path: Path, config: CurateConfig, damaged: Mapping[str, str] |
         kept=kept,
         kept_rows=_kept_rows(pool, kept, left_out),
         left_out=left_out,
+        clustering=clustering,
         settings=settings,
         vectors=vectors,
         depends_on=depends_on,
         fingerprint=fingerprint_of(settings, depends_on),
         version=__version__,
     )
+
+
+def _refuse_without_centroids(config: CurateConfig, found: FoundClustering) -> None:
+    """Refuse settings that need centroids, where the clustering has none.
+
+    Raises:
+        ConfigError: which names the setting.
+    """
+    if found.clustering.has_centroids:
+        return
+    for is_asked, setting in (
+        (config.keep is not None, "--keep"),
+        (config.seeds is not None and config.retrieve == "cluster", "--retrieve cluster"),
+        (config.redundancy is not None, "--redundancy"),
+        (config.within == "nearest", "--within nearest"),
+    ):
+        if is_asked:
+            raise ConfigError(
+                f"{setting} needs centroids, and --clustering {found.name} makes none; leave {setting} out, or take "
+                "another clustering, such as hierarchy"
+            )
 
 
 def _sound_part(
@@ -240,14 +268,21 @@ def _kept_rows(pool: Pool, kept: Curation | None, left_out: Mapping[str, str]) -
 
 def fingerprint_of_record(run: Mapping[str, Any]) -> str:
     """The fingerprint of a curation's record, by this version's settings: one that it does not name had its default."""
-    settings = {**_settings(CurateConfig()), **run["settings"]}
+    config = CurateConfig()
+    settings = {**_settings(config, find_clustering(config.clustering)), **run["settings"]}
     return fingerprint_of(settings, run.get("depends_on", {}))
 
 
-def _settings(config: CurateConfig) -> dict[str, Any]:
+def _settings(config: CurateConfig, clustering: FoundClustering) -> dict[str, Any]:
+    """Settings as plain values; the clustering is among them where it is not the default."""
     plain: dict[str, Any] = {}
-    for name, value in dataclasses.asdict(config).items():
+    for name in (field.name for field in dataclasses.fields(config)):
+        value = getattr(config, name)
         if name in _NOT_SETTINGS:
+            continue
+        if name == "clustering":
+            if clustering.facts is not None:
+                plain[name] = clustering.facts
             continue
         if isinstance(value, tuple):
             plain[name] = [each.name if isinstance(each, Path) else each for each in value]
@@ -323,7 +358,12 @@ def _numbers(values: set[float]) -> str:
     return ", ".join(f"{value:g}" for value in sorted(values))
 
 
-def _kept(store: Store, config: CurateConfig, encoder: EmbeddingRecord) -> Curation:
+def _kept(store: Store, config: CurateConfig, encoder: EmbeddingRecord, clustering: FoundClustering) -> Curation:
+    """The curation that is kept.
+
+    Raises:
+        ManifestError: if it was made by other vectors, or by another clustering.
+    """
     kept = store.curation(str(config.keep))
     theirs = kept.run["encoder"]
     for name in _IDENTITY:
@@ -332,6 +372,12 @@ def _kept(store: Store, config: CurateConfig, encoder: EmbeddingRecord) -> Curat
                 f"--keep {config.keep} chose by {theirs['encoder']} with another {name} ({theirs.get(name)!r}) than "
                 f"{config.encoder} has now ({getattr(encoder, name)!r}); use the vectors that it used"
             )
+    name = (kept.run["settings"].get("clustering") or {"name": DEFAULT})["name"]
+    if name != clustering.name:
+        raise ManifestError(
+            f"--keep {config.keep} has clusters by {name}, and --clustering is {clustering.name}; "
+            f"give --clustering {name}"
+        )
     return kept
 
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from threadpoolctl import threadpool_info
 
-from wsicurate.curation.one_thread import one_blas_thread, one_torch_thread
+from wsicurate.curation.threads import one_blas_thread, one_torch_thread
 
 
 def blas_threads() -> set[int]:
