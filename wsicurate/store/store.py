@@ -29,6 +29,7 @@ from wsicurate.store.embeddings import (
     read_embedding,
     read_embedding_record,
 )
+from wsicurate.store.html import Picture, store_html
 from wsicurate.store.layout import CURATIONS, ROOT, RUNS, SLIDES, WORK, mark_path, slide_path
 from wsicurate.store.manifest import Curation, curation_names, read_curation
 from wsicurate.store.patch_fields import DROPPED_NAME, LABEL, NAME, read_labels, read_names
@@ -45,6 +46,9 @@ SourceReader = Callable[[SlideRecord, NDArray[np.int32]], Patches]
 
 #: Batches of at least this many patches are decoded by several threads.
 _THREADED_BATCH = 16
+
+#: Patches that a notebook shows.
+_PATCHES_SHOWN = 8
 
 #: What is done about a damaged root.
 _ROOT_FIX = "the next tile, import, embed or curate of this store writes it anew from the slides' records"
@@ -418,9 +422,18 @@ class Store:
         )
 
     def _repr_html_(self) -> str:
-        from wsicurate.store.html import store_html
+        records = [slide.record for slide in self.slides.values()]
+        return store_html(str(self.path), self.record, records, self._pictures())
 
-        return store_html(self)
+    def _pictures(self) -> list[Picture]:
+        """Patches spread over the store, in their stored bytes; none where those are not JPEG."""
+        if self.record.codec != "jpeg" or not len(self):
+            return []
+        pictures = []
+        for index in np.unique(np.linspace(0, len(self) - 1, _PATCHES_SHOWN).astype(int)):
+            slide, row = self.locate(int(index))
+            pictures.append(Picture(f"{slide.key}, row {row}", slide.encoded(row)))
+        return pictures
 
 
 def read_store_record(store: ByteStore, name: str) -> StoreRecord:
