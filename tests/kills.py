@@ -35,8 +35,8 @@ from wsicurate.steps.embed import embed
 from wsicurate.steps.imports import import_patches
 from wsicurate.steps.tile import tile
 from wsicurate.store import leases as leases_module
-from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.leases import Lease, Leases
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.manifest import write_curation
 from wsicurate.synthetic.slide import SyntheticSlide, write_slide
 

@@ -109,7 +109,7 @@ def test_reading_a_manifest_leaves_no_threads(tmp_path: Path) -> None:
         """
 import os, sys
 import numpy as np, pyarrow as pa
-from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.manifest import read_curation, write_curation
 rows = 300_000
 table = pa.table({"slide_id": pa.array(["a"] * rows).dictionary_encode(), "row": np.arange(rows)})

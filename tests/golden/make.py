@@ -29,8 +29,8 @@ from wsicurate import (
     tile,
     write_cohort,
 )
-from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.layout import mark_path
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.patch_fields import LABEL, NAME
 from wsicurate.store.store import Store
 

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from wsicurate.errors import LeaseLostError, LinkedPathError, StoreWriteError
-from wsicurate.store.bytestore import ByteStore, LocalBytes, MemoryBytes
+from wsicurate.store.bytestore import ByteStore
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.owners import this_process
+from wsicurate.testing.memory_bytes import MemoryBytes
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -103,7 +105,7 @@ def test_what_killed_writers_leave_is_invisible_and_removed(tmp_path: Path) -> N
     script = f"""
 import os, signal
 from pathlib import Path
-from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.local_bytes import LocalBytes
 def parts():
     yield b"half"
     os.kill(os.getpid(), signal.SIGKILL)
@@ -147,7 +149,7 @@ def test_a_file_size_limit_is_explained(tmp_path: Path) -> None:
     script = f"""
 import resource
 from pathlib import Path
-from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.local_bytes import LocalBytes
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 store = LocalBytes(Path({str(tmp_path)!r}))
 store.put("small", [b"x" * 900])

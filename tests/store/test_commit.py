@@ -9,15 +9,19 @@ import pytest
 import zarr
 
 from wsicurate.errors import CorruptStoreError, LeaseLostError
-from wsicurate.store.bytestore import ByteStore, LocalBytes, MemoryBytes
+from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.codecs import JpegCodec, ZstdCodec
 from wsicurate.store.commit import SlideContent, commit_slide, remove_slide
+from wsicurate.store.committed import read_slide_record
 from wsicurate.store.layout import segment_path, slide_key
 from wsicurate.store.leases import EXPIRY_S, Holder, Lease, Leases
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.records import SlideRecord, StoreRecord
+from wsicurate.store.root import create_store
 from wsicurate.store.segments import Segment, is_finished, read_segment, write_segment
-from wsicurate.store.store import Store, create_store, read_slide_record
+from wsicurate.store.store import Store
 from wsicurate.store.verify import verify_slide
+from wsicurate.testing.memory_bytes import MemoryBytes
 
 SIZE = 16
 KEY = slide_key("a%2Fb.svs", 0.5)

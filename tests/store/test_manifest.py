@@ -8,7 +8,7 @@ import pytest
 
 from wsicurate.errors import ConfigError, ManifestError
 from wsicurate.store import manifest as module
-from wsicurate.store.bytestore import LocalBytes, MemoryBytes
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.manifest import (
     curation_names,
     curation_path,
@@ -17,6 +17,7 @@ from wsicurate.store.manifest import (
     verify_curation,
     write_curation,
 )
+from wsicurate.testing.memory_bytes import MemoryBytes
 
 
 def table(rows: int = 10) -> pa.Table:

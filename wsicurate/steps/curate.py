@@ -37,12 +37,14 @@ from wsicurate.steps.curating.inputs import Inputs, fingerprint_of_record, gathe
 from wsicurate.steps.curating.pool import DamagedSlides, Scratch, describe, digest_of, vectors_on_disk
 from wsicurate.steps.curating.quality import clear_lists, clear_quality, retrieve
 from wsicurate.steps.recipes import scaled_counts
-from wsicurate.store.bytestore import ByteStore, LocalBytes
+from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.layout import curation_work_path
 from wsicurate.store.leases import Holder, Lease, Leases
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.manifest import curation_path, read_curation, verify_curation, write_curation
 from wsicurate.store.records import differences
-from wsicurate.store.store import Store, restore_root
+from wsicurate.store.root import restore_root
+from wsicurate.store.store import Store
 from wsicurate.validation import require_callables, require_path, require_settings
 
 #: Curves of kept share are drawn at these cosine distances.

@@ -47,12 +47,14 @@ from wsicurate.steps.embedding.engines import (
 )
 from wsicurate.steps.embedding.tasks import Block
 from wsicurate.steps.open_store import SlidePixels
-from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.committed import read_slide_record, read_slides
 from wsicurate.store.embeddings import EmbeddingRecord, read_embedding_record, write_embedding
 from wsicurate.store.layout import ROOT, embedding_path, work_path
 from wsicurate.store.leases import Holder, Lease, Leases
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.records import SlideRecord, StoreRecord, differences, fingerprint_of
-from wsicurate.store.store import SlidePatches, read_slide_record, read_slides, restore_root
+from wsicurate.store.root import restore_root
+from wsicurate.store.slide_patches import SlidePatches
 from wsicurate.validation import require_callables, require_path, require_settings
 
 #: How often slides that another run works on are looked at again, seconds.

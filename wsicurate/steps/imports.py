@@ -23,7 +23,7 @@ from wsicurate.slides.names import safe_name
 from wsicurate.steps.importing.runs import image_run, packed_run, placed_run
 from wsicurate.steps.importing.vectors import import_vectors
 from wsicurate.steps.tile import SlideRun, TileReport
-from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.store import Store
 from wsicurate.validation import require_callables, require_path, require_settings
 

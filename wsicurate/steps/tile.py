@@ -56,20 +56,14 @@ from wsicurate.steps.tiling.tasks import (
     store_settings,
     survey,
 )
-from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.commit import SlideContent, remove_slide, remove_work
+from wsicurate.store.committed import is_committed, read_slide_record, read_slides
 from wsicurate.store.layout import ROOT, SLIDES, mark_path, segment_path, slide_key, slide_path, work_path
 from wsicurate.store.leases import Lease, Leases
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.records import SlideRecord, StoreRecord, differences, fingerprint_of
+from wsicurate.store.root import create_store, read_store_record, restore_root
 from wsicurate.store.segments import is_finished
-from wsicurate.store.store import (
-    create_store,
-    is_committed,
-    read_slide_record,
-    read_slides,
-    read_store_record,
-    restore_root,
-)
 from wsicurate.tiling.plan import segments, tiles_needed
 from wsicurate.tissue.scores import SCORES
 from wsicurate.validation import require_callables, require_path, require_paths, require_settings
