@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "report": {"store", *GROUND},
     "formats": {"store", *GROUND},
     "engine": {"store", "streams", *GROUND},
-    "testing": {"slides", "store", *GROUND},
+    "testing": {"store", *KERNELS, *GROUND},
     "steps": {"engine", "store", "streams", "report", "formats", *KERNELS, *GROUND},
     "streams": set(),
     "console": {"steps", "engine", "streams", *GROUND},
@@ -71,6 +71,7 @@ LIBRARIES = {
     "pydicom": {"slides.dicom"},
     "typer": {"cli", "command", "options"},
     "rich": {"console"},
+    "pytest": {"testing"},
     "csv": {"tables", "steps"},  # steps: the demo writes one
 }
 
