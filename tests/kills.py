@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from tests.conftest import tree
+from tests.store.curation_record import RECORD
 from wsicurate.config import EmbedConfig, ImportConfig, TileConfig
 from wsicurate.engine.tidy import tidy
 from wsicurate.errors import LeaseLostError
@@ -154,7 +155,7 @@ class Manifest(Scenario):
         import pyarrow as pa
 
         table = pa.table({"decision": ["selected"] * rows, "selected": [True] * rows, "row": list(range(rows))})
-        run = {"inputs": {}, "fingerprint": "f", "settings": {}, "counts": {"selected": rows}, "clusters": None}
+        run = {**RECORD, "name": "x", "counts": {"selected": rows}, "clusters": None}
         write_curation(LocalBytes(store), "x", table, run, {})
         tidy(LocalBytes(store))
 

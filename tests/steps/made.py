@@ -106,7 +106,16 @@ def make_store(path: Path, slides: Mapping[str, Made]) -> Store:
         )
         where = segment_path(key, "f" * 64, 0)
         write_segment(local, where, segment, encoded)
-        reading = {"width": 10 * PX, "height": PX * (count // 10 + 1), "pitch": float(PX), "effective_mpp": made.mpp}
+        reading = {
+            "width": 10 * PX,
+            "height": PX * (count // 10 + 1),
+            "level": 0,
+            "downsample": 1.0,
+            "reduction": 1,
+            "pitch": float(PX),
+            "effective_mpp": made.mpp,
+            "upsampled": False,
+        }
         record = SlideRecord(
             slide_id=slide_id,
             name=f"made/{slide_id}",

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from wsicurate.errors import CorruptStoreError
+from wsicurate.errors import CorruptStoreError, StoreFormatError
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.layout import ROOT, SLIDES, mark_path, slide_path
 from wsicurate.store.records import SlideRecord, StoreRecord
 
 
 def read_slide_record(store: ByteStore, key: str) -> SlideRecord | None:
-    """Attributes of a slide, or None if it is not finished."""
+    """Attributes of a slide, or None if it is not finished.
+
+    Raises:
+        StoreFormatError: if it is of a later format.
+        CorruptStoreError: if they are damaged, or a field is missing or of another type.
+    """
     try:
         return SlideRecord.from_json(store.get(mark_path(key)), slide_path(key))
     except KeyError:
@@ -34,6 +39,9 @@ def read_slides(
             record = read_slide_record(store, key)
         except (CorruptStoreError, OSError) as error:
             damaged[key] = f"{error}; tile or import it again with --overwrite"
+            continue
+        except StoreFormatError as error:
+            damaged[key] = str(error)
             continue
         if record is None:
             continue
