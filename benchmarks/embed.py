@@ -21,9 +21,11 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from wsicurate import EmbedConfig, TileConfig, embed, open_store, tile
+from wsicurate import embed, tile
+from wsicurate.config import EmbedConfig, TileConfig
 from wsicurate.embedding.encoders import load_encoder
 from wsicurate.embedding.networks.inference import LARGEST_BATCH, choose_device
+from wsicurate.steps.open_store import open_store
 from wsicurate.synthetic.slide import SyntheticSlide, write_cohort
 
 BATCH = 32

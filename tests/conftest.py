@@ -15,6 +15,8 @@ from hypothesis import settings
 from wsicurate.steps.demo import write_demo_cohort
 from wsicurate.synthetic.slide import CohortSlide, GroundTruth, SyntheticSlide, write_cohort, write_slide
 
+pytest.register_assert_rewrite("wsicurate.testing")
+
 settings.register_profile("project", deadline=None)  # shared machines pause when they like
 settings.load_profile("project")
 

@@ -228,8 +228,8 @@ def _pipe(path: Path) -> None:
 
 def _vectors(sound: Sound) -> Iterator[Damage]:
     """Vectors that are written as they should be, and are not those that belong there."""
-    from wsicurate.store.bytestore import LocalBytes
     from wsicurate.store.embeddings import read_embedding, read_embedding_record, write_embedding
+    from wsicurate.store.local_bytes import LocalBytes
 
     def rewrite(store: Path, key: str, change: Callable[[Any, Any], tuple[Any, Any]]) -> None:
         local = LocalBytes(store)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from wsicurate import __version__
+from wsicurate._version import __version__
 from wsicurate.cli import app
 from wsicurate.config import EmbedConfig, ImportConfig, TileConfig
 

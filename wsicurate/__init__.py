@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from wsicurate.steps.run import RunReport, run
     from wsicurate.steps.tile import TileReport, tile
     from wsicurate.store.manifest import Curation
-    from wsicurate.store.store import SlidePatches, Store
+    from wsicurate.store.slide_patches import SlidePatches
+    from wsicurate.store.store import Store
     from wsicurate.synthetic.slide import GroundTruth, SyntheticSlide, write_cohort, write_slide
 
 #: Where each name lives.
@@ -46,7 +47,7 @@ _HOMES = {
     "RunReport": "steps.run",
     "Slide": "slides.base",
     "SlideError": "errors",
-    "SlidePatches": "store.store",
+    "SlidePatches": "store.slide_patches",
     "Store": "store.store",
     "StoreError": "errors",
     "SyntheticSlide": "synthetic.slide",

@@ -20,9 +20,9 @@ from wsicurate.steps import open_store as opening
 from wsicurate.steps.check import check
 from wsicurate.steps.tile import tile
 from wsicurate.store.arrays import write_array
-from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.embeddings import EmbeddingRecord, write_embedding
 from wsicurate.store.leases import Leases
+from wsicurate.store.local_bytes import LocalBytes
 
 CONFIG = TileConfig(patch_px=128, workers=1)
 

@@ -21,9 +21,9 @@ from wsicurate.steps.demo import write_truth_labels
 from wsicurate.steps.embed import embed
 from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
-from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.layout import curation_work_path
 from wsicurate.store.leases import Leases
+from wsicurate.store.local_bytes import LocalBytes
 
 ENCODERS = ("stain-texture", "filter-bank")
 

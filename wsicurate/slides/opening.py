@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wsicurate.errors import ConfigError, SlideNotFoundError, UnreadableSlideError, in_words
 from wsicurate.slides.base import DeclinedError, Slide
-from wsicurate.slides.discovery import IMAGE_SUFFIXES
+from wsicurate.slides.formats import IMAGE_SUFFIXES
 from wsicurate.slides.openers import (
     open_dicom,
     open_image,

@@ -37,11 +37,13 @@ from wsicurate.steps.curating.manifest_table import manifest_table
 from wsicurate.steps.curating.pool import DamagedSlides, Scratch, describe, vectors_on_disk
 from wsicurate.steps.curating.quality import clear_lists, clear_quality, retrieve
 from wsicurate.steps.curating.work import Work
-from wsicurate.store.bytestore import ByteStore, LocalBytes
+from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.layout import curation_work_path
 from wsicurate.store.leases import Holder, Lease, Leases
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.manifest import curation_path, write_curation
-from wsicurate.store.store import Store, restore_root
+from wsicurate.store.root import restore_root
+from wsicurate.store.store import Store
 from wsicurate.validation import require_callables, require_path, require_settings
 
 

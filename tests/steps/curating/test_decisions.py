@@ -33,9 +33,9 @@ from wsicurate.steps.curating import draw as drawing
 from wsicurate.steps.curating import inputs as curate_inputs
 from wsicurate.steps.open_store import open_store
 from wsicurate.store.arrays import to_json
-from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.checksums import CHECKSUM, UNSEALED, seal
 from wsicurate.store.layout import curation_work_path
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.owners import this_process
 
 PLAIN: dict[str, Any] = {"encoder": CHOOSER, "copies": "none", "proof": False, "copy_threshold": 0.8}

@@ -34,7 +34,8 @@ from wsicurate.engine.cache import Stages
 from wsicurate.errors import ConfigError, CurationError, EncoderError
 from wsicurate.steps.curating.copy_evidence import Confirmation, PairProgress, Turns
 from wsicurate.steps.curating.pool import Scratch, digest_of, read_patches, vectors_hashes, vectors_on_disk
-from wsicurate.store.store import SlidePatches, Store
+from wsicurate.store.slide_patches import SlidePatches
+from wsicurate.store.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,7 +38,8 @@ from wsicurate.steps.open_store import open_store
 from wsicurate.store.embeddings import EmbeddingRecord
 from wsicurate.store.manifest import Curation, read_curation
 from wsicurate.store.records import fingerprint_of
-from wsicurate.store.store import SlidePatches, Store
+from wsicurate.store.slide_patches import SlidePatches
+from wsicurate.store.store import Store
 from wsicurate.tables import read_lines
 
 #: What makes vectors comparable.

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from wsicurate.errors import UnreadableRegionError, UnreadableSlideError
 from wsicurate.slides.base import ReadCounts, Slide
-from wsicurate.slides.discovery import SlideSource
 from wsicurate.slides.identity import FileStamp, check_unchanged
 from wsicurate.slides.kept_open import opened
+from wsicurate.slides.source import SlideSource
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.codecs import append_checksum
 from wsicurate.store.commit import SlideContent, commit_slide

@@ -1,93 +1,30 @@
-"""One contract for every place that a store can lie in."""
+"""A store in a folder: the contract of every place, and what is a matter of files."""
 
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from wsicurate.errors import LeaseLostError, LinkedPathError, StoreWriteError
-from wsicurate.store.bytestore import ByteStore, LocalBytes, MemoryBytes
+from wsicurate.errors import LinkedPathError, StoreWriteError
+from wsicurate.store.bytestore import ByteStore
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.owners import this_process
+from wsicurate.testing.byte_store_contract import ByteStoreContract
 
 
-@pytest.fixture(params=["local", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ByteStore:
-    return LocalBytes(tmp_path / "store") if request.param == "local" else MemoryBytes()
+class TestLocalBytes(ByteStoreContract):
+    def make_store(self, tmp_path: Path) -> ByteStore:
+        return LocalBytes(tmp_path / "store")
 
-
-def test_values_and_ranges(store: ByteStore) -> None:
-    store.put("a/b/c", [b"01234", b"", b"56789"])
-    assert store.get("a/b/c") == b"0123456789"
-    assert store.get("a/b/c", 2, 3) == b"234"
-    assert store.get("a/b/c", 8, 100) == b"89"
-    assert store.get("a/b/c", -3) == b"789"
-    assert store.get("a/b/c", -100, 2) == b"01"
-    assert store.size("a/b/c") == 10
-
-
-def test_values_are_replaced_whole(store: ByteStore) -> None:
-    store.put("k", [b"a long first value"])
-    store.put("k", [b"short"])
-    assert store.get("k") == b"short"
-
-
-def test_a_failing_write_leaves_the_old_value(store: ByteStore) -> None:
-    store.put("k", [b"old"])
-
-    def parts() -> object:
-        yield b"new"
-        raise RuntimeError("the source broke")
-
-    with pytest.raises(RuntimeError, match="the source broke"):
-        store.put("k", parts())  # type: ignore[arg-type]
-    assert store.get("k") == b"old"
-    assert list(store.keys()) == ["k"]
-
-
-def test_missing_values(store: ByteStore) -> None:
-    store.put("folder/k", [b"x"])
-    for key in ("none", "folder/none", "folder", "folder/k/deeper"):
-        with pytest.raises(KeyError):
-            store.get(key)
-        with pytest.raises(KeyError):
-            store.size(key)
-    store.delete("none")
-
-
-def test_only_the_first_of_many_claims(store: ByteStore) -> None:
-    won: list[int] = []
-    barrier = threading.Barrier(8)
-
-    def claim(number: int) -> None:
-        barrier.wait()
-        if store.put_if_absent("lease", str(number).encode()):
-            won.append(number)
-
-    threads = [threading.Thread(target=claim, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(won) == 1
-    assert store.get("lease") == str(won[0]).encode()
-
-
-def test_keys_and_children_are_sorted(store: ByteStore) -> None:
-    for key in ("b/2", "b/1/x", "a", "b/10"):
-        store.put(key, [b""])
-    assert list(store.keys()) == ["a", "b/1/x", "b/10", "b/2"]
-    assert list(store.keys("b")) == ["b/1/x", "b/10", "b/2"]
-    assert store.children() == ["a", "b"]
-    assert store.children("b") == ["1", "10", "2"]
-    assert store.children("none") == []
-    store.delete("b/1/x")
-    assert store.children("b") == ["10", "2"]
+    def test_it_can_be_pickled(self, store: ByteStore) -> None:
+        store.put("a", [b"1"])
+        assert pickle.loads(pickle.dumps(store)).get("a") == b"1"
 
 
 def test_emptied_folders_go(tmp_path: Path) -> None:
@@ -103,7 +40,7 @@ def test_what_killed_writers_leave_is_invisible_and_removed(tmp_path: Path) -> N
     script = f"""
 import os, signal
 from pathlib import Path
-from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.local_bytes import LocalBytes
 def parts():
     yield b"half"
     os.kill(os.getpid(), signal.SIGKILL)
@@ -147,7 +84,7 @@ def test_a_file_size_limit_is_explained(tmp_path: Path) -> None:
     script = f"""
 import resource
 from pathlib import Path
-from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.local_bytes import LocalBytes
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 store = LocalBytes(Path({str(tmp_path)!r}))
 store.put("small", [b"x" * 900])
@@ -171,41 +108,6 @@ def test_folders_without_values_do_not_exist(tmp_path: Path) -> None:
     assert store.children("work") == ["a"]
     store.delete("work/a/value")
     assert store.children() == []
-
-
-def test_a_lowered_fence_keeps_its_writer_out(store: ByteStore) -> None:
-    store.put("slide/mark", [b"theirs"])
-    store.raise_fence("work/.fence-1")
-    store.raise_fence("work/.fence-2")
-    assert store.fences("work") == ["work/.fence-1", "work/.fence-2"]
-    assert store.children() == ["slide"]
-    held = store.fenced("work/.fence-1")
-    held.put("slide/a", [b"1"])
-    held.delete("slide/mark")
-    held.delete("slide/mark")
-    assert list(store.keys()) == ["slide/a"]
-    store.lower_fence("work/.fence-1")
-    store.lower_fence("work/.fence-1")
-    for action in (lambda: held.put("slide/a", [b"2"]), lambda: held.delete("slide/a"), lambda: held.delete("none")):
-        with pytest.raises(LeaseLostError, match="another run took over work"):
-            action()
-    assert store.get("slide/a") == b"1"
-    assert store.fences() == ["work/.fence-2"]
-
-
-def test_a_fence_that_falls_while_its_writer_writes_keeps_it_out(store: ByteStore) -> None:
-    store.put("slide/a", [b"old"])
-    store.raise_fence("work/.fence-1")
-
-    def parts() -> Iterator[bytes]:
-        yield b"new"
-        store.lower_fence("work/.fence-1")
-        store.put("slide/a", [b"the successor's"])
-
-    with pytest.raises(LeaseLostError):
-        store.fenced("work/.fence-1").put("slide/a", parts())
-    assert store.get("slide/a") == b"the successor's"
-    assert store.fences() == []
 
 
 @pytest.mark.parametrize("fenced", [False, True])
