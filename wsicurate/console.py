@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
-    from wsicurate.embedding.presets import Preset
     from wsicurate.engine.progress import Progress, SlideOutcome
     from wsicurate.steps.check import CheckReport
     from wsicurate.steps.curate import CurateReport
     from wsicurate.steps.demo import DemoReport
     from wsicurate.steps.embed import EmbedReport
+    from wsicurate.steps.encoders import Preset
     from wsicurate.steps.imports import ImportReport
     from wsicurate.steps.info import StoreInfo
     from wsicurate.steps.recipes import Recipe
