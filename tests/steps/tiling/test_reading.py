@@ -148,7 +148,7 @@ def test_another_readers_segments_are_cut_again(paint: Paint, tmp_path: Path, mo
 
     path, _ = paint(tissue=0.7)
     store = tmp_path / "a.zarr"
-    monkeypatch.setattr(opening, "_open_directly", lambda path: None)
+    monkeypatch.setattr(opening, "open_tiff_as_openslide_does", lambda path: None)
     monkeypatch.setattr(kept_open, "_kept", kept_open._Kept())
     tile(path, store, TileConfig(workers=1), executor=Here(fails=True))
     assert list(store.rglob("*.segment"))
