@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "report": {"store", *GROUND},
     "formats": {"store", *GROUND},
     "engine": {"store", "streams", *GROUND},
-    "testing": {"slides", "store", *GROUND},
+    "testing": {"curation", "slides", "store", *GROUND},
     "steps": {"engine", "store", "streams", "report", "formats", *KERNELS, *GROUND},
     "streams": set(),
     "console": {"steps", "engine", "streams", *GROUND},
