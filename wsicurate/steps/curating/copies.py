@@ -17,7 +17,9 @@ from wsicurate.curation.copies.threshold import Calibration
 from wsicurate.curation.filters.leakage import similar_to
 from wsicurate.curation.ledger import Ledger
 from wsicurate.curation.neighbours.nearest import Neighbours, nearest_neighbours
-from wsicurate.steps.curating.copy_search import CopiesConfig, calibrate_threshold, find_copies, stored_best_first
+from wsicurate.steps.curating.copy_search import find_copies, stored_best_first
+from wsicurate.steps.curating.copy_settings import CopiesConfig
+from wsicurate.steps.curating.copy_threshold import calibrate_threshold
 from wsicurate.steps.curating.inputs import Inputs
 from wsicurate.steps.curating.pool import Scratch, digest_of, vectors_on_disk
 from wsicurate.steps.curating.work import Work
