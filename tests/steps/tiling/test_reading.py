@@ -15,6 +15,7 @@ import simplejpeg
 
 from wsicurate.config import TileConfig
 from wsicurate.slides import kept_open
+from wsicurate.slides.base import DeclinedError, Slide
 from wsicurate.slides.openslide import OpenSlideSlide
 from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
@@ -148,7 +149,11 @@ def test_another_readers_segments_are_cut_again(paint: Paint, tmp_path: Path, mo
 
     path, _ = paint(tissue=0.7)
     store = tmp_path / "a.zarr"
-    monkeypatch.setattr(opening, "open_tiff_as_openslide_does", lambda path: None)
+
+    def declines(path: Path) -> Slide:
+        raise DeclinedError(f"{path} is another reader's")
+
+    monkeypatch.setattr(opening, "open_tiff_as_openslide_does", declines)
     monkeypatch.setattr(kept_open, "_kept", kept_open._Kept())
     tile(path, store, TileConfig(workers=1), executor=Here(fails=True))
     assert list(store.rglob("*.segment"))
