@@ -54,7 +54,7 @@ def make_store(folder: Path, patches: int) -> Path:
 def plain_loop(store: Path, model: torch.nn.Module, size: int) -> tuple[float, float, np.ndarray]:
     """What one would write first: read a batch, resize, normalise, run the network in float32."""
     opened = open_store(store)
-    config = timm.data.resolve_model_data_config(model)
+    config = timm.data.resolve_model_data_config(model)  # type: ignore[attr-defined]
     mean = torch.tensor(config["mean"]).view(1, 3, 1, 1)
     std = torch.tensor(config["std"]).view(1, 3, 1, 1)
     found = []

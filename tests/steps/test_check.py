@@ -247,7 +247,7 @@ def test_folders_are_searched_for_slides_once(
     tile(folder, store, replace(CONFIG, codec="none"))
     moved = folder.rename(tmp_path / "moved")
     hashed: list[object] = []
-    plain = opening.quick_hash
+    plain = opening.quick_hash  # type: ignore[attr-defined]
     monkeypatch.setattr(opening, "quick_hash", lambda files: hashed.append(files) or plain(files))
     with ThreadPoolExecutor(1) as executor:
         assert check(store, slides=[moved], executor=executor).problems == []

@@ -72,7 +72,7 @@ def content(store: ByteStore, codec: str, count: int, cuts: list[list[int]], dro
     images, keys = patches(count), []
     for number, rows in enumerate(cuts):
         kept = [row for row in rows if row not in dropped]
-        data = [encoder.encode(images[row]) for row in kept] if encoder else []
+        data = [encoder.encode(images[row]) for row in kept] if encoder else []  # type: ignore[attr-defined]
         lost = [row for row in rows if row in dropped]
         segment = Segment(
             rows=np.array(kept, np.int32),

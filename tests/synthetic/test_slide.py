@@ -11,9 +11,9 @@ import pytest
 from wsicurate.errors import ConfigError
 from wsicurate.slides.opening import open_slide
 from wsicurate.slides.tcga import parse_barcode
-from wsicurate.synthetic.layout import make_layout
+from wsicurate.synthetic.layout import Kind, make_layout
 from wsicurate.synthetic.region import Region
-from wsicurate.synthetic.slide import CohortSlide, GroundTruth, Kind, SyntheticSlide, _turned, truth_path, write_slide
+from wsicurate.synthetic.slide import CohortSlide, GroundTruth, SyntheticSlide, _turned, truth_path, write_slide
 from wsicurate.synthetic.tissue import Stain
 from wsicurate.synthetic.tissue import paint as paint_region
 

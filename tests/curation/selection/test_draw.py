@@ -11,7 +11,9 @@ from wsicurate.curation.selection.tree import water_fill
 from wsicurate.errors import CurationError
 
 
-def cohort(seed: int, rows: int, *, leaves: int = 12, levels: int = 3, slides: int = 9, unknown: bool = False):
+def cohort(
+    seed: int, rows: int, *, leaves: int = 12, levels: int = 3, slides: int = 9, unknown: bool = False
+) -> tuple[np.ndarray, Groups]:
     """A small cohort with nested clusters and slides in patients in sites."""
     random = np.random.default_rng(seed)
     leaf = (leaves * random.random(rows) ** 2).astype(np.int32)

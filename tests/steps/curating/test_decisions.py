@@ -487,7 +487,7 @@ def test_a_run_that_was_overtaken_writes_nothing(run: Any, tmp_path: Path, monke
     make_store(store, {"a": Made(tissue(1, 6), directions(1, 6))})
     work = curation_work_path("default")
     theirs = f"{work}/hierarchy-of-theirs.npz"
-    real = curate_module.draw
+    real = curate_module.draw  # type: ignore[attr-defined]
 
     def overtaken(*args: Any) -> Any:
         LocalBytes(store).put(f"{work}/lease-000002", [b"{}"])
@@ -607,7 +607,7 @@ def test_an_update_does_not_make_a_curation_another_one(
     report = run(store)
     assert report.status == "unchanged"
     (note,) = report.notes
-    assert "made by wsicurate 0.0.9" in note and curate_inputs.__version__ in note and "--overwrite" in note
+    assert "made by wsicurate 0.0.9" in note and curate_inputs.__version__ in note and "--overwrite" in note  # type: ignore[attr-defined]
     with pytest.raises(ManifestError, match=r"budget is 0.25 there and 0.5 now.*made by wsicurate 0.0.9, this is"):
         run(store, budget=0.5)
     assert run(store, overwrite=True).notes == ()
@@ -684,7 +684,7 @@ def test_frozen_sections_are_balanced_separately(run: Any, tmp_path: Path, monke
     store = tmp_path / "s.zarr"
     frozen_and_not(store)
     strata: list[list[int]] = []
-    real = drawing.select_by_strata
+    real = drawing.select_by_strata  # type: ignore[attr-defined]
 
     def looked_at(*args: Any, **more: Any) -> Any:
         strata.append(more["strata"].tolist())
@@ -704,7 +704,7 @@ def test_the_subset_is_drawn_again_at_the_next_seeds_for_the_comparison(
     store = tmp_path / "s.zarr"
     make_store(store, {"a": Made(tissue(1, 30), directions(1, 30)), "b": Made(tissue(2, 30), directions(2, 30))})
     drawn: list[Any] = []
-    real = curate_module.draw
+    real = curate_module.draw  # type: ignore[attr-defined]
 
     def looked_at(*args: Any) -> Any:
         drawn.append(real(*args))

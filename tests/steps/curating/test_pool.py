@@ -86,7 +86,7 @@ def test_a_full_disk_is_explained_and_nothing_is_left(
         file = real(path, mode, *args, **more)
         return Full(file) if mode == "xb" and "curate-default" in path.parts else file
 
-    monkeypatch.setattr(local_bytes.Path, "open", opened)
+    monkeypatch.setattr(local_bytes.Path, "open", opened)  # type: ignore[attr-defined]
     leases = LocalBytes(store.path)
     with pytest.raises(StoreWriteError) as caught:
         curate(store.path, CurateConfig(encoder=CHOOSER, copies="none", proof=False, budget=2))
