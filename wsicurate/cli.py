@@ -112,7 +112,7 @@ def check(store: StorePath, *, given: Given) -> None:
 @app.command()
 @with_options(given=CurateConfig)
 def curate(store: StorePath, recipe: Recipe = None, *, given: Given) -> None:
-    """Choose the patches worth training on: a manifest with a reason for every patch left behind, and the proof."""
+    """Select the patches worth training on: a manifest with a reason for every patch left behind, and an evaluation."""
     from wsicurate.console import ProgressDisplay, show_curated
     from wsicurate.steps.curate import curate as run
     from wsicurate.steps.recipes import check_needs, find_recipe
@@ -133,7 +133,7 @@ def curate(store: StorePath, recipe: Recipe = None, *, given: Given) -> None:
     tile=TileConfig, curate=CurateConfig, without=("dry_run", "slides"), shared=("seed", "workers", "overwrite")
 )
 def run_all(slides: Slides, output: Output, recipe: Recipe = None, *, tile: Given, curate: Given) -> None:
-    """Slides to a proven subset: tile, embed, curate. Interrupt it as you like; the same command goes on."""
+    """Slides to a evaluated subset: tile, embed, curate. Interrupt it as you like; the same command goes on."""
     from wsicurate.console import ProgressDisplay, show_run
     from wsicurate.steps.recipes import check_needs, find_recipe
     from wsicurate.steps.run import run

@@ -179,9 +179,9 @@ class CurateConfig:
         name: name of the result in the store, by which later commands find it.
         budget: number of patches to select, or a share of those that pass the filters, such as 0.25 or 25%.
         seed: seed of all random choices; the same seed gives the same result.
-        judge: evaluation encoder: its vectors measure the quality of the selection, so it must differ from the encoder
-            that made the selection. None means another encoder of the store, if there is one. Without one there is no
-            evaluation.
+        evaluation_encoder: evaluation encoder: its vectors measure the quality of the selection, so it must differ from
+            the encoder that made the selection. None means another encoder of the store, if there is one. Without one
+            there is no evaluation.
         labels: labels of the patches for the evaluation: a CSV file with the column label and one or more of slide_id,
             slide, patient, row, x and y, or the value store for the labels in the store. None means no labels.
         min_tissue: least share of a patch's area that is tissue, from 0 to 1.
@@ -203,7 +203,7 @@ class CurateConfig:
         redundancy: remove patches within this cosine distance of another patch of their cluster, which stays
             (SemDeDup). None means none are removed.
         exclude_patients: text file of patients, samples, slides and sites that must not be selected, one per line.
-        evaluation: store of held-out patches, copies of which must not be selected; repeat the option for several
+        evaluation_sets: store of held-out patches, copies of which must not be selected; repeat the option for several
             stores.
         leakage_threshold: also exclude patches with at least this cosine similarity to a patch of an evaluation store
             (DINOv2: 0.45). None means only copies are excluded.
@@ -212,7 +212,7 @@ class CurateConfig:
         retrieve: how the patches of --seeds find similar ones: each its nearest neighbours (sample), or by the clusters
             that they lie in (cluster).
         retrieve_k: number of patches that are retrieved for each seed patch, or from each cluster.
-        retrieve_more_than: number of seed patches that a cluster must exceed for patches to be retrieved from it.
+        retrieve_min_seeds: fewest seed patches of a cluster for patches to be retrieved from it.
         retrieve_cap: most patches that are retrieved in all. None means no limit by sample, 1,000,000 by cluster.
         clusters: number of clusters of each level, finest first, separated by commas, such as 2000,200,20. None means
             derived from the number of patches.
@@ -226,8 +226,8 @@ class CurateConfig:
         share_cap: most patches of one slide or patient, as a multiple of its equal share of the budget.
         separate_kinds: balance frozen and diagnostic slides separately.
         keep: name of an earlier curation, whose selected patches stay selected and whose clusters are used.
-        proof: evaluate the selection against baselines.
-        proof_seeds: number of draws with different seeds that the evaluation repeats.
+        evaluate: evaluate the selection against baselines.
+        evaluation_seeds: number of draws with different seeds that the evaluation repeats.
         device: processor for networks and clustering: cpu, cuda, cuda:1, mps, or auto for a GPU where there is one.
         workers: number of worker processes or threads. None means one per usable core.
         overwrite: replace results in the store that were made with other settings, or are damaged.
@@ -237,7 +237,7 @@ class CurateConfig:
     name: CurationName = "default"
     budget: Budget = 0.25
     seed: Seed = 0
-    judge: Text | None = None
+    evaluation_encoder: Text | None = None
     labels: Path | str | None = None
     min_tissue: Share = 0.5
     min_focus: Annotated[float, between(0, 12, "give a score from 0 (takes all) to 12; 3 is blurred, 5 is sharp")] = 3.0
@@ -254,12 +254,12 @@ class CurateConfig:
         Annotated[float, between(0, 2, "give a cosine distance above 0, such as 0.05", without_ends=True)] | None
     ) = None
     exclude_patients: Path | str | None = None
-    evaluation: Sequence[Path | str] = ()
+    evaluation_sets: Sequence[Path | str] = ()
     leakage_threshold: Cosine | None = None
     seeds: Path | str | None = None
     retrieve: Retrieval = "sample"
     retrieve_k: Annotated[int, _at_least(1)] = 4
-    retrieve_more_than: Annotated[int, _at_least(0)] = 3
+    retrieve_min_seeds: Annotated[int, _at_least(1)] = 4
     retrieve_cap: Annotated[int, _at_least(1)] | None = None
     clusters: Clusters | None = None
     clusters_made_for: Annotated[int, _at_least(2)] | None = None
@@ -271,8 +271,8 @@ class CurateConfig:
     ] = 3.0
     separate_kinds: bool = True
     keep: CurationName | None = None
-    proof: bool = True
-    proof_seeds: Annotated[int, _at_least(2)] = 5
+    evaluate: bool = True
+    evaluation_seeds: Annotated[int, _at_least(2)] = 5
     device: Device = "auto"
     workers: Workers | None = None
     overwrite: bool = False
@@ -282,8 +282,8 @@ class CurateConfig:
         if str(self.labels) == "store":
             object.__setattr__(self, "labels", "store")
         _require(
-            self.judge is None or self.judge != self.encoder,
-            f"--judge is {self.judge!r}, the encoder that chooses; a choice is judged by another, such as "
+            self.evaluation_encoder is None or self.evaluation_encoder != self.encoder,
+            f"--evaluation-encoder is {self.evaluation_encoder!r}, the selection encoder; give another, such as "
             f"{'filter-bank' if self.encoder != 'filter-bank' else 'stain-texture'}",
         )
         _require(
@@ -291,12 +291,12 @@ class CurateConfig:
             f"--keep is {self.keep!r}, the curation that is made; give the new one another --name",
         )
         _require(
-            not self.evaluation or self.copies != "none" or self.leakage_threshold is not None,
-            "--evaluation with --copies none finds nothing; look for copies, or give a --leakage-threshold",
+            not self.evaluation_sets or self.copies != "none" or self.leakage_threshold is not None,
+            "--evaluation-sets with --copies none finds nothing; look for copies, or give a --leakage-threshold",
         )
         _require(
-            self.leakage_threshold is None or bool(self.evaluation),
-            "--leakage-threshold needs --evaluation STORE: similar to what?",
+            self.leakage_threshold is None or bool(self.evaluation_sets),
+            "--leakage-threshold needs --evaluation-sets STORE: similar to what?",
         )
 
 

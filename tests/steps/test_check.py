@@ -180,7 +180,7 @@ def test_loose_ends_of_the_store_are_found(store: Path) -> None:
     assert found["stray"] == "it is not part of a store; remove it"
     assert "is not a run's record" in found["runs/bad.json"]
     assert "it is missing" in found["runs/zarr.json"]
-    assert "it is unfinished and nobody works on it" in found[f"slides/{slide.name}"]
+    assert "it is unfinished and no run works on it" in found[f"slides/{slide.name}"]
     assert "an interrupted run left it" in found[".wsicurate/x@0.5"]
     assert "half-written" in found[".partial-0123-1-1-0"]
     assert len(found) == 6

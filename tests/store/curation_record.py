@@ -12,10 +12,10 @@ RECORD: dict[str, Any] = {
     "settings": {},
     "inputs": {},
     "encoder": _ENCODER,
-    "judge": {**_ENCODER, "encoder": "b", "weights_hash": "1"},
+    "evaluation_encoder": {**_ENCODER, "encoder": "b", "weights_hash": "1"},
     "budget": 5,
     "counts": {"not_drawn": 5, "selected": 5},
     "notes": [],
-    "proof": None,
+    "evaluation": None,
     "versions": {},
 }

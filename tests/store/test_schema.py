@@ -89,7 +89,7 @@ def required() -> Iterator[tuple[str, Path_]]:
         yield from ((kind, (key, inner)) for key in NESTED[kind] for inner in values[key] if inner != "lattice")
     yield "slide", ("counts", "lattice")
     for key in ("encoder", "weights_hash", "licence", "terms"):
-        yield from (("run", (part, key)) for part in ("encoder", "judge"))
+        yield from (("run", (part, key)) for part in ("encoder", "evaluation_encoder"))
 
 
 def changed(values: dict[str, Any], where: Path_) -> tuple[dict[str, Any], dict[str, Any], str]:

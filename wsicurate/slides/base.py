@@ -265,7 +265,7 @@ class Reader(Protocol):
 
         Raises:
             DeclinedError: if another reader should take the file after all.
-            UnreadableSlideError: if nobody should. Anything else that is raised becomes this.
+            UnreadableSlideError: if no reader should. Anything else that is raised becomes this.
         """
         ...
 

@@ -116,7 +116,7 @@ def open_tiatoolbox(path: Path) -> Slide:
 
     Raises:
         DeclinedError: if it does not open a file.
-        UnreadableSlideError: if it does not open a folder, for which there is nobody else.
+        UnreadableSlideError: if it does not open a folder, for which there is no other reader.
     """
     from wsicurate.slides.tiatoolbox import TiatoolboxSlide
 

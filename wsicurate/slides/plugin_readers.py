@@ -231,7 +231,7 @@ class PluginSlide(SlideBase):
         return None if find is None else self._asked(lambda: find(name), f"its picture {name!r}")
 
     def close(self) -> None:
-        """See `Slide.close`. What goes wrong is nobody's loss: all that was read has been read."""
+        """See `Slide.close`. What goes wrong does no harm: all that was read has been read."""
         with suppress(*_FAILURES):
             self._slide.close()
 

@@ -1,7 +1,8 @@
 """`curate`: the patches of a store -> a manifest that says of each whether it is in the subset, and why not.
 
 The stages, in order; the first that decides about a patch stands: quality, lists of patients that must not be in it,
-copies (of evaluation data and of each other), redundancy, retrieval from seeds, the draw to the budget. Then the proof.
+copies (of evaluation data and of each other), redundancy, retrieval from seeds, the draw to the budget. Then the
+evaluation.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from wsicurate.engine.run_records import versions
 from wsicurate.engine.tidy import tidy
 from wsicurate.errors import CurationError, LeaseLostError, StoreWriteError
 from wsicurate.steps.curating.clusters import Clustered, cluster_counts, make_clusters, thin_clusters
-from wsicurate.steps.curating.comparison import prove
+from wsicurate.steps.curating.comparison import evaluate
 from wsicurate.steps.curating.copies import clear_copies
 from wsicurate.steps.curating.draw import Draw, draw
 from wsicurate.steps.curating.earlier import finished_curation
@@ -103,7 +104,8 @@ def curate(
     A slide whose attributes, patches or vectors do not read back is left out, and named in the report and the record.
 
     Args:
-        store: the store's folder; embedded with ``config.encoder`` and, for the proof, with ``config.judge``.
+        store: the store's folder; embedded with ``config.encoder`` and, for the evaluation, with
+            ``config.evaluation_encoder``.
         config: settings; `CurateConfig` has the defaults.
         executor: where pixels are compared; a pool of ``config.workers`` processes by default.
         progress: called as stages begin and go on.
@@ -114,7 +116,7 @@ def curate(
     Raises:
         ConfigError: if a setting is wrong.
         StoreNotFoundError, StoreFormatError: if there is no store.
-        EmbeddingMissingError: if encoder or judge did not embed every slide that reads back.
+        EmbeddingMissingError: if encoder or evaluation_encoder did not embed every slide that reads back.
         CorruptStoreError: if no slide reads back, or one of an evaluation store does not.
         CurationError: if more is asked than the patches can give; the message says what.
         ManifestError: if a curation of this name is there with other inputs or settings, or ``keep`` is of another
@@ -246,8 +248,8 @@ class _Curation:
         thin_clusters(self.inputs, self.ledger, vectors, clustered, work, self.facts)
         retrieve(self.inputs, self.ledger, vectors, clustered, self.scratch, self.facts)
         drawn = self._draw(vectors, clustered)
-        proof = prove(self.inputs, drawn, self.scratch, self._say) if self.config.proof else None
-        return self._write(clustered, drawn, proof)
+        evaluation = evaluate(self.inputs, drawn, self.scratch, self._say) if self.config.evaluate else None
+        return self._write(clustered, drawn, evaluation)
 
     def _check_enough(self) -> None:
         """Refuse what cannot be had before the long stages begin; they may leave fewer patches still.
@@ -263,7 +265,7 @@ class _Curation:
         budget = budget_of(self.config.budget, left)
         if self.inputs.kept is not None:
             kept = int(np.count_nonzero(self.inputs.kept_rows & self.ledger.left))
-            if kept > budget and not self.inputs.evaluation:  # else some of the kept may turn out to leak
+            if kept > budget and not self.inputs.evaluation_stores:  # else some of the kept may turn out to leak
                 raise CurationError(
                     f"{self.config.keep} keeps {kept:,} patches and --budget is {budget:,}; raise it to {kept:,}"
                 )
@@ -287,7 +289,7 @@ class _Curation:
         self.ledger.decide(np.ones(len(self.pool), dtype=bool), "not_drawn")
         return drawn
 
-    def _write(self, clustered: Clustered, drawn: Draw, proof: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _write(self, clustered: Clustered, drawn: Draw, evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
         """Manifest and record; the record as plain values."""
         inputs = self.inputs
         document = {
@@ -299,12 +301,12 @@ class _Curation:
             "inputs": self.pool.content_hashes(),
             "left_out": inputs.left_out,
             "encoder": inputs.encoder_facts,
-            "judge": inputs.judge_facts,
+            "evaluation_encoder": inputs.evaluation_encoder_facts,
             "budget": drawn.budget,
             "counts": self.ledger.counts(),
             "notes": self.notes,
             **self.facts,
-            "proof": proof,
+            "evaluation": evaluation,
             "versions": versions(),
         }
         table = manifest_table(inputs, self.ledger, clustered.clusters)

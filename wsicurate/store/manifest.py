@@ -41,11 +41,11 @@ _FIELDS = {
     "settings": Mapping[str, Any],
     "inputs": Mapping[str, str],
     "encoder": Mapping[str, Any],
-    "judge": Mapping[str, Any] | None,
+    "evaluation_encoder": Mapping[str, Any] | None,
     "budget": int,
     "counts": Mapping[str, int],
     "notes": Sequence[str],
-    "proof": Mapping[str, Any] | None,
+    "evaluation": Mapping[str, Any] | None,
     "versions": Mapping[str, Any],
     "manifest": Mapping[str, Any],
 }
@@ -82,7 +82,7 @@ class Curation:
 
     Attributes:
         name: of the curation.
-        run: its ``run.json``: settings, inputs, calibration, proof.
+        run: its ``run.json``: settings, inputs, calibration, evaluation.
     """
 
     name: str
@@ -210,7 +210,7 @@ def read_curation(store: ByteStore, name: str, where: str) -> Curation | None:
     try:
         check_format(run, _FORMAT, path)
         require(run, _FIELDS, path, optional=_MORE_FIELDS)
-        for field in ("encoder", "judge"):
+        for field in ("encoder", "evaluation_encoder"):
             if run[field] is not None:
                 require(run[field], _ENCODER_FIELDS, path, below=field)
         require(run["manifest"], {"rows": int, "parts": Sequence[str]}, path, below="manifest")

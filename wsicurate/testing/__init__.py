@@ -1,6 +1,6 @@
 """What tests of your own readers, stores, masks, clusterings and encoders need. Public.
 
-* `fake_slide`: a slide in memory that fails where it is told to.
+* `fake_slide`: a slide in memory that fails where it is asked to.
 * `memory_bytes`: a place for a store in memory.
 * `tissue_patches`: patches drawn by formula.
 * `slide_contract`, `byte_store_contract`, `descriptor_contract`, `mask_contract`, `clustering_contract`: what holds for

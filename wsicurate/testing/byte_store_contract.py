@@ -13,7 +13,7 @@ from wsicurate.store.bytestore import ByteStore
 
 
 class ByteStoreContract:
-    """What `ByteStore` promises, as tests. A package runs it on a place of its own::
+    """The contract of `ByteStore`, as tests. A package runs it on a place of its own::
 
     class TestMine(ByteStoreContract):
         def make_store(self, tmp_path: Path) -> ByteStore:
@@ -145,7 +145,7 @@ class ByteStoreContract:
         assert list(store.keys()) == ["a", "b/1"]
 
     def test_a_lowered_fence_keeps_its_writer_out(self, store: ByteStore) -> None:
-        """And nobody else."""
+        """And no one else."""
         store.put("slide/mark", [b"theirs"])
         store.raise_fence("work/.fence-1")
         store.raise_fence("work/.fence-2")

@@ -1,4 +1,4 @@
-"""What every `Clustering` promises, as tests that any package runs under pytest against its own.
+"""The contract of every `Clustering`, as tests that any package runs under pytest against its own.
 
 A class derives from `ClusteringContract` and says how its clustering is made::
 

@@ -27,7 +27,7 @@ ODD_PATCHES = {
 
 
 class DescriptorContract:
-    """What `Descriptor` promises, as tests. A package runs it on a descriptor of its own::
+    """The contract of `Descriptor`, as tests. A package runs it on a descriptor of its own::
 
         class TestMine(DescriptorContract):
             descriptor = MyDescriptor()

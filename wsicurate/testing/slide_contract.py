@@ -1,4 +1,4 @@
-"""What every `Slide` promises, as tests that any package runs under pytest against its own.
+"""The contract of every `Slide`, as tests that any package runs under pytest against its own.
 
 A class derives from `SlideContract` and says how its slide is made::
 

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from tests.steps.made import CHOOSER, JUDGE, Made, directions, make_store, near, tissue
+from tests.steps.made import EVALUATION_ENCODER, SELECTION_ENCODER, Made, directions, make_store, near, tissue
 from wsicurate.cli import app
 from wsicurate.config import CurateConfig
 from wsicurate.curation.clustering.hierarchy import Hierarchy
@@ -97,7 +97,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def run(store: Path, clustering: Any, **settings: Any) -> CurateReport:
-    plain: dict[str, Any] = {"encoder": CHOOSER, "copies": "none", "proof": False, "budget": 6}
+    plain: dict[str, Any] = {"encoder": SELECTION_ENCODER, "copies": "none", "evaluate": False, "budget": 6}
     return curate(store, CurateConfig(clustering=clustering, **{**plain, **settings}))
 
 
@@ -166,14 +166,20 @@ def test_what_needs_centroids_is_refused_by_name(
         run(store, "halves", **settings)
     if "keep" in settings:
         run(store, "hierarchy", name="first")
-    run(store, "hierarchy", name="second", **{"retrieve_more_than": 0, **settings})
+    run(store, "hierarchy", name="second", **{"retrieve_min_seeds": 1, **settings})
 
 
 def test_what_needs_none_is_done(store: Path, made: Path, package: Path) -> None:
     report = run(
-        store, "halves", seeds=made.parent / "seeds.zarr", retrieve_k=3, proof=True, proof_seeds=2, judge=JUDGE
+        store,
+        "halves",
+        seeds=made.parent / "seeds.zarr",
+        retrieve_k=3,
+        evaluate=True,
+        evaluation_seeds=2,
+        evaluation_encoder=EVALUATION_ENCODER,
     )
-    assert report.counts["not_retrieved"] > 0 and report.run["proof"]["comparisons"]
+    assert report.counts["not_retrieved"] > 0 and report.run["evaluation"]["comparisons"]
 
 
 @pytest.mark.parametrize("clustering", [Mine(), Mine])
@@ -194,7 +200,7 @@ def test_an_object_with_centroids_can_be_kept(store: Path, clustering: Any) -> N
 def test_a_fit_is_not_done_twice(store: Path, package: Path) -> None:
     with pytest.raises(CurationError, match="only 4 patches are left"):
         run(store, "halves", seeds=store, retrieve_k=1, retrieve_cap=4)
-    import halving  # type: ignore[import-not-found]
+    halving = importlib.import_module("halving")
 
     assert halving.Halves.fits == 1
     run(store, "halves", seeds=store, retrieve_k=1, retrieve_cap=4, budget=2)
@@ -245,7 +251,17 @@ def test_arrays_that_a_store_does_not_hold_are_named(store: Path, monkeypatch: p
 
 
 def test_the_command_names_those_that_there_are(store: Path, package: Path) -> None:
-    command = ["curate", str(store), "--encoder", CHOOSER, "--copies", "none", "--no-proof", "--budget", "6"]
+    command = [
+        "curate",
+        str(store),
+        "--encoder",
+        SELECTION_ENCODER,
+        "--copies",
+        "none",
+        "--no-evaluate",
+        "--budget",
+        "6",
+    ]
     ended = CliRunner().invoke(app, [*command, "--clustering", "leiden"])
     assert ended.exit_code == 2
     assert "--clustering is 'leiden'; choose one of hierarchy, halves, nothing" in " ".join(ended.output.split())

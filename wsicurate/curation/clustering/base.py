@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wsicurate.curation.neighbours.blocks import Vectors
 from wsicurate.errors import CurationError
 
-#: Told what is done, and how much of how much.
+#: Prediction what is done, and how much of how much.
 Progress = Callable[[str, int, int], None]
 
 #: What is stored of a clustering, by name: numbers or truths, of one or two dimensions.
@@ -52,7 +52,7 @@ class Clustering(Protocol):
                 its own number takes no notice.
             seed: same seed, same vectors: same clusters, for any number of threads.
             device: as torch names it; a method that has no use for an accelerator takes no notice.
-            progress: to be told what is done, and how much of how much; None: nobody asks.
+            progress: called with what is done, and how much of how much; None: it is not wanted.
 
         Returns:
             The fitted clustering; it may be the same object.

@@ -34,7 +34,7 @@ NVIDIA_DRIVER = Path("/dev/nvidiactl")
 def resolve_device(device: str) -> str:
     """The device that a setting names: ``auto`` is an NVIDIA GPU where there is one, else the CPU.
 
-    Loading torch takes seconds, so nobody without a driver is made to wait for its answer.
+    Loading torch takes seconds, so it is not asked where there is no driver.
 
     Args:
         device: ``auto``, ``cpu``, or what torch calls an accelerator: ``cuda``, ``cuda:1``, ``mps``.

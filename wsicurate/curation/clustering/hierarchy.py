@@ -211,7 +211,7 @@ def build_hierarchy(
         iterations: steps of Lloyd's algorithm in each run of k-means.
         train_rows: rows of the sample.
         device: as in `kmeans.spherical_kmeans`.
-        progress: told ``("level 1 of 4", round, rounds)``.
+        progress: called with ``("level 1 of 4", round, rounds)``.
 
     Raises:
         CurationError: if counts do not fall, or there are fewer vectors than clusters.

@@ -21,7 +21,7 @@ from wsicurate.errors import CurationError
 
 Verdict = Literal["better", "worse", "not discriminating"]
 
-#: The seeds of a proof.
+#: The seeds of an evaluation.
 SEEDS = (0, 1, 2, 3, 4)
 
 #: Differences below this are rounding, not difference.
@@ -79,7 +79,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Proof:
+class Evaluation:
     """The subset beside every baseline.
 
     Attributes:
@@ -144,7 +144,7 @@ def compare(
     baselines: Mapping[str, Sequence[NDArray[np.bool_]]],
     *,
     seeds: Sequence[int] = SEEDS,
-) -> Proof:
+) -> Evaluation:
     """Measure the subset and the baselines at every seed, and compare.
 
     Args:
@@ -154,7 +154,7 @@ def compare(
         seeds: one per selection.
 
     Returns:
-        The proof. A measure that cannot be had is "not discriminating" with its reason.
+        The evaluation. A measure that cannot be had is "not discriminating" with its reason.
 
     Raises:
         CurationError: if there is no baseline, or not one selection per seed.
@@ -196,7 +196,7 @@ def compare(
         for baseline in baselines
         for key in names
     )
-    return Proof(seeds=tuple(seeds), sizes=sizes, comparisons=comparisons, notes=tuple(notes))
+    return Evaluation(seeds=tuple(seeds), sizes=sizes, comparisons=comparisons, notes=tuple(notes))
 
 
 def paired_interval(differences: Sequence[float]) -> tuple[float, float]:

@@ -63,7 +63,7 @@ class LabelMeasures:
 
 
 def label_measures(
-    judge_vectors: Vectors,
+    evaluation_vectors: Vectors,
     selected: NDArray[np.bool_],
     labels: Codes,
     groups: Codes,
@@ -81,7 +81,7 @@ def label_measures(
     recognised, and costs it. Classes of fewer than two groups are not asked about.
 
     Args:
-        judge_vectors: (n, d).
+        evaluation_vectors: (n, d).
         selected: bool, (n,).
         labels: int, (n,), class codes from 0, -1 for patches without a label.
         groups: int, (n,), patients or slides; -1 where not known: those are left out of the probes.
@@ -95,10 +95,10 @@ def label_measures(
 
     Raises:
         CurationError: if an array has another length.
-        VectorError: if the judge's vectors are of another length, zero or not finite.
+        VectorError: if the evaluation encoder's vectors are of another length, zero or not finite.
     """
     n = len(selected)
-    require_vectors(judge_vectors, n)
+    require_vectors(evaluation_vectors, n)
     pool = np.ones(n, dtype=bool) if pool is None else pool
     for name, array in {"labels": labels, "groups": groups, "pool": pool}.items():
         require_codes(name, array, n)
@@ -112,7 +112,9 @@ def label_measures(
         )
     taken = np.array([(selected & labelled & (labels == c)).sum() for c in classes])
     recall = {int(c): float(t / s) for c, t, s in zip(classes, taken, sizes, strict=True)}
-    knn, linear, chance, reasons = _label_probes(judge_vectors, selected, labels, groups, labelled, seed, folds, sample)
+    knn, linear, chance, reasons = _label_probes(
+        evaluation_vectors, selected, labels, groups, labelled, seed, folds, sample
+    )
     return LabelMeasures(
         recall=recall,
         class_balanced_recall=float(np.mean(taken / sizes)),

@@ -1,4 +1,4 @@
-"""Every number that a proof holds, computed for one selection by a judge: an encoder that did not choose."""
+"""Every number that an evaluation holds, computed for one selection by an evaluation encoder, which did not select."""
 
 from __future__ import annotations
 
@@ -36,20 +36,21 @@ class Measures:
         radius_50: the cosine distance within which half of the pool has a selected patch; ``radius_90`` to
             ``radius_100`` likewise (of the pool patches asked about). See `coverage`. Lower is better.
         coverage_at_delta: share of the pool with a selected patch within ``delta``. Higher is better.
-        cluster_entropy: see `diversity.entropy`, over the judge's clusters. Higher is better.
+        cluster_entropy: see `diversity.entropy`, over the evaluation encoder's clusters. Higher is better.
         cluster_effective: its exponential. Higher is better.
-        cluster_gini: see `diversity.gini`, over the judge's clusters of the pool. Lower is better.
+        cluster_gini: see `diversity.gini`, over the evaluation encoder's clusters of the pool. Lower is better.
         clusters_covered: share of them with a selected patch. Higher is better.
         vendi: see `diversity.vendi_score`; on a sample of a fixed size. Higher is better.
-        junk: share of the selected patches that are junk. Lower is better.
+        low_quality: share of the selected patches that are of low quality. Lower is better.
         slides_covered: share of the pool's slides with a selected patch; patients and sites likewise. Higher is better.
         site_entropy_in_cluster: see `diversity.Confounding`. Higher is better.
         cluster_site_information: see `diversity.Confounding`. Lower is better.
         cluster_site_information_normalised: 0 to 1. Lower is better.
-        site_told_knn: balanced accuracy, see `probes.tell_on_held_out_groups`; ``site_told_linear`` likewise. What a
-            subset tells of its sites a model can learn instead of morphology: lower is better.
+        site_prediction_knn: balanced accuracy, see `probes.predict_on_held_out_groups`; ``site_prediction_linear``
+            likewise. What a subset shows of its sites a model can learn instead of morphology: lower is better.
         site_chance: what guessing gets.
-        slide_told_knn: see `probes.tell_on_held_out_patches`; ``slide_told_linear`` likewise. Lower is better.
+        slide_prediction_knn: see `probes.predict_on_held_out_patches`; ``slide_prediction_linear`` likewise. Lower is
+            better.
         slide_chance: what guessing gets.
         reasons: name of a measure that is None -> why.
     """
@@ -67,18 +68,18 @@ class Measures:
     cluster_gini: float | None
     clusters_covered: float | None
     vendi: float
-    junk: float | None
+    low_quality: float | None
     slides_covered: float | None
     patients_covered: float | None
     sites_covered: float | None
     site_entropy_in_cluster: float | None
     cluster_site_information: float | None
     cluster_site_information_normalised: float | None
-    site_told_knn: float | None
-    site_told_linear: float | None
+    site_prediction_knn: float | None
+    site_prediction_linear: float | None
     site_chance: float | None
-    slide_told_knn: float | None
-    slide_told_linear: float | None
+    slide_prediction_knn: float | None
+    slide_prediction_linear: float | None
     slide_chance: float | None
     reasons: Mapping[str, str] = field(default_factory=dict)
 
@@ -93,15 +94,15 @@ class Measures:
 
 
 def measure(
-    judge_vectors: Vectors,
+    evaluation_vectors: Vectors,
     selected: NDArray[np.bool_],
     *,
-    judge_clusters: Codes | None = None,
+    evaluation_clusters: Codes | None = None,
     site: Codes | None = None,
     patient: Codes | None = None,
     slide: Codes | None = None,
     pool: NDArray[np.bool_] | None = None,
-    junk: NDArray[np.bool_] | None = None,
+    low_quality: NDArray[np.bool_] | None = None,
     delta: float | None = None,
     seed: int = 0,
     sample: int = COVERAGE_SAMPLE,
@@ -109,14 +110,14 @@ def measure(
     """Measure a selection with the eyes of an encoder that did not make it.
 
     Args:
-        judge_vectors: (n, d), that encoder's vectors, float16 or float32, may be a memory map.
+        evaluation_vectors: (n, d), that encoder's vectors, float16 or float32, may be a memory map.
         selected: bool, (n,).
-        judge_clusters: int, (n,), clusters of the judge's own vectors; -1 where a patch has none.
+        evaluation_clusters: int, (n,), clusters of the evaluation encoder's own vectors; -1 where a patch has none.
         site: int, (n,), codes from 0, -1 where not known.
         patient: likewise.
         slide: likewise.
         pool: bool, (n,), the patches that selections were drawn from, after the quality filter; all by default.
-        junk: bool, (n,), what is known to be junk.
+        low_quality: bool, (n,), what is known to be of low quality.
         delta: cosine distance for coverage; by default `coverage.typical_distance` of the pool. Compute it once and
             pass it where many selections are measured.
         seed: of all samples. The same seed asks the same questions of every selection.
@@ -127,38 +128,38 @@ def measure(
 
     Raises:
         CurationError: if nothing is selected, a selected patch is not of the pool, or an array has another length.
-        VectorError: if the judge's vectors are of another length, zero or not finite.
+        VectorError: if the evaluation encoder's vectors are of another length, zero or not finite.
     """
     n = len(selected)
-    require_vectors(judge_vectors, n)
+    require_vectors(evaluation_vectors, n)
     pool = np.ones(n, dtype=bool) if pool is None else pool
-    codes = {"judge_clusters": judge_clusters, "site": site, "patient": patient, "slide": slide}
-    for name, array in {"pool": pool, **codes, "junk": junk}.items():
+    codes = {"evaluation_clusters": evaluation_clusters, "site": site, "patient": patient, "slide": slide}
+    for name, array in {"pool": pool, **codes, "low_quality": low_quality}.items():
         require_codes(name, array, n)
     chosen = np.flatnonzero(selected)
     if not len(chosen):
         raise CurationError("nothing is selected, so there is nothing to measure")
-    if strangers := int((selected & ~pool).sum()):
+    if outside := int((selected & ~pool).sum()):
         raise CurationError(
-            f"{strangers} selected patches are not of the pool (the first is {int(np.argmax(selected & ~pool))}); "
-            "a proof compares what passed one quality filter"
+            f"{outside} selected patches are not of the pool (the first is {int(np.argmax(selected & ~pool))}); "
+            "an evaluation compares what passed one quality filter"
         )
     if delta is None:
-        delta = coverage.typical_distance(judge_vectors, pool, seed=seed) if pool.sum() > 1 else 0.0
+        delta = coverage.typical_distance(evaluation_vectors, pool, seed=seed) if pool.sum() > 1 else 0.0
     numbers: dict[str, float | None] = {}
     reasons: dict[str, str] = {}
     for found, why in (
-        _coverage(judge_vectors, selected, pool, delta, seed, sample),
-        _balance(judge_clusters, selected, pool),
+        _coverage(evaluation_vectors, selected, pool, delta, seed, sample),
+        _balance(evaluation_clusters, selected, pool),
         _covered(selected, pool, {"slides": slide, "patients": patient, "sites": site}),
-        _junk(junk, chosen),
-        _confounding(judge_clusters, site, chosen),
-        _site_told(judge_vectors, selected, site, slide, seed),
-        _slide_told(judge_vectors, selected, slide, seed),
+        _low_quality(low_quality, chosen),
+        _confounding(evaluation_clusters, site, chosen),
+        _site_prediction(evaluation_vectors, selected, site, slide, seed),
+        _slide_prediction(evaluation_vectors, selected, slide, seed),
     ):
         numbers |= found
         reasons |= why
-    vendi = diversity.vendi_score(judge_vectors, coverage.sample_rows(chosen, VENDI_SAMPLE, seed))
+    vendi = diversity.vendi_score(evaluation_vectors, coverage.sample_rows(chosen, VENDI_SAMPLE, seed))
     return Measures(selected=len(chosen), delta=delta, vendi=vendi, reasons=reasons, **numbers)  # type: ignore[arg-type]
 
 
@@ -166,7 +167,8 @@ def require_vectors(vectors: Vectors, n: int) -> None:
     """Raise `VectorError` unless the vectors are those of ``n`` patches."""
     if vectors.ndim != 2 or len(vectors) != n:
         raise VectorError(
-            f"the judge has vectors of shape {vectors.shape} for {n} patches; embed the same patches with it"
+            f"the evaluation encoder has vectors of shape {vectors.shape} for {n} patches; embed the same "
+            "patches with it"
         )
 
 
@@ -208,7 +210,7 @@ def _balance(clusters: Codes | None, selected: NDArray[np.bool_], pool: NDArray[
     }
     counts = None if clusters is None else diversity.group_counts(clusters, selected, pool)
     if counts is None or not counts.sum():
-        return _nothing(kinds, "the judge's clusters are not known")
+        return _nothing(kinds, "the evaluation encoder's clusters are not known")
     return {name: kind(counts) for name, kind in kinds.items()}, {}
 
 
@@ -225,40 +227,56 @@ def _covered(selected: NDArray[np.bool_], pool: NDArray[np.bool_], groups: Mappi
     return numbers, reasons
 
 
-def _junk(junk: NDArray[np.bool_] | None, chosen: NDArray[np.int64]) -> _Found:
+def _low_quality(low_quality: NDArray[np.bool_] | None, chosen: NDArray[np.int64]) -> _Found:
     """The share of selected patches of low quality."""
-    return _nothing(["junk"], "junk is not known") if junk is None else ({"junk": float(junk[chosen].mean())}, {})
+    return (
+        _nothing(["low_quality"], "low quality is not known")
+        if low_quality is None
+        else ({"low_quality": float(low_quality[chosen].mean())}, {})
+    )
 
 
 def _confounding(clusters: Codes | None, site: Codes | None, chosen: NDArray[np.int64]) -> _Found:
     """How much the clusters of the selected patches say of their sites."""
     names = ("site_entropy_in_cluster", "cluster_site_information", "cluster_site_information_normalised")
     if clusters is None or site is None:
-        return _nothing(names, "sites are not known" if site is None else "the judge's clusters are not known")
+        return _nothing(
+            names, "sites are not known" if site is None else "the evaluation encoder's clusters are not known"
+        )
     found = diversity.confounding(clusters[chosen], site[chosen])
     if found.sites < 2:
         return _nothing(names, f"the selection is of {found.sites} known site{'' if found.sites == 1 else 's'}")
     return dict(zip(names, (found.entropy_within, found.information, found.normalised), strict=True)), {}
 
 
-def _site_told(
+def _site_prediction(
     vectors: Vectors, selected: NDArray[np.bool_], site: Codes | None, slide: Codes | None, seed: int
 ) -> _Found:
     """How well the site is predicted on slides that the probe did not see."""
     if site is None or slide is None:
-        return _told("site", probes.Told(reason=f"{'sites' if site is None else 'slides'} are not known"))
-    return _told("site", probes.tell_on_held_out_groups(vectors, selected, site, slide, seed=seed))
+        return _take_prediction(
+            "site", probes.Prediction(reason=f"{'sites' if site is None else 'slides'} are not known")
+        )
+    return _take_prediction("site", probes.predict_on_held_out_groups(vectors, selected, site, slide, seed=seed))
 
 
-def _slide_told(vectors: Vectors, selected: NDArray[np.bool_], slide: Codes | None, seed: int) -> _Found:
+def _slide_prediction(vectors: Vectors, selected: NDArray[np.bool_], slide: Codes | None, seed: int) -> _Found:
     """How well the slide is predicted on patches that the probe did not see."""
     if slide is None:
-        return _told("slide", probes.Told(reason="slides are not known"))
-    return _told("slide", probes.tell_on_held_out_patches(vectors, selected, slide, seed=seed))
+        return _take_prediction("slide", probes.Prediction(reason="slides are not known"))
+    return _take_prediction("slide", probes.predict_on_held_out_patches(vectors, selected, slide, seed=seed))
 
 
-def _told(what: str, told: probes.Told) -> _Found:
+def _take_prediction(what: str, prediction: probes.Prediction) -> _Found:
     """The numbers of a probe, by the names that they have for ``what``."""
-    numbers = {f"{what}_told_knn": told.knn, f"{what}_told_linear": told.linear, f"{what}_chance": told.chance}
-    reasons = dict.fromkeys((f"{what}_told_knn", f"{what}_told_linear"), told.reason) if told.reason else {}
+    numbers = {
+        f"{what}_prediction_knn": prediction.knn,
+        f"{what}_prediction_linear": prediction.linear,
+        f"{what}_chance": prediction.chance,
+    }
+    reasons = (
+        dict.fromkeys((f"{what}_prediction_knn", f"{what}_prediction_linear"), prediction.reason)
+        if prediction.reason
+        else {}
+    )
     return numbers, reasons

@@ -73,7 +73,7 @@ def suspicious_slides(
 
 
 def low_quality(scores: Mapping[str, Scores | None], patches: int) -> NDArray[np.bool_]:
-    """Borderline patches: they pass the default thresholds, and nobody would miss them.
+    """Borderline patches: they pass the default thresholds, and are of little use.
 
     Args:
         scores: float32, (n,), by name; None, or no entry, where the store has no such score. NaN is not low.

@@ -18,7 +18,7 @@ from wsicurate.errors import CurationError
 #: DINOv2's numbers.
 NEIGHBOURS = 4
 PER_CLUSTER = 10_000
-MORE_THAN = 3
+MIN_SEEDS = 4
 CAP = 1_000_000
 
 
@@ -79,7 +79,7 @@ def retrieve_by_cluster(
     pool_clusters: Codes,
     *,
     per_cluster: int = PER_CLUSTER,
-    more_than: int = MORE_THAN,
+    min_seeds: int = MIN_SEEDS,
     cap: int = CAP,
     seed: int = 0,
     eligible: NDArray[np.bool_] | None = None,
@@ -90,7 +90,7 @@ def retrieve_by_cluster(
         seed_clusters: int, (s,), the pool's cluster of each seed patch, -1 for none.
         pool_clusters: int, (n,), likewise of each pool patch.
         per_cluster: M, patches drawn at random from a cluster, or all that it has.
-        more_than: m, clusters with more seed patches than this are drawn from.
+        min_seeds: m + 1, clusters with at least this many seed patches are drawn from.
         cap: most patches in all. If it binds, M is lowered, the same for all clusters, until they fit; what then is
             left over goes one each to clusters that have more, in order of their number.
         seed: of the draw. A smaller M or cap draws a subset of what a larger one draws from each cluster.
@@ -104,14 +104,12 @@ def retrieve_by_cluster(
     """
     if not len(seed_clusters):
         raise CurationError("there are no seed patches to retrieve by")
-    if per_cluster < 1 or cap < 1 or more_than < 0:
-        raise CurationError(
-            f"per_cluster ({per_cluster}) and cap ({cap}) are 1 or more, more_than ({more_than}) 0 or more"
-        )
+    if per_cluster < 1 or cap < 1 or min_seeds < 1:
+        raise CurationError(f"per_cluster ({per_cluster}), cap ({cap}) and min_seeds ({min_seeds}) are 1 or more")
     if eligible is not None and eligible.shape != pool_clusters.shape:
         raise CurationError(f"eligible has the shape {eligible.shape}; the pool holds {len(pool_clusters)} patches")
     codes, seeds_in = np.unique(seed_clusters[seed_clusters >= 0], return_counts=True)
-    rich = codes[seeds_in > more_than]
+    rich = codes[seeds_in >= min_seeds]
     usable = np.isin(pool_clusters, rich)
     rows = np.flatnonzero(usable if eligible is None else usable & eligible)
     if not len(rows):

@@ -70,7 +70,7 @@ def check_upright(directories: Sequence[Directory], name: str) -> None:
     """Refuse images whose rows and columns do not begin at the top left.
 
     OpenSlide turns each tile on its own, or none, depending on how it is compressed; other readers leave all as they
-    lie. Which of them made the coordinates that a user has, nobody knows: so the whole slide is refused.
+    lie. Which of them made the coordinates that a user has is not known: so the whole slide is refused.
 
     Raises:
         UnreadableSlideError: if the orientation of a directory is 2 to 8.

@@ -110,7 +110,7 @@ class TiffSlide(TiledSlide):
             self._probe()
 
     def _probe(self) -> None:
-        """Decode a tile of each level, because nobody else can be asked later.
+        """Decode a tile of each level, because no other reader can be asked later.
 
         Raises:
             DeclinedError: if one cannot be decoded.

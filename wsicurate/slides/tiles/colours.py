@@ -56,7 +56,7 @@ def _unclipped(pixels: NDArray[np.uint8], green: GreenTables) -> NDArray[np.int3
 def pixels_are_ycbcr(pixels: NDArray[np.uint8]) -> bool | None:
     """What three channels of a stained section are, where file and codestream contradict each other.
 
-    As YCbCr, a picture in red, green and blue has colours that do not exist: glass would be brighter than white. A
+    As YCbCr, a picture in red, green and blue has colours that do not exist: background would be brighter than white. A
     picture in luma and chroma has none, and its chroma varies much less than its luma.
 
     Args:

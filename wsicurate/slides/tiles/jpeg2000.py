@@ -142,7 +142,7 @@ class Jpeg2000Tiles:
         if frame.components != ((8, 1, 1),) * 3:
             raise UnsureError("JPEG 2000 of components that differ in size or depth")
         if not logging.getLogger("imagecodecs").isEnabledFor(logging.WARNING) and not _is_complete(data, frame.tiles):
-            raise BrokenTileError("its JPEG 2000 codestream is cut short")  # nobody would hear the decoder say so
+            raise BrokenTileError("its JPEG 2000 codestream is cut short")  # the decoder itself raises nothing
         with _listening() as said:
             try:
                 pixels = imagecodecs.jpeg2k_decode(data, numthreads=1, out=out, verbose=_SAY_WARNINGS)

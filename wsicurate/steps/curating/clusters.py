@@ -59,7 +59,7 @@ def make_clusters(
     Args:
         inputs: of the curation.
         ledger: what was decided so far.
-        vectors: (n, d), of the encoder that chooses.
+        vectors: (n, d), of the selection encoder.
         work: what it works with.
         device: where clusters are made.
         facts: takes what the record says of them.

@@ -1,4 +1,4 @@
-"""The proof: the subset beside what chance would have drawn from the same pool, as another encoder sees both."""
+"""The evaluation: the subset beside what chance would have drawn from the same pool, as another encoder sees both."""
 
 from __future__ import annotations
 
@@ -22,51 +22,53 @@ from wsicurate.steps.curating.pool import DAMAGE, Scratch, vectors_on_disk
 Say = Callable[[str], None]
 
 
-def prove(inputs: Inputs, drawn: Draw, scratch: Scratch, say: Say) -> Mapping[str, Any]:
+def evaluate(inputs: Inputs, drawn: Draw, scratch: Scratch, say: Say) -> Mapping[str, Any]:
     """Measure the subset and the baselines, all drawn from what passed the same filters.
 
     Args:
-        inputs: of the curation; without a judge only labels can prove anything, and the record says so.
+        inputs: of the curation; without an evaluation encoder only labels can be measured, and the record says so.
         drawn: the subset, and its draws at other seeds.
-        scratch: where the judge's vectors are laid out.
+        scratch: where the evaluation encoder's vectors are laid out.
         say: takes a sentence for the user.
 
     Returns:
-        The proof as plain values, with ``table`` (rows of text) and ``summary``; or ``reason`` where there is none.
+        The evaluation as plain values, with ``table`` (rows of text) and ``summary``; or ``reason`` where there is
+        none.
     """
-    if inputs.judge is None and inputs.no_judge:
-        return {"reason": inputs.no_judge}
-    if inputs.judge is None:
+    if inputs.evaluation_encoder is None and inputs.no_evaluation_encoder:
+        return {"reason": inputs.no_evaluation_encoder}
+    if inputs.evaluation_encoder is None:
         return {
-            "reason": "no second encoder judges: embed the store with another one, such as "
-            f"{'filter-bank' if inputs.config.encoder != 'filter-bank' else 'stain-texture'}, and name it by --judge"
+            "reason": "there is no evaluation encoder: embed the store with another one, such as "
+            f"{'filter-bank' if inputs.config.encoder != 'filter-bank' else 'stain-texture'}, "
+            "and give --evaluation-encoder"
         }
     try:
-        return _proved(inputs, inputs.judge.encoder, drawn, scratch, say)
+        return _evaluated(inputs, inputs.evaluation_encoder.encoder, drawn, scratch, say)
     except (CurationError, *DAMAGE) as error:  # one patch, or damaged vectors: the choice stands all the same
         return {"reason": str(error)}
 
 
-def _proved(inputs: Inputs, judge: str, drawn: Draw, scratch: Scratch, say: Say) -> Mapping[str, Any]:
+def _evaluated(inputs: Inputs, evaluation_encoder: str, drawn: Draw, scratch: Scratch, say: Say) -> Mapping[str, Any]:
     config, pool = inputs.config, inputs.pool
-    say(f"proof: {config.proof_seeds} seeds beside what chance draws, judged by {judge}")
-    vectors = vectors_on_disk(inputs.store, judge, scratch, "judge")
+    say(f"evaluating by {evaluation_encoder}: {config.evaluation_seeds} draws beside random baselines")
+    vectors = vectors_on_disk(inputs.store, evaluation_encoder, scratch, "evaluation_encoder")
     eligible = drawn.eligible
     clusters = clusters_of_pool(vectors, eligible, seed=config.seed)
     delta = typical_distance(vectors, eligible, seed=config.seed)
-    junk = low_quality({name: pool.scores(name) for name in ("focus", *LOW_ABOVE)}, len(pool))
+    borderline = low_quality({name: pool.scores(name) for name in ("focus", *LOW_ABOVE)}, len(pool))
 
     def measures_of(selected: NDArray[np.bool_], seed: int) -> list[Measures | LabelMeasures]:
         found: list[Measures | LabelMeasures] = [
             measure(
                 vectors,
                 selected,
-                judge_clusters=clusters,
+                evaluation_clusters=clusters,
                 site=pool.site,
                 patient=pool.patient,
                 slide=pool.slide,
                 pool=eligible,
-                junk=junk,
+                low_quality=borderline,
                 delta=delta,
                 seed=seed,
             )
@@ -77,19 +79,19 @@ def _proved(inputs: Inputs, judge: str, drawn: Draw, scratch: Scratch, say: Say)
             )
         return found
 
-    seeds = tuple(config.seed + number for number in range(config.proof_seeds))
-    proof = compare(measures_of, [drawn.selected, *drawn.again], baselines(inputs, drawn, seeds), seeds=seeds)
+    seeds = tuple(config.seed + number for number in range(config.evaluation_seeds))
+    evaluation = compare(measures_of, [drawn.selected, *drawn.again], baselines(inputs, drawn, seeds), seeds=seeds)
     names = [] if inputs.labels is None else inputs.labels.names
-    facts = _named(proof.to_dict(), names)
+    facts = _named(evaluation.to_dict(), names)
     return {
-        "judge": judge,
+        "evaluation_encoder": evaluation_encoder,
         "pool": int(np.count_nonzero(eligible)),
         "delta": round(float(delta), 6),
-        "judge_clusters": int(clusters.max()) + 1,
+        "evaluation_clusters": int(clusters.max()) + 1,
         "labels": list(names),
         "held_out": _held_out_by(inputs),
-        "summary": proof.summary(),
-        "table": [[_with_names(cell, names) for cell in row] for row in proof.rows()],
+        "summary": evaluation.summary(),
+        "table": [[_with_names(cell, names) for cell in row] for row in evaluation.rows()],
         **facts,
     }
 

@@ -152,14 +152,14 @@ def retrieve(
             of_seeds[:, 0],
             clustered.clusters[:, 0],
             per_cluster=config.retrieve_k,
-            more_than=config.retrieve_more_than,
+            min_seeds=config.retrieve_min_seeds,
             seed=config.seed,
             eligible=left,
             **cap,
         )
     if not len(rows):
         raise CurationError(
-            f"the {len(seeds):,} seed patches of {config.seeds} retrieve nothing; lower --retrieve-more-than, or "
+            f"the {len(seeds):,} seed patches of {config.seeds} retrieve nothing; lower --retrieve-min-seeds, or "
             "retrieve by sample"
         )
     retrieved = np.zeros(len(vectors), dtype=bool)

@@ -53,7 +53,7 @@ class TileRun(FillingRun[TileConfig, SlideSource, Survey, SegmentCost]):
                 source=job.source,
                 stamp=result.stamp,
                 read_plan=present(result.read_plan),
-                lattice=present(result.lattice),
+                grid=present(result.grid),
                 rows=rows,
                 cells=plan.cells[rows],
                 store_record=self.record,

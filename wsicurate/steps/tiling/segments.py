@@ -18,7 +18,7 @@ from wsicurate.store.codecs import append_checksum
 from wsicurate.store.commit import SlideContent, commit_slide
 from wsicurate.store.records import SlideRecord, StoreRecord
 from wsicurate.store.segments import Segment, write_segment
-from wsicurate.tiling.geometry import Lattice, ReadPlan, Window
+from wsicurate.tiling.geometry import Grid, ReadPlan, Window
 from wsicurate.tiling.patches import cut_patch
 from wsicurate.tissue.scores import Scorer
 
@@ -29,9 +29,9 @@ class SegmentTask:
 
     Attributes:
         source, stamp: the slide, which must not have changed.
-        read_plan, lattice: where patches lie and how they are read.
+        read_plan, grid: where patches lie and how they are read.
         rows: int, (k,): indices into the slide's plan.
-        cells: int32, (k, 2): column and row in the lattice.
+        cells: int32, (k, 2): column and row in the grid.
         store_record: codec.
         store: where it is written, fenced by the lease on the slide.
         segment: where the segment goes.
@@ -40,7 +40,7 @@ class SegmentTask:
     source: SlideSource
     stamp: FileStamp
     read_plan: ReadPlan
-    lattice: Lattice
+    grid: Grid
     rows: NDArray[np.intp]
     cells: NDArray[np.int32]
     store_record: StoreRecord
@@ -118,7 +118,7 @@ def _cut(task: SegmentTask, slide: Slide) -> tuple[Segment, list[bytes]]:
     reasons: list[str] = []
     messages: dict[str, str] = {}
     for row, (column, line) in zip(task.rows.tolist(), task.cells.tolist(), strict=True):
-        window = task.lattice.window(column, line)
+        window = task.grid.window(column, line)
         own: bytes | None = None
         try:
             found = _own_jpeg(slide, task, window)

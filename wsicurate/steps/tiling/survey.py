@@ -24,7 +24,7 @@ from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.layout import segment_path
 from wsicurate.store.records import SlideRecord, StoreRecord, as_committed, fingerprint_of
 from wsicurate.store.segments import is_finished
-from wsicurate.tiling.geometry import Lattice, ReadPlan, plan_reading
+from wsicurate.tiling.geometry import Grid, ReadPlan, plan_reading
 from wsicurate.tiling.patches import cut_patch
 from wsicurate.tiling.plan import Plan, plan_patches, segments, spread_sample, tiles_needed
 from wsicurate.tissue.brightfield import check_brightfield
@@ -67,11 +67,11 @@ class Survey:
         stamp: of its files when it was looked at.
         is_committed: the store holds these patches already; ``record`` is theirs, with the slide table's words of
             today.
-        plan, read_plan, lattice: what to read; None where committed.
+        plan, read_plan, grid: what to read; None where committed.
         overview, overview_downsample, mask, mask_downsample: pictures; None where committed.
         bytes_per_patch: estimated in a dry run, else 0.
         tiles_needed: compressed tiles that the segments touch which are still to be cut; None where the reader does not
-            count tiles: then nobody has checked what the file says of them.
+            count tiles: then what the file says of them was not checked.
     """
 
     record: SlideRecord
@@ -79,7 +79,7 @@ class Survey:
     is_committed: bool
     plan: Plan | None = None
     read_plan: ReadPlan | None = None
-    lattice: Lattice | None = None
+    grid: Grid | None = None
     overview: NDArray[np.uint8] | None = None
     overview_downsample: tuple[float, float] = (1.0, 1.0)
     mask: NDArray[np.bool_] | None = None
@@ -163,7 +163,7 @@ def _plan(slide: Slide, resolution: Resolution, record: SlideRecord, before: Fil
         allow_upsampling=config.allow_upsampling,
     )
     level = slide.levels[read_plan.level]
-    lattice = Lattice.over(read_plan, full.width, full.height, level.width, level.height)
+    grid = Grid.over(read_plan, full.width, full.height, level.width, level.height)
     overview = read_overview(slide, resolution.mpp)
     mask_function, _ = find_mask(config.mask)
     mask = mask_function(overview.pixels, resolution.mpp * overview.downsample[0])
@@ -172,7 +172,7 @@ def _plan(slide: Slide, resolution: Resolution, record: SlideRecord, before: Fil
     warned = {**record.resolution, "warnings": (*record.resolution["warnings"], *suspicions)}
     mask |= overview.unreadable  # planned, so that what cannot be read is dropped on record, not passed over
     plan = plan_patches(
-        lattice,
+        grid,
         mask,
         overview.downsample,
         min_tissue=config.min_tissue,
@@ -182,14 +182,14 @@ def _plan(slide: Slide, resolution: Resolution, record: SlideRecord, before: Fil
     )
     small, small_downsample = shrink(overview, full.width, full.height)
     reading = {"width": full.width, "height": full.height, **dataclasses.asdict(read_plan)}
-    counts = {"lattice": lattice.columns * lattice.rows, "below_min_tissue": plan.below_min_tissue}
+    counts = {"lattice": grid.columns * grid.rows, "below_min_tissue": plan.below_min_tissue}
     return Survey(
         record=dataclasses.replace(record, resolution=warned, reading=reading, counts=counts),
         stamp=before,
         is_committed=False,
         plan=plan,
         read_plan=read_plan,
-        lattice=lattice,
+        grid=grid,
         overview=small,
         overview_downsample=small_downsample,
         mask=mask,
@@ -230,12 +230,12 @@ def _record(
 
 def _estimate(slide: Slide, planned: Survey, store_record: StoreRecord) -> float:
     """Mean size of a few encoded patches."""
-    if planned.plan is None or planned.lattice is None or planned.read_plan is None or store_record.codec == "none":
+    if planned.plan is None or planned.grid is None or planned.read_plan is None or store_record.codec == "none":
         return 0.0
     codec, sizes = store_record.chunk_codec(), []
     cells = planned.plan.cells
     for index in spread_sample(cells, min(DRY_RUN_PATCHES, len(cells)), seed=0, name="dry run"):
-        window = planned.lattice.window(*(int(value) for value in cells[index]))
+        window = planned.grid.window(*(int(value) for value in cells[index]))
         try:
             patch = cut_patch(slide.read, planned.read_plan, window, store_record.patch_px)
         except UnreadableRegionError:
@@ -246,7 +246,7 @@ def _estimate(slide: Slide, planned: Survey, store_record: StoreRecord) -> float
 
 def _tiles_needed(slide: Slide, planned: Survey, store: ByteStore, key: str) -> int | None:
     """Compressed tiles that the segments touch which are not there yet; None where the reader does not count tiles."""
-    plan, read_plan, lattice = present(planned.plan), present(planned.read_plan), present(planned.lattice)
+    plan, read_plan, grid = present(planned.plan), present(planned.read_plan), present(planned.grid)
     tile_px = slide.levels[read_plan.level].tile_px
     if slide.counts.tiles_decoded is None or tile_px is None:
         return None
@@ -258,7 +258,7 @@ def _tiles_needed(slide: Slide, planned: Survey, store: ByteStore, key: str) -> 
     ]
     if not rows:
         return None
-    return tiles_needed(lattice, plan.cells[np.concatenate(rows)], read_plan.downsample, tile_px)
+    return tiles_needed(grid, plan.cells[np.concatenate(rows)], read_plan.downsample, tile_px)
 
 
 def present(value: T | None) -> T:
