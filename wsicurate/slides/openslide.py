@@ -12,7 +12,8 @@ import openslide
 from numpy.typing import NDArray
 
 from wsicurate.errors import UnreadableRegionError, UnreadableSlideError, UnscannedRegionError, in_words
-from wsicurate.slides.base import Level, SlideBase, SlideMetadata, check_levels, fitting_levels
+from wsicurate.slides.base import Level, SlideBase, SlideMetadata
+from wsicurate.slides.level_checks import check_levels, fitting_levels
 
 #: Decoded tiles that one open slide keeps, bytes. A row of 34 tiles of 512 px and its neighbours fit.
 TILE_CACHE_BYTES = 64 * 1024 * 1024

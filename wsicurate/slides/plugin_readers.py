@@ -18,17 +18,8 @@ from numpy.typing import NDArray
 
 from wsicurate.errors import ConfigError, SlideError, UnreadableRegionError, UnreadableSlideError, in_words, with_name
 from wsicurate.plugins import Plugin, plugins
-from wsicurate.slides.base import (
-    DeclinedError,
-    Level,
-    ReadCounts,
-    Reader,
-    Slide,
-    SlideBase,
-    SlideMetadata,
-    check_levels,
-    fitting_levels,
-)
+from wsicurate.slides.base import DeclinedError, Level, ReadCounts, Reader, Slide, SlideBase, SlideMetadata
+from wsicurate.slides.level_checks import check_levels, fitting_levels
 from wsicurate.slides.tiles.source import FileSource
 
 #: Our own readers, as ``open_slide(path, reader=...)`` and records call them.

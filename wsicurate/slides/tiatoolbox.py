@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.errors import NotBrightfieldError, UnreadableRegionError, UnreadableSlideError, in_words
-from wsicurate.slides.base import Level, SlideBase, SlideMetadata, check_levels, fitting_levels
+from wsicurate.slides.base import Level, SlideBase, SlideMetadata
+from wsicurate.slides.level_checks import check_levels, fitting_levels
 
 #: Endings of files, and of folders of NGFF, that TIAToolbox is asked for.
 TIATOOLBOX_SUFFIXES = frozenset({".dcm", ".jp2", ".qptiff", ".tif", ".tiff", ".zarr"})

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from wsicurate.errors import UnscannedRegionError
 from wsicurate.pixels.jpeg import decode_jpeg
 from wsicurate.pixels.resample import resample_area
-from wsicurate.slides.base import Level, Slide, SlideMetadata, check_levels, fitting_levels
+from wsicurate.slides.base import Level, Slide, SlideMetadata
+from wsicurate.slides.level_checks import check_levels, fitting_levels
 
 #: Edge of the rectangles that are read, pixels, where the level is large enough.
 _EDGE = 64

@@ -13,10 +13,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from wsicurate.errors import UnreadableSlideError
-from wsicurate.slides.base import SlideMetadata, check_levels, fitting_levels
+from wsicurate.slides.base import SlideMetadata
 from wsicurate.slides.dicom.frames import EncapsulatedPage, RefusedError, codestream_of_frame
 from wsicurate.slides.dicom.instances import read_series
 from wsicurate.slides.dicom.levels import page_of
+from wsicurate.slides.level_checks import check_levels, fitting_levels
 from wsicurate.slides.tiles.pages import Page, levels_of
 from wsicurate.slides.tiles.reader import TiledSlide
 from wsicurate.slides.tiles.source import ByteSource, waiting_neighbours

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from wsicurate.slides.base import MAX_LEVEL_PIXELS, MAX_SIDE_PX, MAX_TILE_PIXELS
+from wsicurate.slides.level_checks import MAX_LEVEL_PIXELS, MAX_SIDE_PX, MAX_TILE_PIXELS
 from wsicurate.slides.tiff import directory as tags
 from wsicurate.slides.tiff.colours import contradiction
 from wsicurate.slides.tiff.directory import Directory, TiffError

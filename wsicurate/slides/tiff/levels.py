@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from wsicurate.errors import NotBrightfieldError, UnreadableSlideError
-from wsicurate.slides.base import MAX_LEVEL_PIXELS, MAX_SIDE_PX, DeclinedError
+from wsicurate.slides.base import DeclinedError
+from wsicurate.slides.level_checks import MAX_LEVEL_PIXELS, MAX_SIDE_PX
 from wsicurate.slides.tiff import directory as tags
 from wsicurate.slides.tiff.directory import Directory, TiffError, walk_directories
 from wsicurate.slides.tiles.codecs import tile_decoder

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from wsicurate.errors import SlideError
-from wsicurate.slides.base import DeclinedError, fitting_levels
+from wsicurate.slides.base import DeclinedError
+from wsicurate.slides.level_checks import fitting_levels
 from wsicurate.slides.tiff import directory as tags
 from wsicurate.slides.tiff.colours import contradiction, with_colours
 from wsicurate.slides.tiff.directory import TiffError, walk_directories
