@@ -31,7 +31,8 @@ from wsicurate.curation.copies.registration import Criteria, PreparedPatch, conf
 from wsicurate.curation.copies.threshold import changed
 from wsicurate.curation.neighbours.nearest import nearest_neighbours
 from wsicurate.curation.threads import one_blas_thread
-from wsicurate.synthetic.slide import SyntheticSlide, write_slide
+from wsicurate.synthetic.description import SyntheticSlide
+from wsicurate.synthetic.slide import write_slide
 
 DIMENSIONS, COMPONENTS, RANK = 384, 2_000, 32
 

@@ -26,7 +26,8 @@ from wsicurate.config import EmbedConfig, TileConfig
 from wsicurate.embedding.encoders import load_encoder
 from wsicurate.embedding.networks.inference import LARGEST_BATCH, choose_device
 from wsicurate.steps.open_store import open_store
-from wsicurate.synthetic.slide import SyntheticSlide, write_cohort
+from wsicurate.synthetic.cohort import write_cohort
+from wsicurate.synthetic.description import SyntheticSlide
 
 BATCH = 32
 

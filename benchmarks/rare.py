@@ -37,8 +37,11 @@ from wsicurate.steps.demo import write_truth_labels
 from wsicurate.steps.embed import embed
 from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
+from wsicurate.synthetic.cohort import cohort_names
+from wsicurate.synthetic.description import SyntheticSlide
+from wsicurate.synthetic.ground_truth import truth_path
 from wsicurate.synthetic.layout import Kind
-from wsicurate.synthetic.slide import SyntheticSlide, cohort_names, truth_path, write_slide
+from wsicurate.synthetic.slide import write_slide
 
 DESCRIPTORS = ("stain-texture", "filter-bank")
 RARE = Kind.MUCIN.name.lower()

@@ -30,7 +30,8 @@ from wsicurate.steps.curate import curate
 from wsicurate.steps.embed import embed
 from wsicurate.steps.imports import import_patches
 from wsicurate.steps.tile import tile
-from wsicurate.synthetic.slide import SyntheticSlide, write_slide
+from wsicurate.synthetic.description import SyntheticSlide
+from wsicurate.synthetic.slide import write_slide
 
 CURATE = CurateConfig(encoder="filter-bank", budget=0.5, copies="none", evaluation_encoder=None, name="half")
 

@@ -38,7 +38,8 @@ from wsicurate.store import leases as leases_module
 from wsicurate.store.leases import Lease, Leases
 from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.manifest import write_curation
-from wsicurate.synthetic.slide import SyntheticSlide, write_slide
+from wsicurate.synthetic.description import SyntheticSlide
+from wsicurate.synthetic.slide import write_slide
 
 EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.listdir", "os.scandir"}
 

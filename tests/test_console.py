@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from wsicurate import console
-from wsicurate.console import ProgressDisplay
+from wsicurate.console import progress as console
+from wsicurate.console.progress import ProgressDisplay
 from wsicurate.engine.progress import Progress
 
 

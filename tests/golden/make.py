@@ -25,7 +25,8 @@ from wsicurate.store.layout import mark_path
 from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.patch_fields import LABEL, NAME
 from wsicurate.store.store import Store
-from wsicurate.synthetic.slide import SyntheticSlide, write_cohort
+from wsicurate.synthetic.cohort import write_cohort
+from wsicurate.synthetic.description import SyntheticSlide
 
 HERE = Path(__file__).parent
 

@@ -35,7 +35,7 @@ from wsicurate.slides.table import SlideRow
 from wsicurate.slides.tiatoolbox import tiatoolbox_is_installed
 from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
-from wsicurate.synthetic.slide import GroundTruth
+from wsicurate.synthetic.ground_truth import GroundTruth
 from wsicurate.testing.fake_slide import FakeSlide, Rectangle
 from wsicurate.testing.slide_contract import SlideContract
 

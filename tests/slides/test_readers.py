@@ -21,7 +21,9 @@ from wsicurate.slides.opening import open_slide
 from wsicurate.slides.openslide import OpenSlideSlide
 from wsicurate.slides.tiatoolbox import TiatoolboxSlide, tiatoolbox_is_installed
 from wsicurate.slides.tiff.reader import TiffSlide
-from wsicurate.synthetic.slide import GroundTruth, SyntheticSlide, write_slide
+from wsicurate.synthetic.description import SyntheticSlide
+from wsicurate.synthetic.ground_truth import GroundTruth
+from wsicurate.synthetic.slide import write_slide
 from wsicurate.testing.fake_slide import FakeSlide, Rectangle
 from wsicurate.testing.slide_contract import SlideContract
 

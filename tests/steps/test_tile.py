@@ -38,7 +38,8 @@ from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import TileReport, tile
 from wsicurate.store.leases import Holder, Lease, Leases
 from wsicurate.store.local_bytes import LocalBytes
-from wsicurate.synthetic.slide import CohortSlide, GroundTruth
+from wsicurate.synthetic.cohort import CohortSlide
+from wsicurate.synthetic.ground_truth import GroundTruth
 
 Paint = Callable[..., tuple[Path, GroundTruth]]
 

@@ -18,8 +18,10 @@ from wsicurate.steps.embed import embed
 from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import TileReport, tile
 from wsicurate.store.store import Store
+from wsicurate.synthetic.cohort import CohortSlide, write_cohort
+from wsicurate.synthetic.description import SyntheticSlide
+from wsicurate.synthetic.ground_truth import GroundTruth, truth_path
 from wsicurate.synthetic.layout import Kind
-from wsicurate.synthetic.slide import CohortSlide, GroundTruth, SyntheticSlide, truth_path, write_cohort
 from wsicurate.validation import exists, require_callables, require_path, require_workers
 
 #: The selection encoder and the evaluation encoder, both descriptors: neither needs weights.

@@ -21,7 +21,8 @@ from wsicurate.curation.copies.symmetry import turned, turning
 from wsicurate.curation.copies.threshold import changed, shifted
 from wsicurate.errors import ConfigError
 from wsicurate.slides.opening import open_slide
-from wsicurate.synthetic.slide import SyntheticSlide, write_slide
+from wsicurate.synthetic.description import SyntheticSlide
+from wsicurate.synthetic.slide import write_slide
 
 Image = NDArray[np.uint8]
 

@@ -29,7 +29,9 @@ from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
 from wsicurate.store.embeddings import EmbeddingRecord, write_embedding
 from wsicurate.store.store import Store
-from wsicurate.synthetic.slide import GroundTruth, SyntheticSlide, write_slide
+from wsicurate.synthetic.description import SyntheticSlide
+from wsicurate.synthetic.ground_truth import GroundTruth
+from wsicurate.synthetic.slide import write_slide
 
 NAME = "stain-texture"
 THREAD = ThreadPoolExecutor(1)  # a pool of processes takes seconds to start; one slow test has one

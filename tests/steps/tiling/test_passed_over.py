@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import SMALL
 from tests.slides.test_discovery import ANNOTATIONS, write_dicom
 from wsicurate.config import TileConfig
-from wsicurate.console import show_tiled
+from wsicurate.console.slides import show_tiled
 from wsicurate.errors import ConfigError
 from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile

@@ -19,7 +19,7 @@ from wsicurate.slides.base import DeclinedError, Slide
 from wsicurate.slides.openslide import OpenSlideSlide
 from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
-from wsicurate.synthetic.slide import GroundTruth
+from wsicurate.synthetic.ground_truth import GroundTruth
 from wsicurate.tiling.geometry import Grid, plan_reading
 from wsicurate.tiling.plan import tiles_needed
 
