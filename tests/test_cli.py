@@ -69,7 +69,7 @@ def test_info_and_check(store: Path) -> None:
     assert "last run: tile, complete" in ended.stdout
     ended = run("check", store)
     assert ended.returncode == 0
-    assert "no problems found: 3 slides" in ended.stdout
+    assert "OK: 3 slides" in ended.stdout
     (store / "stray").touch()
     ended = run("check", store)
     (store / "stray").unlink()

@@ -37,8 +37,8 @@ _COLOURS = {
 _LEGEND = {
     "unchanged": "unchanged: in the store already, made in the same way",
     "excluded": "excluded: left out by an option or by the slide table",
-    "skipped": "skipped: cannot be used as it is, see the reason",
-    "failed": "failed: an error, see the reason; run again once it is fixed",
+    "skipped": "skipped: cannot be used as it is (see the reason)",
+    "failed": "failed: an error (see the reason); correct it and run again",
 }
 
 

@@ -29,7 +29,7 @@ def show_checked(report: CheckReport) -> None:
     verdict = (
         coloured(f"{len(report.problems)} problems found", "red")
         if report.problems
-        else coloured("OK: no problems found", "green")
+        else coloured("OK", "green")
     )
     checked = f": {report.slides:,} slides, {report.patches:,} patches, {report.bytes / 1e6:,.1f} MB checked"
     console.print(Text.assemble(verdict, checked))

@@ -152,7 +152,7 @@ def demo(
         embed(store, EmbedConfig(encoder=encoder, workers=workers), progress=progress)
     with _written(folder):
         write_truth_labels(open_store(store), labels)
-    say("Choosing a quarter of the patches, and evaluating it with the other descriptor and the ground truth")
+    say("Selecting a quarter of the patches, and evaluating it with the other descriptor and the ground truth")
     config = CurateConfig(
         encoder=SELECTION_ENCODER, evaluation_encoder=EVALUATION_ENCODER, labels=labels, budget=0.25, workers=workers
     )
