@@ -25,20 +25,21 @@ from typing import Any
 import numpy as np
 
 from tests.conftest import tree
+from tests.store.curation_record import RECORD
 from wsicurate.config import EmbedConfig, ImportConfig, TileConfig
+from wsicurate.engine import slide_run
 from wsicurate.engine.tidy import tidy
 from wsicurate.errors import LeaseLostError
-from wsicurate.steps import embed as embed_module
-from wsicurate.steps import tile as tile_module
 from wsicurate.steps.check import check
 from wsicurate.steps.embed import embed
 from wsicurate.steps.imports import import_patches
 from wsicurate.steps.tile import tile
 from wsicurate.store import leases as leases_module
-from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.leases import Lease, Leases
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.manifest import write_curation
-from wsicurate.synthetic.slide import SyntheticSlide, write_slide
+from wsicurate.synthetic.description import SyntheticSlide
+from wsicurate.synthetic.slide import write_slide
 
 EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.listdir", "os.scandir"}
 
@@ -154,7 +155,7 @@ class Manifest(Scenario):
         import pyarrow as pa
 
         table = pa.table({"decision": ["selected"] * rows, "selected": [True] * rows, "row": list(range(rows))})
-        run = {"inputs": {}, "fingerprint": "f", "settings": {}, "counts": {"selected": rows}, "clusters": None}
+        run = {**RECORD, "name": "x", "counts": {"selected": rows}, "clusters": None}
         write_curation(LocalBytes(store), "x", table, run, {})
         tidy(LocalBytes(store))
 
@@ -216,7 +217,7 @@ def campaign(name: str, number: signal.Signals, every: int, folder: Path) -> int
         How many points there were.
     """
     leases_module.EXPIRY_S = 0.05
-    tile_module._POLL_S = embed_module._POLL_S = 0.02
+    slide_run._POLL_S = 0.02
     scenario = SCENARIOS[name](folder)
     before, undisturbed = folder / "before", folder / "undisturbed"
     for store in (before, undisturbed):

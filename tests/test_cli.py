@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from wsicurate import __version__
+from wsicurate._version import __version__
 from wsicurate.cli import app
 from wsicurate.config import EmbedConfig, ImportConfig, TileConfig
 
@@ -69,13 +69,13 @@ def test_info_and_check(store: Path) -> None:
     assert "last run: tile, complete" in ended.stdout
     ended = run("check", store)
     assert ended.returncode == 0
-    assert "no problems found: 3 slides" in ended.stdout
+    assert "OK: 3 slides" in ended.stdout
     (store / "stray").touch()
     ended = run("check", store)
     (store / "stray").unlink()
     assert ended.returncode == 1
     assert "stray: it is not part of a store; remove it" in ended.stdout
-    assert "1 problems: 3 slides" in ended.stdout
+    assert "1 problems found: 3 slides" in ended.stdout
 
 
 def test_a_dry_run_says_patches_and_bytes(small_slides: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ runner = CliRunner()
 
 def options() -> Iterator[tuple[str, str, str]]:
     """Verb, name without the prefix of a step, and help of every option of the command."""
-    for verb, command in typer.main.get_command(app).commands.items():
+    for verb, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
         for option in command.params:
             if option.param_type_name == "option":
                 yield verb, re.sub("^(tile|curate)_", "", option.name), option.help

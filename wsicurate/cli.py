@@ -39,7 +39,8 @@ Recipe = Annotated[
 @with_options(given=TileConfig)
 def tile(slides: Slides, output: Output, *, given: Given) -> None:
     """Cut slides into tissue patches. Interrupt it as you like; the same command goes on."""
-    from wsicurate.console import ProgressDisplay, show_tiled
+    from wsicurate.console.progress import ProgressDisplay
+    from wsicurate.console.slides import show_tiled
     from wsicurate.steps.tile import tile as run
 
     config = made(TileConfig, given)
@@ -53,7 +54,8 @@ def tile(slides: Slides, output: Output, *, given: Given) -> None:
 @with_options(given=ImportConfig)
 def import_(patches: Patches, output: Output, *, given: Given) -> None:
     """Bring in patches that others cut: images, coordinates with slides, or vectors."""
-    from wsicurate.console import ProgressDisplay, show_imported
+    from wsicurate.console.progress import ProgressDisplay
+    from wsicurate.console.slides import show_imported
     from wsicurate.steps.imports import import_patches as run
 
     config = made(ImportConfig, given)
@@ -67,7 +69,8 @@ def import_(patches: Patches, output: Output, *, given: Given) -> None:
 @with_options(given=EmbedConfig)
 def embed(store: StorePath, *, given: Given) -> None:
     """Turn every patch into a vector. Interrupt it as you like; the same command goes on."""
-    from wsicurate.console import ProgressDisplay, show_embedded
+    from wsicurate.console.progress import ProgressDisplay
+    from wsicurate.console.slides import show_embedded
     from wsicurate.steps.embed import embed as run
 
     config = made(EmbedConfig, given)
@@ -81,7 +84,7 @@ def embed(store: StorePath, *, given: Given) -> None:
 @with_options(given=EmbedConfig, only=("presets",))
 def encoders(*, given: Given) -> None:
     """The encoders that are known by name, and their licences."""
-    from wsicurate.console import show_encoders
+    from wsicurate.console.slides import show_encoders
     from wsicurate.steps.encoders import encoders as run
 
     show_encoders(run(**given))
@@ -90,7 +93,7 @@ def encoders(*, given: Given) -> None:
 @app.command()
 def info(store: StorePath) -> None:
     """What is in a store, and how its last run went."""
-    from wsicurate.console import show_info
+    from wsicurate.console.stores import show_info
     from wsicurate.steps.info import info as run
 
     show_info(run(store))
@@ -100,7 +103,8 @@ def info(store: StorePath) -> None:
 @with_options(given=EmbedConfig, only=("slides", "workers"))
 def check(store: StorePath, *, given: Given) -> None:
     """Read a whole store: arrays, checksums, patches, and nothing that does not belong."""
-    from wsicurate.console import ProgressDisplay, show_checked
+    from wsicurate.console.progress import ProgressDisplay
+    from wsicurate.console.stores import show_checked
     from wsicurate.steps.check import check as run
 
     with ProgressDisplay("checking") as display:
@@ -112,8 +116,9 @@ def check(store: StorePath, *, given: Given) -> None:
 @app.command()
 @with_options(given=CurateConfig)
 def curate(store: StorePath, recipe: Recipe = None, *, given: Given) -> None:
-    """Choose the patches worth training on: a manifest with a reason for every patch left behind, and the evaluation."""
-    from wsicurate.console import ProgressDisplay, show_curated
+    """Select the patches worth training on: a manifest with a reason for every patch left behind, and an evaluation."""
+    from wsicurate.console.curation import show_curated
+    from wsicurate.console.progress import ProgressDisplay
     from wsicurate.steps.curate import curate as run
     from wsicurate.steps.recipes import check_needs, find_recipe
 
@@ -134,7 +139,8 @@ def curate(store: StorePath, recipe: Recipe = None, *, given: Given) -> None:
 )
 def run_all(slides: Slides, output: Output, recipe: Recipe = None, *, tile: Given, curate: Given) -> None:
     """Slides to a evaluated subset: tile, embed, curate. Interrupt it as you like; the same command goes on."""
-    from wsicurate.console import ProgressDisplay, show_run
+    from wsicurate.console.progress import ProgressDisplay
+    from wsicurate.console.whole_runs import show_run
     from wsicurate.steps.recipes import check_needs, find_recipe
     from wsicurate.steps.run import run
 
@@ -154,7 +160,7 @@ def run_all(slides: Slides, output: Output, recipe: Recipe = None, *, tile: Give
 @app.command()
 def recipes() -> None:
     """Published settings by name, with their sources."""
-    from wsicurate.console import show_recipes
+    from wsicurate.console.curation import show_recipes
     from wsicurate.steps.recipes import all_recipes
 
     show_recipes(all_recipes())
@@ -166,7 +172,9 @@ def demo(
     folder: Annotated[Path, typer.Argument(help="Where everything goes.")] = Path("wsicurate-demo"), *, given: Given
 ) -> None:
     """Make a small cohort of synthetic slides, tile, embed and curate it, and say where to look."""
-    from wsicurate.console import ProgressDisplay, out, show_demo
+    from wsicurate.console.progress import ProgressDisplay
+    from wsicurate.console.terminal import out
+    from wsicurate.console.whole_runs import show_demo
     from wsicurate.steps.demo import demo as run
 
     with ProgressDisplay("tiling") as display:

@@ -69,6 +69,16 @@ Clusters = Annotated[
         "give falling numbers, finest first, such as 2000,200,20",
     ),
 ]
+Clusterer = Annotated[
+    str | object,
+    Rule(
+        lambda value: (
+            isinstance(value, str)
+            or all(callable(getattr(value, name, None)) for name in ("fit", "assign", "to_arrays", "from_arrays"))
+        ),
+        "give a name, or an object with fit, assign, to_arrays and from_arrays",
+    ),
+]
 
 
 def is_plausible_mpp(mpp: float) -> bool:
@@ -169,9 +179,9 @@ class CurateConfig:
         name: name of the result in the store, by which later commands find it.
         budget: number of patches to select, or a share of those that pass the filters, such as 0.25 or 25%.
         seed: seed of all random choices; the same seed gives the same result.
-        evaluation_encoder: evaluation encoder: its vectors measure the quality of the selection, so it must differ from the encoder
-            that made the selection. None means another encoder of the store, if there is one. Without one there is no
-            evaluation.
+        evaluation_encoder: evaluation encoder: its vectors measure the quality of the selection, so it must differ from
+            the encoder that made the selection. None means another encoder of the store, if there is one. Without one
+            there is no evaluation.
         labels: labels of the patches for the evaluation: a CSV file with the column label and one or more of slide_id,
             slide, patient, row, x and y, or the value store for the labels in the store. None means no labels.
         min_tissue: least share of a patch's area that is tissue, from 0 to 1.
@@ -193,7 +203,7 @@ class CurateConfig:
         redundancy: remove patches within this cosine distance of another patch of their cluster, which stays
             (SemDeDup). None means none are removed.
         exclude_patients: text file of patients, samples, slides and sites that must not be selected, one per line.
-        evaluation: store of held-out patches, copies of which must not be selected; repeat the option for several
+        evaluation_sets: store of held-out patches, copies of which must not be selected; repeat the option for several
             stores.
         leakage_threshold: also exclude patches with at least this cosine similarity to a patch of an evaluation store
             (DINOv2: 0.45). None means only copies are excluded.
@@ -202,19 +212,21 @@ class CurateConfig:
         retrieve: how the patches of --seeds find similar ones: each its nearest neighbours (sample), or by the clusters
             that they lie in (cluster).
         retrieve_k: number of patches that are retrieved for each seed patch, or from each cluster.
-        retrieve_more_than: number of seed patches that a cluster must exceed for patches to be retrieved from it.
+        retrieve_min_seeds: fewest seed patches of a cluster for patches to be retrieved from it.
         retrieve_cap: most patches that are retrieved in all. None means no limit by sample, 1,000,000 by cluster.
         clusters: number of clusters of each level, finest first, separated by commas, such as 2000,200,20. None means
             derived from the number of patches.
         clusters_made_for: number of patches that --clusters were published for, to scale them to this store. None means
             no scaling.
+        clustering: name of the clustering that the budget is balanced over: hierarchy, or one of another package; from
+            Python also an object.
         sampler: how patches are drawn: balanced over the clusters, or by one of the baselines.
         within: which patches of a cluster are drawn: at random, the nearest to its centre, or spread out by one of
             three rules.
         share_cap: most patches of one slide or patient, as a multiple of its equal share of the budget.
         separate_kinds: balance frozen and diagnostic slides separately.
         keep: name of an earlier curation, whose selected patches stay selected and whose clusters are used.
-        evaluation: evaluate the selection against baselines.
+        evaluate: evaluate the selection against baselines.
         evaluation_seeds: number of draws with different seeds that the evaluation repeats.
         device: processor for networks and clustering: cpu, cuda, cuda:1, mps, or auto for a GPU where there is one.
         workers: number of worker processes or threads. None means one per usable core.
@@ -247,10 +259,11 @@ class CurateConfig:
     seeds: Path | str | None = None
     retrieve: Retrieval = "sample"
     retrieve_k: Annotated[int, _at_least(1)] = 4
-    retrieve_more_than: Annotated[int, _at_least(0)] = 3
+    retrieve_min_seeds: Annotated[int, _at_least(1)] = 4
     retrieve_cap: Annotated[int, _at_least(1)] | None = None
     clusters: Clusters | None = None
     clusters_made_for: Annotated[int, _at_least(2)] | None = None
+    clustering: Clusterer = "hierarchy"
     sampler: Sampler = "balanced"
     within: Within = "random"
     share_cap: Annotated[
@@ -270,7 +283,7 @@ class CurateConfig:
             object.__setattr__(self, "labels", "store")
         _require(
             self.evaluation_encoder is None or self.evaluation_encoder != self.encoder,
-            f"--evaluation-encoder is {self.evaluation_encoder!r}, the selection encoder; a choice is evaluated by another, such as "
+            f"--evaluation-encoder is {self.evaluation_encoder!r}, the selection encoder; give another, such as "
             f"{'filter-bank' if self.encoder != 'filter-bank' else 'stain-texture'}",
         )
         _require(

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from wsicurate.pixels.jpeg import decode_jpeg, encode_jpeg
+from wsicurate.pixels.jpeg import decode_jpeg, decode_jpeg_reduced, encode_jpeg
 
 
 def picture() -> np.ndarray:
@@ -30,3 +30,10 @@ def test_a_cut_file_is_an_error_not_grey_pixels() -> None:
         decode_jpeg(data[: len(data) // 2])
     with pytest.raises(ValueError):
         decode_jpeg(b"not a jpeg")
+
+
+@pytest.mark.parametrize(("wanted", "given"), [(8, 8), (9, 16), (30, 32), (64, 64), (1, 8)])
+def test_the_decoder_shrinks_by_its_own_scales(wanted: int, given: int) -> None:
+    found = decode_jpeg_reduced(encode_jpeg(picture(), 95), wanted, wanted)
+    assert found.shape[0] >= wanted
+    assert found.shape == (given, given, 3)

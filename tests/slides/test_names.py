@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsicurate.slides.names import MAX_LENGTH, case_twins, safe_name
+from wsicurate.slides.names import MAX_LENGTH, safe_name
+from wsicurate.store.layout import case_twins
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1))

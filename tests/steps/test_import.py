@@ -23,7 +23,7 @@ from wsicurate.formats import name_patterns
 from wsicurate.pixels.jpeg import decode_jpeg, encode_jpeg
 from wsicurate.steps.check import check
 from wsicurate.steps.importing import sources as import_sources
-from wsicurate.steps.importing.images import commit_images
+from wsicurate.steps.importing.mosaic import commit_images
 from wsicurate.steps.imports import ImportReport, import_patches
 from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile

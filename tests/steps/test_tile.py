@@ -19,6 +19,7 @@ from tests.conftest import tree
 from tests.kills import Inline
 from tests.slides.test_readers import corrupt_tile
 from wsicurate.config import EmbedConfig, TileConfig
+from wsicurate.engine import slide_run
 from wsicurate.engine.progress import Progress
 from wsicurate.errors import (
     ConfigError,
@@ -31,14 +32,14 @@ from wsicurate.errors import (
     StoreSettingsError,
 )
 from wsicurate.slides.opening import open_slide
-from wsicurate.steps import tile as tile_module
 from wsicurate.steps.check import check
 from wsicurate.steps.embed import embed
 from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import TileReport, tile
-from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.leases import Holder, Lease, Leases
-from wsicurate.synthetic.slide import CohortSlide, GroundTruth
+from wsicurate.store.local_bytes import LocalBytes
+from wsicurate.synthetic.cohort import CohortSlide
+from wsicurate.synthetic.ground_truth import GroundTruth
 
 Paint = Callable[..., tuple[Path, GroundTruth]]
 
@@ -631,7 +632,7 @@ def test_words_are_updated_under_the_lease(small_slides: Path, tmp_path: Path, m
     tile(small_slides, store, QUICK)
     name = sorted(path.name for path in small_slides.glob("*.svs"))[0]
     table.write_text(f"slide,label\n{name},tumour\n")
-    monkeypatch.setattr(tile_module, "_POLL_S", 0.01)
+    monkeypatch.setattr(slide_run, "_POLL_S", 0.01)
     key = slide_folders(store)[0].name
     other = Leases(LocalBytes(store))
     lease = other.acquire(f".wsicurate/{key}")

@@ -1,1 +1,1 @@
-"""How work is done, whatever the work is: workers, leases held, resuming, cached stages, progress, run records."""
+"""How work is done, whatever the work is: runs over slides, workers, leases, cached stages, progress, run records."""

@@ -42,3 +42,16 @@ def decode_jpeg(data: bytes | memoryview) -> NDArray[np.uint8]:
         data, colorspace="RGB", fastdct=False, fastupsample=False, strict=True
     )
     return pixels
+
+
+def decode_jpeg_reduced(data: bytes | memoryview, height: int, width: int) -> NDArray[np.uint8]:
+    """Decompress to RGB at the smallest of the decoder's own scales that still has ``height`` x ``width`` pixels.
+
+    Returns:
+        uint8, (h, w, 3), h at least ``height`` and w at least ``width`` where the JPEG has as many.
+
+    Raises:
+        ValueError: if the data is not a JPEG.
+    """
+    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, min_height=height, min_width=width, min_factor=1)
+    return pixels

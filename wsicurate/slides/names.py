@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
 from urllib.parse import quote, unquote
 
 #: Longer ids are cut and end in a hash: file systems take names of 255 bytes, and the store appends ``@mpp``.
@@ -23,20 +22,6 @@ def safe_name(name: str) -> str:
     'cohort%2Fp%C3%A4iv%C3%A4%201.svs'
     """
     return name if _encoded(unquote(name, errors=_ERRORS)) == name else _encoded(name)
-
-
-def case_twins(names: Iterable[str]) -> tuple[str, str] | None:
-    """Two names that differ in case alone, or None: one file name on macOS, Windows and many network drives.
-
-    >>> case_twins(["a.svs", "b.svs", "A.svs"])
-    ('A.svs', 'a.svs')
-    """
-    seen: dict[str, str] = {}
-    for name in sorted(set(names)):
-        other = seen.setdefault(name.lower(), name)
-        if other != name:
-            return other, name
-    return None
 
 
 #: File names that are no UTF-8 reach Python as surrogates; they stand for single bytes.

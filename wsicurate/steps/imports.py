@@ -20,10 +20,10 @@ from wsicurate.files import kind_of
 from wsicurate.formats.packed import holds_patches
 from wsicurate.formats.patch_folders import PATCH_SUFFIXES
 from wsicurate.slides.names import safe_name
-from wsicurate.steps.importing.runs import image_run, packed_run, placed_run
+from wsicurate.steps.importing.runs import ImageRun, PlacedRun, image_run, packed_run, placed_run
 from wsicurate.steps.importing.vectors import import_vectors
-from wsicurate.steps.tile import SlideRun, TileReport
-from wsicurate.store.bytestore import LocalBytes
+from wsicurate.steps.tile import TileReport
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.store import Store
 from wsicurate.validation import require_callables, require_path, require_settings
 
@@ -223,7 +223,7 @@ def _vectors_of(
 
 
 def _write_record(
-    run: SlideRun, notes: Sequence[str], dropped: Sequence[DroppedPatch], seconds: float, *, ended: str
+    run: ImageRun | PlacedRun, notes: Sequence[str], dropped: Sequence[DroppedPatch], seconds: float, *, ended: str
 ) -> None:
     write_run(
         run.bytes,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 #: Version of the store format that this code writes, and reads.
 FORMAT = 1
 
@@ -50,3 +52,17 @@ def segment_path(key: str, fingerprint: str, number: int) -> str:
 def curation_work_path(name: str) -> str:
     """Path of a curation's work in progress."""
     return f"{WORK}/curate-{name}"
+
+
+def case_twins(names: Iterable[str]) -> tuple[str, str] | None:
+    """Two names that differ in case alone, or None: one file name on macOS, Windows and many network drives.
+
+    >>> case_twins(["a.svs", "b.svs", "A.svs"])
+    ('A.svs', 'a.svs')
+    """
+    seen: dict[str, str] = {}
+    for name in sorted(set(names)):
+        other = seen.setdefault(name.lower(), name)
+        if other != name:
+            return other, name
+    return None

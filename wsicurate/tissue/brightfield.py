@@ -19,8 +19,10 @@ LEAST_COLOUR = 4.0
 def check_brightfield(overview: NDArray[np.uint8], tissue: NDArray[np.bool_]) -> None:
     """Raise unless the overview looks like a section in transmitted light.
 
-    Fluorescence shows few bright things on a dark ground; a single channel shown in grey has no colour. Pen, folds and
-    a black margin around the background do not trip this: dark pixels must be most of the picture and background nearly absent.
+    Fluorescence shows few bright things on a dark ground; a single channel shown in grey has no colour. Pen, folds
+    and a
+    black margin around the background do not trip this: dark pixels must be most of the picture and background nearly
+    absent.
 
     Args:
         overview: uint8, (h, w, 3), RGB.

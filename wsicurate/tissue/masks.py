@@ -1,10 +1,17 @@
-"""Our own tissue mask: Otsu's threshold on absorption."""
+"""Tissue masks, by name. A mask is a function of an overview; put another into `MASKS` to replace it."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from wsicurate.errors import ConfigError
+from wsicurate.tissue.tiatoolbox_masks import tiatoolbox_morphological, tiatoolbox_otsu
 
 #: Specks of less tissue than this, and holes of less than this, are not kept apart from their surroundings, µm².
 SPECK_UM2 = 20_000.0
@@ -18,13 +25,21 @@ SURE_ABSORPTION = 45.0
 MIN_CONTRAST = 12.0
 
 
+class TissueMask(Protocol):
+    """Finds tissue on an overview."""
+
+    def __call__(self, overview: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
+        """Return bool, (h, w), True on tissue, for uint8 (h, w, 3) RGB at ``mpp`` µm per pixel."""
+        ...
+
+
 def otsu_mask(overview: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
     """Otsu's threshold (IEEE Trans. SMC 1979, 9:62-66) on absorption, cleaned of specks and holes.
 
-    Absorption is how far the darkest of the three channels lies below the background: stained tissue of either dye takes
-    away green at least, background takes away nothing. The background is the brightest common colour of the overview. A slide
-    whose two classes differ by less than `MIN_CONTRAST` grey levels is blank: Otsu would split noise. What absorbs more
-    than `SURE_ABSORPTION` is tissue whatever the threshold.
+    Absorption is how far the darkest of the three channels lies below the background: stained tissue of either dye
+    takes away green at least, background takes away nothing. The background is the brightest common colour of the
+    overview. A slide whose two classes differ by less than `MIN_CONTRAST` grey levels is blank: Otsu would split noise.
+    What absorbs more than `SURE_ABSORPTION` is tissue whatever the threshold.
 
     Args:
         overview: uint8, (h, w, 3), RGB.
@@ -67,3 +82,25 @@ def _small(regions: NDArray[np.bool_], least_px: float, *, spare_corner: bool = 
     if spare_corner:
         small[labels[0, 0]] = False
     return small[labels] if small.any() else np.zeros(labels.shape, dtype=bool)
+
+
+#: The masks that ``--mask`` knows. A mask that changes its results gets a new version: stores record it.
+MASKS: Mapping[str, tuple[TissueMask, int]] = MappingProxyType(
+    {
+        "otsu": (otsu_mask, 1),
+        "tiatoolbox-otsu": (tiatoolbox_otsu, 1),
+        "tiatoolbox-morphological": (tiatoolbox_morphological, 1),
+    }
+)
+
+
+def find_mask(name: str) -> tuple[TissueMask, int]:
+    """The mask of that name and its version.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    try:
+        return MASKS[name]
+    except KeyError:
+        raise ConfigError(f"--mask is {name!r}; choose one of {', '.join(sorted(MASKS))}") from None

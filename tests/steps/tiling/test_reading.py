@@ -14,11 +14,12 @@ import pytest
 import simplejpeg
 
 from wsicurate.config import TileConfig
+from wsicurate.slides import kept_open
+from wsicurate.slides.base import DeclinedError, Slide
 from wsicurate.slides.openslide import OpenSlideSlide
 from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
-from wsicurate.steps.tiling import tasks as tile_tasks
-from wsicurate.synthetic.slide import GroundTruth
+from wsicurate.synthetic.ground_truth import GroundTruth
 from wsicurate.tiling.geometry import Grid, plan_reading
 from wsicurate.tiling.plan import tiles_needed
 
@@ -66,7 +67,7 @@ def test_tiles_that_nobody_counts_are_not_reckoned_from_what_the_file_says(
         slide.levels = tuple(dataclasses.replace(level, tile_px=(stated_px, stated_px)) for level in slide.levels)
         return slide
 
-    monkeypatch.setattr(tile_tasks, "open_slide", opened)
+    monkeypatch.setattr(kept_open, "open_slide", opened)
     path, _ = paint(mpp=0.5, tile_px=256, tissue=0.7)
     store = tmp_path / "a.zarr"
     report = tile(path, store, TileConfig(workers=1), executor=Here(fails=False))
@@ -148,12 +149,16 @@ def test_another_readers_segments_are_cut_again(paint: Paint, tmp_path: Path, mo
 
     path, _ = paint(tissue=0.7)
     store = tmp_path / "a.zarr"
-    monkeypatch.setattr(opening, "_open_directly", lambda path: None)
-    monkeypatch.setattr(tile_tasks, "_kept", tile_tasks._Kept())
+
+    def declines(path: Path) -> Slide:
+        raise DeclinedError(f"{path} is another reader's")
+
+    monkeypatch.setattr(opening, "open_tiff_as_openslide_does", declines)
+    monkeypatch.setattr(kept_open, "_kept", kept_open._Kept())
     tile(path, store, TileConfig(workers=1), executor=Here(fails=True))
     assert list(store.rglob("*.segment"))
     monkeypatch.undo()
-    monkeypatch.setattr(tile_tasks, "_kept", tile_tasks._Kept())
+    monkeypatch.setattr(kept_open, "_kept", kept_open._Kept())
     again = Here(fails=False)
     tile(path, store, TileConfig(workers=1), executor=again)
     assert "cut_segment" in again.done

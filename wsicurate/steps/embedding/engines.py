@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
@@ -16,7 +15,7 @@ from wsicurate.embedding.encoders import describe_identity, load_descriptor
 from wsicurate.embedding.presets import Preset
 from wsicurate.engine.workers import Crew, Done
 from wsicurate.steps.embedding.tasks import Block, DescribeTask, describe, varied
-from wsicurate.store.store import Patches, SlidePatches
+from wsicurate.store.slide_patches import Patches, SlidePatches
 
 if TYPE_CHECKING:
     from wsicurate.embedding.networks.inference import Inference, Pending
@@ -232,8 +231,8 @@ class DescriptorEngine:
         self._crew.close(kill=kill)
 
 
-def network_share(engine: Engine, since: float) -> float | None:
-    """How much of the time since ``since`` (of `time.monotonic`) a network's forward pass ran; None without one."""
+def network_share(engine: Engine, seconds: float) -> float | None:
+    """How much of the last ``seconds`` a network's forward pass ran, 0 to 1; None without one."""
     if not isinstance(engine, NetworkEngine):
         return None
-    return min(1.0, engine.inference.forward_s / max(time.monotonic() - since, 1e-9))
+    return min(1.0, engine.inference.forward_s / max(seconds, 1e-9))

@@ -1,4 +1,4 @@
-"""What workers do for `import` of coordinates: look at a slide, read a segment; `tile_tasks.commit` does the rest."""
+"""What workers do for `import` of coordinates: look at a slide, read a segment, commit."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from wsicurate.config import ImportConfig
 from wsicurate.errors import NoResolutionError, PatchImportError, UnreadableRegionError
 from wsicurate.formats.coordinates import Coordinates
 from wsicurate.slides.base import Slide
-from wsicurate.slides.discovery import SlideSource
 from wsicurate.slides.identity import FileStamp, check_unchanged, quick_hash, stamp
-from wsicurate.slides.overview import read_overview
+from wsicurate.slides.kept_open import opened
+from wsicurate.slides.overview import read_overview, shrink
 from wsicurate.slides.resolution import resolve
-from wsicurate.steps.importing.images import BEYOND_SLIDE
-from wsicurate.steps.tiling.tasks import as_committed, opened, shrink
+from wsicurate.slides.source import SlideSource
+from wsicurate.steps.importing.image_source import BEYOND_SLIDE
 from wsicurate.store.bytestore import ByteStore
-from wsicurate.store.records import SlideRecord, StoreRecord, fingerprint_of
+from wsicurate.store.commit import SlideContent, commit_slide
+from wsicurate.store.records import SlideRecord, StoreRecord, as_committed, fingerprint_of
 from wsicurate.store.segments import Segment, write_segment
 from wsicurate.tiling.geometry import TOLERANCE, ReadPlan
 from wsicurate.tiling.windows import cut_window, free_window, plan_windows, window_tissue
-from wsicurate.tissue.registry import find_mask
+from wsicurate.tissue.masks import find_mask
 from wsicurate.tissue.scores import SCORES, SCORES_VERSION, patch_scores
 
 _MASK = "otsu"
@@ -100,6 +101,11 @@ class PlacedSurvey:
     mask_downsample: tuple[float, float] = (1.0, 1.0)
     bytes_per_patch: float = 0.0
 
+    @property
+    def patches(self) -> int:
+        """Planned patches."""
+        return len(self.plan)
+
 
 @dataclass(frozen=True)
 class PlacedSegmentTask:
@@ -123,6 +129,26 @@ class PlacedSegmentTask:
     store_record: StoreRecord
     store: ByteStore
     segment: str
+
+
+@dataclass(frozen=True)
+class PlacedCommitTask:
+    """Turn a slide's segments into its arrays.
+
+    Attributes:
+        slide, stamp: the slide, which must not have changed.
+        key: of its group.
+        record, content, store_record: what to write.
+        store: where, fenced by the lease on the slide.
+    """
+
+    slide: SlideSource
+    stamp: FileStamp
+    key: str
+    record: SlideRecord
+    content: SlideContent
+    store_record: StoreRecord
+    store: ByteStore
 
 
 def slide_resolution(slide: Slide, coordinates: Coordinates, mpp: float | None) -> dict[str, Any]:
@@ -205,7 +231,7 @@ def survey_placed(task: PlacedSurveyTask) -> PlacedSurvey:
         "import": coordinates.format,
         "source_px": coordinates.source_px,
         "coordinates": hashlib.blake2b(xy.astype("<i4").tobytes(), digest_size=16).hexdigest(),
-        "mask": find_mask(_MASK).recorded,
+        "mask": f"{_MASK}-{find_mask(_MASK)[1]}",
         "scores": SCORES_VERSION,
     }
     source_record = {
@@ -241,7 +267,7 @@ def survey_placed(task: PlacedSurveyTask) -> PlacedSurvey:
     if task.committed is not None:
         return PlacedSurvey(as_committed(task.committed, record, "import"), True, before, xy)
     overview = read_overview(slide, float(resolution["mpp"]))
-    mask = find_mask(_MASK).mask(overview.pixels, float(resolution["mpp"]) * overview.downsample[0])
+    mask = find_mask(_MASK)[0](overview.pixels, float(resolution["mpp"]) * overview.downsample[0])
     small, small_downsample = shrink(overview, full.width, full.height)
     check_unchanged(slide_source.files, before)
     return PlacedSurvey(
@@ -314,3 +340,14 @@ def read_placed(task: PlacedSegmentTask) -> None:
         messages=messages,
     )
     write_segment(task.store, task.segment, segment, patches)
+
+
+def commit_placed(task: PlacedCommitTask) -> SlideRecord:
+    """Turn a slide's segments into its arrays and write its mark.
+
+    Raises:
+        SlideError: if the slide vanished or changed meanwhile.
+        StoreError: as `commit_slide` does.
+    """
+    check_unchanged(task.slide.files, task.stamp)
+    return commit_slide(task.store, task.key, task.record, task.content, task.store_record)

@@ -1,43 +1,47 @@
-"""Runs of `import` over images and over coordinates: what `SlideRun` hands to its crew."""
+"""Runs of `import` over images and over coordinates: what they look at, read and commit."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from wsicurate._version import __version__
 from wsicurate.config import ImportConfig
-from wsicurate.engine.progress import ProgressCallback, SlideOutcome, Status
+from wsicurate.engine.filling import FillingRun
+from wsicurate.engine.pieces import Call, Filling, Piece, Surveyed
+from wsicurate.engine.progress import ProgressCallback, SlideOutcome
+from wsicurate.engine.slide_run import Job, Source
 from wsicurate.errors import ConfigError, PatchImportError
-from wsicurate.formats.coordinates import Coordinates, find_coordinates
+from wsicurate.formats.coordinates import find_coordinates
 from wsicurate.formats.packed import find_packed
 from wsicurate.formats.patch_folders import find_patches
 from wsicurate.slides.names import safe_name
 from wsicurate.steps.importing.coordinates import (
+    PlacedCommitTask,
     PlacedSegmentTask,
     PlacedSource,
     PlacedSurvey,
     PlacedSurveyTask,
+    commit_placed,
     read_placed,
     survey_placed,
 )
+from wsicurate.steps.importing.image_source import ImageSource, reaches_beyond
 from wsicurate.steps.importing.images import (
     SEGMENT_IMAGES,
-    ImageCommitTask,
     ImageSegmentTask,
-    ImageSource,
+    ImageSurvey,
     ImageSurveyTask,
-    commit_images,
-    reaches_beyond,
     read_images,
     survey_images,
 )
+from wsicurate.steps.importing.mosaic import ImageCommitTask, commit_images
 from wsicurate.steps.importing.sources import (
     ASSUMED_MPP,
     image_sources,
@@ -47,8 +51,6 @@ from wsicurate.steps.importing.sources import (
     slides_of_names,
     target_mpp,
 )
-from wsicurate.steps.tile import Job, SlideRun
-from wsicurate.steps.tiling.tasks import CommitTask, commit
 from wsicurate.store.commit import SlideContent
 from wsicurate.store.layout import segment_path, slide_key
 from wsicurate.store.records import SlideRecord, StoreRecord
@@ -56,9 +58,22 @@ from wsicurate.tiling.plan import segments
 from wsicurate.tissue.scores import SCORES
 
 
+class ImportSource(Source, Protocol):
+    """A slide of `import`."""
+
+    @property
+    def mpp(self) -> float:
+        """Target resolution of its patches, µm per pixel."""
+        ...
+
+
+S = TypeVar("S", bound=ImportSource)
+V = TypeVar("V", bound=Surveyed)
+
+
 def image_run(
     folder: Path, path: Path, config: ImportConfig, executor: Executor | None, progress: ProgressCallback
-) -> tuple[SlideRun, list[str]]:
+) -> tuple[ImageRun, list[str]]:
     """The run that imports a folder of patch images, and what was assumed, in sentences; raises as `import_patches`."""
     if config.codec == "none":
         raise ConfigError("--codec is none, which keeps coordinates alone: images have no slide to be read from later")
@@ -86,7 +101,7 @@ def image_run(
 
 def packed_run(
     patches: Path, path: Path, config: ImportConfig, executor: Executor | None, progress: ProgressCallback
-) -> tuple[SlideRun, list[str]]:
+) -> tuple[ImageRun, list[str]]:
     """The run that imports patches in HDF5 files, and what was assumed, in sentences; raises as `import_patches`."""
     if config.codec == "none":
         raise ConfigError("--codec is none, which keeps coordinates alone: give --slides, to read the patches from")
@@ -145,7 +160,7 @@ def _image_record(config: ImportConfig, patch_px: int) -> StoreRecord:
 
 def placed_run(
     patches: Path, path: Path, config: ImportConfig, executor: Executor | None, progress: ProgressCallback
-) -> tuple[SlideRun, list[str]]:
+) -> tuple[PlacedRun, list[str]]:
     """The run that imports coordinates on slides, and what was assumed, in sentences; raises as `import_patches`."""
     if config.layout or config.name_pattern or config.table:
         raise ConfigError(f"--layout, --name-pattern and --table are for images, and {patches} holds coordinates")
@@ -177,30 +192,40 @@ def placed_run(
     if any(item.has_vectors for item in found) and config.encoder_name is None:
         notes.append("the files hold vectors as well, which are not imported; --encoder-name takes them")
     record = _image_record(config, patch_px)
-    return PlacedRun(path, config, sources, missing, record, executor, progress), notes
+    run = PlacedRun(path, config, sources, record, executor, progress)
+    run.add_outcomes(
+        SlideOutcome(
+            slide_id=safe_name(item.slide),
+            name=item.slide,
+            status="failed",
+            reason="not_found",
+            message=f"{item.path} is about it, and no slide in --slides is called so",
+        )
+        for item in missing
+    )
+    return run, notes
 
 
-class ImageRun(SlideRun):
-    """One run of `import` over patch images."""
+class ImportRun(FillingRun[ImportConfig, S, V, None]):
+    """What runs of `import` have in common."""
 
-    done: Status = "imported"
+    done = "imported"
     doing = "being imported"
 
-    def _key_of(self, source: ImageSource) -> str:
+    def _key_of(self, source: S) -> str:
         return slide_key(source.slide_id, source.mpp)
 
-    def _is_wanted(self, job: Job) -> bool:
-        return True
 
-    def _comparable(self, record: StoreRecord) -> dict[str, Any]:
-        return {"patch_px": record.patch_px, "codec": record.codec, "quality": record.quality}
+class ImageRun(ImportRun[ImageSource, ImageSurvey]):
+    """One run of `import` over patch images."""
 
-    def _survey_task(self, job: Job, committed: SlideRecord | None) -> tuple[Callable[[Any], Any], Any]:
-        return survey_images, ImageSurveyTask(job.source, self.record, committed, self.config.dry_run)
+    def _survey_call(
+        self, job: Job[ImageSource, Filling[ImageSurvey, None]], committed: SlideRecord | None
+    ) -> Call[ImageSurvey]:
+        return Call.of(survey_images, ImageSurveyTask(job.source, self.record, committed, self.config.dry_run))
 
-    def _segment_tasks(self, job: Job, fingerprint: str) -> Iterator[tuple[str, int, Callable[[Any], Any], Any]]:
-        source: ImageSource = job.source
-        digests: bytes = job.survey.digests
+    def _pieces_of(self, job: Job[ImageSource, Filling[ImageSurvey, None]], fingerprint: str) -> Iterator[Piece[None]]:
+        source, digests = job.source, job.progress.surveyed.digests
         beyond = np.flatnonzero(reaches_beyond(source, self.record.patch_px))
         for number, first in enumerate(range(0, len(source.names), SEGMENT_IMAGES)):
             names = source.names[first : first + SEGMENT_IMAGES]
@@ -217,51 +242,32 @@ class ImageRun(SlideRun):
                 packed=None if source.packed is None else source.packed.part(first, len(names)),
                 beyond=frozenset(beyond[(beyond >= first) & (beyond < first + len(names))] - first),
             )
-            yield key, len(names), read_images, task
+            yield Piece(key, len(names), Call.of(read_images, task))
 
-    def _commit_task(self, job: Job) -> tuple[Callable[[Any], Any], Any]:
-        if job.lease is None:
-            raise ValueError(f"{job.key} was sent to be committed without a lease")
-        return commit_images, ImageCommitTask(
+    def _commit_call(self, job: Job[ImageSource, Filling[ImageSurvey, None]]) -> Call[SlideRecord]:
+        task = ImageCommitTask(
             source=job.source,
             key=job.key,
-            record=job.survey.record,
-            segments=job.keys,
+            record=job.progress.surveyed.record,
+            segments=job.progress.segments,
             store_record=self.record,
             store=self._held(job),
         )
+        return Call.of(commit_images, task)
 
 
-class PlacedRun(ImageRun):
+class PlacedRun(ImportRun[PlacedSource, PlacedSurvey]):
     """One run of `import` over coordinates on slides."""
 
-    def __init__(
-        self,
-        path: Path,
-        config: ImportConfig,
-        sources: Sequence[PlacedSource],
-        missing: Sequence[Coordinates],
-        record: StoreRecord,
-        executor: Executor | None,
-        progress: ProgressCallback,
-    ) -> None:
-        super().__init__(path, config, sources, record, executor, progress)
-        self.add_outcomes(
-            SlideOutcome(
-                slide_id=safe_name(item.slide),
-                name=item.slide,
-                status="failed",
-                reason="not_found",
-                message=f"{item.path} is about it, and no slide in --slides is called so",
-            )
-            for item in missing
-        )
+    def _survey_call(
+        self, job: Job[PlacedSource, Filling[PlacedSurvey, None]], committed: SlideRecord | None
+    ) -> Call[PlacedSurvey]:
+        return Call.of(survey_placed, PlacedSurveyTask(job.source, self.config, self.record, committed))
 
-    def _survey_task(self, job: Job, committed: SlideRecord | None) -> tuple[Callable[[Any], Any], Any]:
-        return survey_placed, PlacedSurveyTask(job.source, self.config, self.record, committed)
-
-    def _segment_tasks(self, job: Job, fingerprint: str) -> Iterator[tuple[str, int, Callable[[Any], Any], Any]]:
-        result: PlacedSurvey = job.survey
+    def _pieces_of(
+        self, job: Job[PlacedSource, Filling[PlacedSurvey, None]], fingerprint: str
+    ) -> Iterator[Piece[None]]:
+        result = job.progress.surveyed
         if result.read_plan is None:
             raise ValueError(f"the survey of {job.source.name} came back without a plan")
         cells = (result.plan // round(result.read_plan.pitch)).astype(np.int32)
@@ -277,25 +283,25 @@ class PlacedRun(ImageRun):
                 store=self._held(job),
                 segment=key,
             )
-            yield key, len(rows), read_placed, task
+            yield Piece(key, len(rows), Call.of(read_placed, task))
 
-    def _commit_task(self, job: Job) -> tuple[Callable[[Any], Any], Any]:
-        result: PlacedSurvey = job.survey
-        if job.lease is None or result.overview is None or result.mask is None:
-            raise ValueError(f"{job.key} was sent to be committed without a lease or a survey")
+    def _commit_call(self, job: Job[PlacedSource, Filling[PlacedSurvey, None]]) -> Call[SlideRecord]:
+        result = job.progress.surveyed
+        if result.overview is None or result.mask is None:
+            raise ValueError(f"{job.key} was sent to be committed without a survey")
         content = SlideContent(
             xy=result.plan,
             tissue=result.tissue,
             score_names=SCORES,
             unsampled_xy=np.empty((0, 2), dtype=np.int32),
-            segments=job.keys,
+            segments=job.progress.segments,
             overview=result.overview,
             overview_downsample=result.overview_downsample,
             mask=result.mask,
             mask_downsample=result.mask_downsample,
         )
-        return commit, CommitTask(
-            source=job.source.slide,
+        task = PlacedCommitTask(
+            slide=job.source.slide,
             stamp=result.stamp,
             key=job.key,
             record=result.record,
@@ -303,3 +309,4 @@ class PlacedRun(ImageRun):
             store_record=self.record,
             store=self._held(job),
         )
+        return Call.of(commit_placed, task)

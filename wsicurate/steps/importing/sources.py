@@ -18,14 +18,17 @@ from wsicurate.files import open_file
 from wsicurate.formats.coordinates import Coordinates
 from wsicurate.formats.packed import PackedPatches, at_raster_order
 from wsicurate.formats.patch_folders import FoundPatch, FoundPatches
-from wsicurate.slides.discovery import IMAGE_SUFFIXES, SlideSource, find_slides
+from wsicurate.pixels.image_files import IMAGE_FORMATS
+from wsicurate.slides.discovery import find_slides
+from wsicurate.slides.formats import IMAGE_SUFFIXES
 from wsicurate.slides.identity import stamp
 from wsicurate.slides.names import safe_name
 from wsicurate.slides.opening import open_slide
+from wsicurate.slides.source import SlideSource
 from wsicurate.slides.table import SlideRow
 from wsicurate.slides.tcga import Barcode, parse_barcode
 from wsicurate.steps.importing.coordinates import slide_resolution
-from wsicurate.steps.importing.images import IMAGE_FORMATS, ImageSource, PackedRows
+from wsicurate.steps.importing.image_source import ImageSource, PackedRows
 from wsicurate.store.layout import slide_key
 from wsicurate.tiling.geometry import TOLERANCE
 

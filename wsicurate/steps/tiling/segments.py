@@ -1,0 +1,168 @@
+"""Pieces of a surveyed slide, by a worker of `tile`: cut a segment, commit them all."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsicurate.errors import UnreadableRegionError, UnreadableSlideError
+from wsicurate.slides.base import ReadCounts, Slide
+from wsicurate.slides.identity import FileStamp, check_unchanged
+from wsicurate.slides.kept_open import opened
+from wsicurate.slides.source import SlideSource
+from wsicurate.store.bytestore import ByteStore
+from wsicurate.store.codecs import append_checksum
+from wsicurate.store.commit import SlideContent, commit_slide
+from wsicurate.store.records import SlideRecord, StoreRecord
+from wsicurate.store.segments import Segment, write_segment
+from wsicurate.tiling.geometry import Grid, ReadPlan, Window
+from wsicurate.tiling.patches import cut_patch
+from wsicurate.tissue.scores import Scorer
+
+
+@dataclass(frozen=True)
+class SegmentTask:
+    """Cut some patches of a surveyed slide and write them as a segment.
+
+    Attributes:
+        source, stamp: the slide, which must not have changed.
+        read_plan, grid: where patches lie and how they are read.
+        rows: int, (k,): indices into the slide's plan.
+        cells: int32, (k, 2): column and row in the grid.
+        store_record: codec.
+        store: where it is written, fenced by the lease on the slide.
+        segment: where the segment goes.
+    """
+
+    source: SlideSource
+    stamp: FileStamp
+    read_plan: ReadPlan
+    grid: Grid
+    rows: NDArray[np.intp]
+    cells: NDArray[np.int32]
+    store_record: StoreRecord
+    store: ByteStore
+    segment: str
+
+
+@dataclass(frozen=True)
+class SegmentCost:
+    """What cutting a segment took.
+
+    Attributes:
+        reader: which read it.
+        seconds: of the worker's time.
+        patches: stored and dropped.
+        counts: tiles decoded, bytes read, regions handed over.
+    """
+
+    reader: str
+    seconds: float
+    patches: int
+    counts: ReadCounts
+
+
+@dataclass(frozen=True)
+class CommitTask:
+    """Turn a slide's segments into its arrays.
+
+    Attributes:
+        source, stamp: the slide, which must not have changed.
+        key: of its group.
+        record, content, store_record: what to write.
+        store: where, fenced by the lease on the slide.
+    """
+
+    source: SlideSource
+    stamp: FileStamp
+    key: str
+    record: SlideRecord
+    content: SlideContent
+    store_record: StoreRecord
+    store: ByteStore
+
+
+def cut_segment(task: SegmentTask) -> SegmentCost:
+    """Read, score and encode the patches of a segment, and write it.
+
+    Returns:
+        What it took.
+
+    Raises:
+        SlideError: if the slide vanished or changed.
+        StoreWriteError: if the segment cannot be written.
+    """
+    began = time.perf_counter()
+    check_unchanged(task.source.files, task.stamp)
+    try:
+        slide = opened(task.source, task.stamp)
+        before = slide.counts
+        segment, patches = _cut(task, slide)
+    except UnreadableSlideError:
+        check_unchanged(task.source.files, task.stamp)  # a better reason, if there is one
+        raise
+    check_unchanged(task.source.files, task.stamp)
+    write_segment(task.store, task.segment, segment, patches)
+    return SegmentCost(slide.reader, time.perf_counter() - began, len(task.rows), slide.counts - before)
+
+
+def _cut(task: SegmentTask, slide: Slide) -> tuple[Segment, list[bytes]]:
+    codec = None if task.store_record.codec == "none" else task.store_record.chunk_codec()
+    rows: list[int] = []
+    scorer = Scorer()
+    patches: list[bytes] = []
+    dropped: list[int] = []
+    reasons: list[str] = []
+    messages: dict[str, str] = {}
+    for row, (column, line) in zip(task.rows.tolist(), task.cells.tolist(), strict=True):
+        window = task.grid.window(column, line)
+        own: bytes | None = None
+        try:
+            found = _own_jpeg(slide, task, window)
+            if found is None:
+                patch = cut_patch(slide.read, task.read_plan, window, task.store_record.patch_px)
+            else:
+                patch, own = found
+        except UnreadableRegionError as error:
+            dropped.append(row)
+            reasons.append(error.reason)
+            messages.setdefault(error.reason, str(error))
+            continue
+        rows.append(row)
+        scorer.add(patch)
+        if codec is not None:
+            patches.append(codec.encode(patch) if own is None else append_checksum(own))
+    segment = Segment(
+        rows=np.array(rows, dtype=np.int32),
+        scores=scorer.scores(),
+        lengths=np.array([len(patch) for patch in patches] or [0] * len(rows), dtype=np.int64),
+        dropped=np.array(dropped, dtype=np.int32),
+        dropped_reasons=tuple(reasons),
+        messages=messages,
+    )
+    return segment, patches
+
+
+def _own_jpeg(slide: Slide, task: SegmentTask, window: Window) -> tuple[NDArray[np.uint8], bytes] | None:
+    """A patch that is one JPEG tile of the slide: stored as it lies in the file (ADR 11)."""
+    plan, patch_px = task.read_plan, task.store_record.patch_px
+    if task.store_record.codec != "jpeg" or plan.reduction != 1:
+        return None
+    source = window.at(plan.downsample)
+    if (source.width, source.height) != (patch_px, patch_px):
+        return None
+    return slide.read_jpeg(plan.level, source.x, source.y, source.width, source.height)
+
+
+def commit(task: CommitTask) -> SlideRecord:
+    """Turn a slide's segments into its arrays and write its mark.
+
+    Raises:
+        SlideError: if the slide vanished or changed meanwhile.
+        StoreError: as `commit_slide` does.
+    """
+    check_unchanged(task.source.files, task.stamp)
+    return commit_slide(task.store, task.key, task.record, task.content, task.store_record)
