@@ -35,7 +35,7 @@ class TissueMask(Protocol):
 class TiledTissueMask(Protocol):
     """Finds tissue in batches of square tiles: for networks, whose pixels are too many for one picture.
 
-    It may have ``name`` and ``version``, as `TissueMask`, and ``batch_tiles``: the largest number of tiles at once, 16
+    It may have ``name`` and ``version``, as `TissueMask`, and ``batch``: the largest number of tiles at once, 16
     without it.
 
     Attributes:
@@ -68,14 +68,9 @@ class Picture(Protocol):
         mpp: µm per pixel.
     """
 
-    @property
-    def width(self) -> int: ...
-
-    @property
-    def height(self) -> int: ...
-
-    @property
-    def mpp(self) -> float: ...
+    width: int
+    height: int
+    mpp: float
 
     def read(self, rows: slice, columns: slice) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Read a rectangle: uint8, (h, w, 3), RGB; and bool, (h, w), True where the slide cannot be decoded."""

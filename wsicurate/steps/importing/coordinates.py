@@ -26,7 +26,7 @@ from wsicurate.store.records import SlideRecord, StoreRecord, as_committed, fing
 from wsicurate.store.segments import Segment, write_segment
 from wsicurate.tiling.geometry import TOLERANCE, ReadPlan
 from wsicurate.tiling.windows import cut_window, free_window, plan_windows, window_tissue
-from wsicurate.tissue.masks import find_mask
+from wsicurate.tissue.find import find_mask
 from wsicurate.tissue.scores import SCORES, SCORES_VERSION, patch_scores
 
 _MASK = "otsu"
@@ -231,7 +231,7 @@ def survey_placed(task: PlacedSurveyTask) -> PlacedSurvey:
         "import": coordinates.format,
         "source_px": coordinates.source_px,
         "coordinates": hashlib.blake2b(xy.astype("<i4").tobytes(), digest_size=16).hexdigest(),
-        "mask": f"{_MASK}-{find_mask(_MASK)[1]}",
+        "mask": find_mask(_MASK).recorded,
         "scores": SCORES_VERSION,
     }
     source_record = {
@@ -267,7 +267,7 @@ def survey_placed(task: PlacedSurveyTask) -> PlacedSurvey:
     if task.committed is not None:
         return PlacedSurvey(as_committed(task.committed, record, "import"), True, before, xy)
     overview = read_overview(slide, float(resolution["mpp"]))
-    mask = find_mask(_MASK)[0](overview.pixels, float(resolution["mpp"]) * overview.downsample[0])
+    mask = find_mask(_MASK).mask(overview.pixels, float(resolution["mpp"]) * overview.downsample[0])
     small, small_downsample = shrink(overview, full.width, full.height)
     check_unchanged(slide_source.files, before)
     return PlacedSurvey(

@@ -20,6 +20,7 @@ from wsicurate.slides.kept_open import opened
 from wsicurate.slides.overview import read_overview, shrink
 from wsicurate.slides.resolution import Resolution, resolve
 from wsicurate.slides.source import SlideSource
+from wsicurate.steps.tiling.masking import mask_of
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.layout import segment_path
 from wsicurate.store.records import SlideRecord, StoreRecord, as_committed, fingerprint_of
@@ -28,7 +29,7 @@ from wsicurate.tiling.geometry import Grid, ReadPlan, plan_reading
 from wsicurate.tiling.patches import cut_patch
 from wsicurate.tiling.plan import Plan, plan_patches, segments, spread_sample, tiles_needed
 from wsicurate.tissue.brightfield import check_brightfield
-from wsicurate.tissue.masks import find_mask
+from wsicurate.tissue.find import find_mask
 from wsicurate.tissue.scores import SCORES_VERSION
 
 T = TypeVar("T")
@@ -106,8 +107,7 @@ def tile_settings(config: TileConfig) -> dict[str, Any]:
 
 def store_settings(config: TileConfig) -> dict[str, Any]:
     """Those that all slides of a store share, besides patch size and codec."""
-    _, mask_version = find_mask(config.mask)
-    return {**config.store_settings(), "mask": f"{config.mask}-{mask_version}", "scores": SCORES_VERSION}
+    return {**config.store_settings(), "mask": find_mask(config.mask).recorded, "scores": SCORES_VERSION}
 
 
 def survey(task: SurveyTask) -> Survey:
@@ -165,8 +165,7 @@ def _plan(slide: Slide, resolution: Resolution, record: SlideRecord, before: Fil
     level = slide.levels[read_plan.level]
     grid = Grid.over(read_plan, full.width, full.height, level.width, level.height)
     overview = read_overview(slide, resolution.mpp)
-    mask_function, _ = find_mask(config.mask)
-    mask = mask_function(overview.pixels, resolution.mpp * overview.downsample[0])
+    mask = mask_of(slide, overview, resolution.mpp, config.mask)
     check_brightfield(overview.pixels, mask)
     suspicions = (*slide.metadata.warnings, *check_colours(slide, overview, read_plan.level))
     warned = {**record.resolution, "warnings": (*record.resolution["warnings"], *suspicions)}
