@@ -26,11 +26,7 @@ def show_checked(report: CheckReport) -> None:
         console.print(f"note: {note}")
     for folder in report.leftovers:
         console.print(f"{folder}: left by a run that was killed; the next run that writes to the store removes it")
-    verdict = (
-        coloured(f"{len(report.problems)} problems found", "red")
-        if report.problems
-        else coloured("OK", "green")
-    )
+    verdict = coloured(f"{len(report.problems)} problems found", "red") if report.problems else coloured("OK", "green")
     checked = f": {report.slides:,} slides, {report.patches:,} patches, {report.bytes / 1e6:,.1f} MB checked"
     console.print(Text.assemble(verdict, checked))
 
