@@ -46,6 +46,12 @@ def test_any_size_becomes_any_other(shape: tuple[int, int], target: tuple[int, i
     assert stitch.result()[:, -1].all()
 
 
+def test_a_pixel_counts_where_its_centre_lies() -> None:
+    stitch = Stitch(1, 3, 1, 2)
+    stitch.add(0, 0, np.array([[True, True, False]]))  # the second target pixel is half tissue
+    assert stitch.result().tolist() == [[True, True]]
+
+
 class Dark:
     """What is dark: a mask whose answer for a slide is known."""
 
@@ -102,6 +108,18 @@ def test_tiles_come_in_batches_and_cover_the_slide(shapes: NDArray[np.bool_]) ->
     assert {mpp for _, mpp in mask.seen} == {1.0}
     of_mask = [read for read in slide.reads if read[0] == 1]
     assert len(of_mask) == 20 and {max(width, height) for *_, width, height in of_mask} <= {100, 40, 20}
+
+
+def test_what_lies_beyond_the_slide_is_white_and_counts_for_nothing(shapes: NDArray[np.bool_]) -> None:
+    class Bright(DarkTiles):
+        def predict(self, tiles: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
+            corners.extend(tiles[:, -1, -1].tolist())
+            return np.asarray(tiles[..., 0] >= 128)
+
+    corners: list[list[int]] = []
+    shapes[-1], shapes[:, -1] = True, True
+    np.testing.assert_array_equal(mask_of(slide_of(shapes), Bright()), ~shapes)
+    assert corners[-1] == [255, 255, 255]
 
 
 def test_a_slide_that_is_coarser_is_shown_as_it_is() -> None:

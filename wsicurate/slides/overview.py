@@ -55,15 +55,19 @@ def read_overview(slide: Slide, slide_mpp: float, *, mpp: float = OVERVIEW_MPP) 
         mpp: wanted resolution of the overview; coarser where a side would exceed 4,096 pixels, finer never.
     """
     full = slide.levels[0]
-    picture = picture_at(slide, slide_mpp, max(mpp, slide_mpp * max(full.width, full.height) / MAX_SIDE))
+    picture = _scaled(slide, slide_mpp, max(1.0, mpp / slide_mpp, max(full.width, full.height) / MAX_SIDE))
     pixels, unreadable = picture.read(slice(0, picture.height), slice(0, picture.width))
     return Overview(pixels, unreadable, (full.width / picture.width, full.height / picture.height), picture.level)
 
 
 def picture_at(slide: Slide, slide_mpp: float, mpp: float) -> SlidePicture:
     """A slide as a picture of about ``mpp`` µm per pixel; of the slide's own ``slide_mpp`` where that is coarser."""
+    return _scaled(slide, slide_mpp, max(1.0, mpp / slide_mpp))
+
+
+def _scaled(slide: Slide, slide_mpp: float, scale: float) -> SlidePicture:
+    """A slide as a picture of about ``scale`` level-0 pixels per pixel."""
     full = slide.levels[0]
-    scale = max(1.0, mpp / slide_mpp)
     width, height = max(1, round(full.width / scale)), max(1, round(full.height / scale))
     return SlidePicture(slide, width, height, slide_mpp * full.width / width)
 

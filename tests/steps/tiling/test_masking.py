@@ -36,6 +36,17 @@ class ColouredTiles(Coloured):
         return np.asarray(tiles.max(axis=3) - tiles.min(axis=3) > 30)
 
 
+class Recording(Coloured):
+    """Writes down what it is shown."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[tuple[int, ...], float]] = []
+
+    def __call__(self, overview: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
+        self.seen.append((overview.shape, mpp))
+        return super().__call__(overview, mpp)
+
+
 class Second(Coloured):
     """Fails on the second slide that it sees."""
 
@@ -65,6 +76,13 @@ def test_objects_work_in_processes_and_are_recorded(small_slides: Path, tmp_path
         assert small.shape == tiled.shape
         assert (small == tiled).mean() > 0.8
         assert not np.array_equal(small, tiled)
+
+
+def test_an_object_in_threads_sees_the_overview(small_slides: Path, tmp_path: Path) -> None:
+    mask = Recording()
+    with ThreadPoolExecutor(1) as threads:
+        tile(small_slides, tmp_path / "a.zarr", replace(QUICK, mask=mask), executor=threads)
+    assert mask.seen == [((80, 96, 3), 8.0)] * 3
 
 
 def test_slides_of_a_store_share_a_mask(small_slides: Path, tmp_path: Path) -> None:
