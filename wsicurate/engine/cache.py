@@ -68,7 +68,7 @@ class Stages:
             StoreWriteError: if the store cannot be written.
         """
         packed = io.BytesIO()
-        np.savez(packed, **{**arrays, _FACTS: np.array(json.dumps(dict(facts)))}, allow_pickle=False)
+        np.savez(packed, **{**arrays, _FACTS: np.array(json.dumps(dict(facts)))})
         self._store.put(self._key(name, inputs), [packed.getbuffer()])
 
     def clear(self) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.curation.copies.threshold import Embed
-from wsicurate.embedding.encoders import DESCRIPTORS, describe_identity, load_descriptor, wanted_preset
+from wsicurate.embedding.encoders import describe_identity, load_descriptor, wanted_preset
 from wsicurate.errors import ConfigError, EncoderError
 from wsicurate.store.embeddings import EmbeddingRecord
 
@@ -33,9 +33,10 @@ def reembedder(
         or it would not give the store's vectors.
     """
     try:
-        if record.encoder in DESCRIPTORS:
-            descriptor = load_descriptor(record.encoder)
-            now = describe_identity(wanted_preset(record.encoder), descriptor)
+        named = wanted_preset(record.encoder)
+        if named.is_descriptor:
+            descriptor = load_descriptor(named.place)
+            now = describe_identity(named, descriptor)
             return (descriptor, "") if not (other := _other(record, now)) else (None, other)
         from wsicurate.embedding.networks.inference import Inference, identity
         from wsicurate.embedding.networks.models import load_model
