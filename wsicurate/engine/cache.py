@@ -68,7 +68,8 @@ class Stages:
             StoreWriteError: if the store cannot be written.
         """
         packed = io.BytesIO()
-        np.savez(packed, **{**arrays, _FACTS: np.array(json.dumps(dict(facts)))})
+        # Before numpy 2.2, ``allow_pickle`` would be taken for an array.
+        np.savez(packed, **{**arrays, _FACTS: np.array(json.dumps(dict(facts)))})  # type: ignore[arg-type]
         self._store.put(self._key(name, inputs), [packed.getbuffer()])
 
     def clear(self) -> None:
