@@ -1,11 +1,11 @@
-"""Long computations that are not done twice: results of a curation's stages, kept until it is finished."""
+"""Long computations that are not done twice: results of stages, kept until what they are for is finished."""
 
 from __future__ import annotations
 
 import io
 import json
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,26 +50,43 @@ class Stages:
             found = dict(arrays), json.loads(json.dumps(dict(facts)))
         return found
 
-    def get(self, name: str, inputs: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
-        """Arrays and facts of a stage; None if they are not there, or damaged."""
+    def get(
+        self, name: str, inputs: Mapping[str, Any], *, only: Collection[str] | None = None
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
+        """Arrays and facts of a stage; None if they are not there, or damaged.
+
+        Args:
+            name: of the stage.
+            inputs: everything that the result depends on, as JSON.
+            only: names of the arrays that are wanted; None: all are.
+        """
         try:
-            data = self._store.get(self._key(name, inputs))
+            data = self._store.get(self.path(name, inputs))
             with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-                arrays = {key: stored[key] for key in stored.files if key != _FACTS}
+                wanted = (key for key in stored.files if key != _FACTS) if only is None else only
+                arrays = {key: stored[key] for key in wanted}
                 facts: dict[str, Any] = json.loads(str(stored[_FACTS]))
         except _DAMAGE:
             return None
         return arrays, facts
 
-    def put(self, name: str, inputs: Mapping[str, Any], arrays: Arrays, facts: Mapping[str, Any]) -> None:
-        """Keep arrays and facts of a stage.
+    def put(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        arrays: Arrays,
+        facts: Mapping[str, Any],
+        *,
+        outlasts_power: bool = True,
+    ) -> None:
+        """Keep arrays and facts of a stage; ``outlasts_power`` is as in `ByteStore.put`.
 
         Raises:
             StoreWriteError: if the store cannot be written.
         """
         packed = io.BytesIO()
         np.savez(packed, **{**arrays, _FACTS: np.array(json.dumps(dict(facts)))}, allow_pickle=False)
-        self._store.put(self._key(name, inputs), [packed.getbuffer()])
+        self._store.put(self.path(name, inputs), [packed.getbuffer()], outlasts_power=outlasts_power)
 
     def clear(self) -> None:
         """Remove everything in the folder but leases."""
@@ -77,5 +94,6 @@ class Stages:
             if not key.rpartition("/")[2].startswith("lease-"):
                 self._store.delete(key)
 
-    def _key(self, name: str, inputs: Mapping[str, Any]) -> str:
+    def path(self, name: str, inputs: Mapping[str, Any]) -> str:
+        """Key of a stage's file."""
         return f"{self._folder}/{name}-{fingerprint_of(inputs)[:16]}.npz"

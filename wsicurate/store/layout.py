@@ -19,6 +19,10 @@ WORK = ".wsicurate"
 SCRATCH = ".npy"
 
 
+#: How the names of a slide's unfinished work end: segments, and what its survey found.
+UNFINISHED = (".segment", ".npz")
+
+
 def slide_key(slide_id: str, mpp: float) -> str:
     """Name of a slide's group: ``slide_id@mpp``."""
     return f"{slide_id}@{mpp:g}"
