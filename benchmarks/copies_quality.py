@@ -134,20 +134,20 @@ def _half_lattice(shared: Path) -> None:
     slide = cv2.cvtColor(cv2.imread(str(shared / "sections" / "5714_HE_BT_D1.jpg")), cv2.COLOR_BGR2RGB)[
         2_000:6_000, 2_000:6_000
     ]
-    lattices = []
+    grids = []
     for start in (0, 128):
         corners = [(y, x) for y in range(start, 3_700, 256) for x in range(start, 3_700, 256)]
         patches = [np.ascontiguousarray(slide[y : y + 256, x : x + 256]) for y, x in corners]
-        lattices.append([(c, p) for c, p in zip(corners, patches, strict=True) if PreparedPatch(p).mask.mean() > 0.5])
+        grids.append([(c, p) for c, p in zip(corners, patches, strict=True) if PreparedPatch(p).mask.mean() > 0.5])
     embed = StainTexture()
-    base, moved = (np.concatenate([embed(patch[None]) for _, patch in lattice]) for lattice in lattices)
+    base, moved = (np.concatenate([embed(patch[None]) for _, patch in grid]) for grid in grids)
     near = nearest_neighbours(base, 16, queries=moved)
-    prepared = [[PreparedPatch(patch) for _, patch in lattice] for lattice in lattices]
+    prepared = [[PreparedPatch(patch) for _, patch in grid] for grid in grids]
     found = wrong = possible = 0
-    for row, (corner, _) in enumerate(lattices[1]):
+    for row, (corner, _) in enumerate(grids[1]):
         over = {
             i
-            for i, (other, _) in enumerate(lattices[0])
+            for i, (other, _) in enumerate(grids[0])
             if max(abs(corner[0] - other[0]), abs(corner[1] - other[1])) == 128
         }
         if not over:

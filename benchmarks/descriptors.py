@@ -7,7 +7,7 @@ version. It uses every second source patch of each set and no label; the copies 
 "held out".
 
 Protocol of the copies. A source is a labelled field (`patches/*`, byte-identical files taken once; osteosarcoma at half
-size, which is what the descriptors work on), or a 256-px window with at least 60% tissue of a lattice of pitch 256 over
+size, which is what the descriptors work on), or a 256-px window with at least 60% tissue of a grid of pitch 256 over
 the sections. Each has four copies: a random symmetry of the square, a turn of up to 25 degrees either way, a zoom of
 0.8 to 1.25, interpolated bicubically. Of a field the largest central square without invented pixels is kept; of a
 section, 256 px. For each copy the nearest of all copies of all sources but itself must be of the same source. For the
@@ -73,7 +73,7 @@ def read(path: Path) -> Image:
 
 def sources(data: Path, name: str) -> Iterator[Source]:
     if name == "sections":
-        yield from lattice(data / "sections")
+        yield from grid(data / "sections")
         return
     seen = set()
     for path in sorted((data / "patches" / name).rglob("*.jpg")):
@@ -87,7 +87,7 @@ def sources(data: Path, name: str) -> Iterator[Source]:
         yield Source(name=path.name, label=path.name.replace("___", "_").split("_")[0], patch=patch)
 
 
-def lattice(folder: Path) -> Iterator[Source]:
+def grid(folder: Path) -> Iterator[Source]:
     margin = (CONTEXT - WINDOW) // 2
     with (folder / "sections.csv").open() as table:
         names = [row["slide"] for row in csv.DictReader(table)]
@@ -385,7 +385,7 @@ def main() -> None:
         calibrate(arguments.data)
         return
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, OpenCV {cv2.__version__}")
-    real = [source.patch for _, source in zip(range(64), lattice(arguments.data / "sections"), strict=False)]
+    real = [source.patch for _, source in zip(range(64), grid(arguments.data / "sections"), strict=False)]
     for name, call in DESCRIPTORS.items():
         print(f"{name:20s} {speed(call, np.stack(real)):6.0f} patches/s of 256 px on one core")
     described = describe(arguments.data)

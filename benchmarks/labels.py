@@ -1,6 +1,6 @@
 """Does a curated subset hold more of rare kinds than chance, and do probes learn more from it? On real labels.
 
-    python benchmarks/labels.py [--data ../shared/data] [--budget 0.1] [--choose stain-texture --judge filter-bank]
+    python benchmarks/labels.py [--data ../shared/data] [--budget 0.1] [--choose stain-texture --evaluation-encoder filter-bank]
                                 [--selector module:function] [--thin slides] [--geometry]
 
 Long-tailed pools from three public sets of labelled H&E fields. Three classes make up 80, 15 and 5% of a pool; which is
@@ -25,7 +25,7 @@ three sets; necrosis stands in one alone, so it cannot be asked about there).
 
 Probes that do not discriminate may do so because no subset could: so a draw that knows the labels is measured as well.
 
-The selector chooses with one descriptor, the other judges. `--selector` names a function
+The selector chooses with one descriptor, the other evaluates. `--selector` names a function
 ``(vectors, groups, budget, seed) -> bool (n,)``, with ``groups`` a dict of int32 codes ``site, patient, slide``.
 """
 
@@ -46,7 +46,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.evaluation.comparison import Measured, MeasureOf, Proof, compare, require_other_judge
+from wsicurate.curation.evaluation.comparison import Evaluation, Measured, MeasureOf, compare, require_other_encoder
 from wsicurate.curation.evaluation.coverage import typical_distance
 from wsicurate.curation.evaluation.measures import label_measures, measure
 from wsicurate.curation.neighbours.blocks import Vectors
@@ -204,7 +204,7 @@ def selector_of(name: str | None) -> Selector:
     return found
 
 
-# --- the proof ----------------------------------------------------------------------------------------------------
+# --- the evaluation ----------------------------------------------------------------------------------------------------
 
 Selections = dict[str, list[NDArray[np.bool_]]]
 BASELINES = ("random over slides", "stratified by patient", "random")
@@ -227,9 +227,9 @@ def draw_all(fields: Fields, choose: str, selector: Selector, budget: float) -> 
     return selections
 
 
-def measurer(fields: Fields, judge: str, held_out: str, *, geometry: bool) -> MeasureOf:
-    """What the judge measures of a selection of a draw."""
-    seen = fields.vectors[judge]
+def measurer(fields: Fields, evaluation_encoder: str, held_out: str, *, geometry: bool) -> MeasureOf:
+    """What the evaluation encoder measures of a selection of a draw."""
+    seen = fields.vectors[evaluation_encoder]
     held = fields.groups["site" if held_out == "sources" else "patient"]
     nobody = np.full(len(held), -1)
 
@@ -249,7 +249,9 @@ def measurer(fields: Fields, judge: str, held_out: str, *, geometry: bool) -> Me
         if geometry:
             pool, clusters, delta = of_pool(draw)
             parts.append(
-                measure(seen, selected, judge_clusters=clusters, pool=pool, seed=draw, delta=delta, **fields.groups)
+                measure(
+                    seen, selected, evaluation_clusters=clusters, pool=pool, seed=draw, delta=delta, **fields.groups
+                )
             )
         return parts
 
@@ -271,12 +273,12 @@ class Part:
         return self._numbers
 
 
-def show(proof: Proof) -> None:
-    rows = [[row[0], row[1], *row[4:]] for row in proof.rows()]
+def show(evaluation: Evaluation) -> None:
+    rows = [[row[0], row[1], *row[4:]] for row in evaluation.rows()]
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    for line in [*proof.summary(), *proof.notes]:
+    for line in [*evaluation.summary(), *evaluation.notes]:
         print(line)
 
 
@@ -300,9 +302,9 @@ def show_most(fields: Fields, measure_of: MeasureOf, selections: Selections, bud
         "the same of a draw that knows the labels and takes as many of each class (nobody has it; the most to expect)"
     )
     over_slides = {BASELINES[0]: selections[BASELINES[0]]}
-    proof = compare(measure_of, knows, over_slides, seeds=DRAWS)
+    evaluation = compare(measure_of, knows, over_slides, seeds=DRAWS)
     wanted = ("class_balanced_recall", "label_knn", "label_linear")
-    for one in proof.comparisons:
+    for one in evaluation.comparisons:
         if one.measure in wanted and one.difference is not None and one.low is not None and one.high is not None:
             print(
                 f"  {one.title}: {one.subset_mean:.3f}, {one.baseline} {one.baseline_mean:.3f}, difference "
@@ -325,14 +327,14 @@ def show_orders(fields: Fields, selections: Selections) -> None:
         print(f"{', '.join(CLASSES[code] for code in order):30s}" + "".join(f"{cell:>24s}" for cell in cells))
 
 
-def show_why(fields: Fields, choose: str, judge: str) -> None:
-    """What the probes reach with every patch to learn from, and how tight each class lies for the encoder that chooses.
+def show_why(fields: Fields, choose: str, evaluation_encoder: str) -> None:
+    """What the probes reach with every patch to learn from, and how tight each class lies for the selection encoder.
 
     A rare class that is tight is few clusters: balance over clusters cannot know that it is wanted.
     """
     everything = np.ones(len(fields.labels), dtype=bool)
     for held_out, by in (("cases", "patient"), ("sources", "site")):
-        most = label_measures(fields.vectors[judge], everything, fields.labels, fields.groups[by])
+        most = label_measures(fields.vectors[evaluation_encoder], everything, fields.labels, fields.groups[by])
         print(
             f"\n{held_out} held out, all {len(everything)} patches to learn from: k-NN {most.label_knn:.3f}, "
             f"linear {most.label_linear:.3f}, guessing {most.label_chance:.3f}"
@@ -353,24 +355,28 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
     parser.add_argument("--budget", type=float, default=0.1)
     parser.add_argument("--choose", default="stain-texture")
-    parser.add_argument("--judge", default="filter-bank")
+    parser.add_argument("--evaluation-encoder", default="filter-bank")
     parser.add_argument("--selector")
     parser.add_argument("--thin", choices=("slides", "patches"), default="slides")
     parser.add_argument("--geometry", action="store_true", help="the diagnostics as well")
     options = parser.parse_args()
-    require_other_judge(options.choose, options.judge)
+    require_other_encoder(options.choose, options.evaluation_encoder)
     began = time.perf_counter()
-    fields = describe(read_fields(options.data / "patches"), (options.choose, options.judge), options.thin)
+    fields = describe(read_fields(options.data / "patches"), (options.choose, options.evaluation_encoder), options.thin)
     print(f"{len(fields.labels)} patches described in {time.perf_counter() - began:.0f} s")
     selections = draw_all(fields, options.choose, selector_of(options.selector), options.budget)
     show_orders(fields, selections)
     for held_out in ("cases", "sources"):
-        measure_of = measurer(fields, options.judge, held_out, geometry=options.geometry and held_out == "cases")
+        measure_of = measurer(
+            fields, options.evaluation_encoder, held_out, geometry=options.geometry and held_out == "cases"
+        )
         subset, others = selections["subset"], {k: v for k, v in selections.items() if k != "subset"}
-        print(f"\nbudget {options.budget:.0%}, {options.choose} chooses, {options.judge} judges, {held_out} held out")
+        print(
+            f"\nbudget {options.budget:.0%}, {options.choose} chooses, {options.evaluation_encoder} evaluates, {held_out} held out"
+        )
         show(compare(measure_of, subset, others, seeds=DRAWS))
         show_most(fields, measure_of, selections, options.budget)
-    show_why(fields, options.choose, options.judge)
+    show_why(fields, options.choose, options.evaluation_encoder)
 
 
 if __name__ == "__main__":

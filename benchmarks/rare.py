@@ -6,10 +6,10 @@
 
 Slides (20x, sixteen patients of four sites, three sizes, some with pen, folds or blur) whose tissue is 0.5% mucin, in
 small pools, are tiled and embedded by both weightless descriptors; `curate` draws 10%, once with either as the one that
-chooses and the other as the judge, and anew at each of five seeds: clusters and draw. The kind of a patch is the
+chooses and the other as the evaluation encoder, and anew at each of five seeds: clusters and draw. The kind of a patch is the
 commonest kind in it. Beside the subset stand the baselines, drawn with the same seed from the same pool: what the
 filters leave. Printed are the recall of every kind; that of the rare one seed by seed, and its ratio to that of random
-over slides (drawn with the same seed, and the mean of 200 draws) with a 95% t interval; and the proof that `curate`
+over slides (drawn with the same seed, and the mean of 200 draws) with a 95% t interval; and the evaluation that `curate`
 itself makes at the first seed.
 """
 
@@ -84,7 +84,7 @@ def prepare(folder: Path, slides: int, seed: int, workers: int | None) -> Path:
 
 
 def draw_all(
-    store: Path, chooser: str, judge: str, budget: float, options: Mapping[str, object]
+    store: Path, selection_encoder: str, evaluation_encoder: str, budget: float, options: Mapping[str, object]
 ) -> tuple[Mapping[str, list[NDArray[np.bool_]]], NDArray[np.bool_], CurateReport]:
     """Who is drawn at each seed, by `curate` and by the baselines; the pool that all draw from; the first report."""
     pool = gather_pool(open_store(store))
@@ -93,13 +93,13 @@ def draw_all(
     reports = []
     for seed in SEEDS:
         config = CurateConfig(
-            encoder=chooser,
-            judge=judge,
-            name=f"rare-{chooser}-{seed}",
+            encoder=selection_encoder,
+            evaluation_encoder=evaluation_encoder,
+            name=f"rare-{selection_encoder}-{seed}",
             labels=store.parent / "labels.csv",
             budget=budget,
             seed=seed,
-            proof=seed == SEEDS[0],
+            evaluation=seed == SEEDS[0],
             overwrite=True,
             **options,  # type: ignore[arg-type]
         )
@@ -152,14 +152,14 @@ def _listed(values: NDArray[np.float64], digits: int) -> str:
     return ", ".join(f"{value:.{digits}f}" for value in values)
 
 
-def show_proof(report: CurateReport) -> None:
+def show_evaluation(report: CurateReport) -> None:
     """What `curate` says itself: its table, the baseline random over slides alone."""
-    proof = report.run["proof"]
-    rows = [row[1:] for row in proof["table"] if row[0] in ("baseline", OVER_SLIDES)]
+    evaluation = report.run["evaluation"]
+    rows = [row[1:] for row in evaluation["table"] if row[0] in ("baseline", OVER_SLIDES)]
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    for line in [*proof["summary"], *proof["notes"], *report.run["notes"]]:
+    for line in [*evaluation["summary"], *evaluation["notes"], *report.run["notes"]]:
         print(line)
 
 
@@ -176,16 +176,16 @@ def main() -> None:
         folder = options.folder or Path(temporary)
         store = prepare(folder, options.slides, options.seed, options.workers)
         pool = gather_pool(open_store(store))
-        for chooser, judge in (DESCRIPTORS, DESCRIPTORS[::-1]):
+        for selection_encoder, evaluation_encoder in (DESCRIPTORS, DESCRIPTORS[::-1]):
             began = time.perf_counter()
             extra = {"copies": options.copies, "workers": options.workers}
-            drawn, eligible, report = draw_all(store, chooser, judge, options.budget, extra)
+            drawn, eligible, report = draw_all(store, selection_encoder, evaluation_encoder, options.budget, extra)
             print(
-                f"\n{chooser} chooses, {judge} judges: {report.selected:,} of {eligible.sum():,} patches, clusters "
+                f"\n{selection_encoder} chooses, {evaluation_encoder} evaluates: {report.selected:,} of {eligible.sum():,} patches, clusters "
                 f"{report.run['clusters']['counts']}, cohort {options.seed}, {time.perf_counter() - began:.0f} s"
             )
             show(pool, folder / "labels.csv", drawn, eligible)
-            show_proof(report)
+            show_evaluation(report)
 
 
 if __name__ == "__main__":

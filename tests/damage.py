@@ -32,7 +32,7 @@ from wsicurate.steps.imports import import_patches
 from wsicurate.steps.tile import tile
 from wsicurate.synthetic.slide import SyntheticSlide, write_slide
 
-CURATE = CurateConfig(encoder="filter-bank", budget=0.5, copies="none", judge=None, name="half")
+CURATE = CurateConfig(encoder="filter-bank", budget=0.5, copies="none", evaluation_encoder=None, name="half")
 
 
 @dataclass(frozen=True)

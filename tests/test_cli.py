@@ -57,7 +57,7 @@ def test_an_import_tells_what_was_dropped_and_assumed(tmp_path: Path) -> None:
     assert re.search(r"imported\s*│\s*│\s*1 │\s*2 │", ended.stdout)
     assert "dropped A___3.png (unreadable_image)" in ended.stdout
     assert "note: labels are from the names, up to ___: A, B" in ended.stdout
-    assert "note: nobody says how large a pixel is" in ended.stdout
+    assert "note: no resolution is specified" in ended.stdout
     assert "cohort" in run("info", tmp_path / "a.zarr").stdout
 
 
@@ -69,7 +69,7 @@ def test_info_and_check(store: Path) -> None:
     assert "last run: tile, complete" in ended.stdout
     ended = run("check", store)
     assert ended.returncode == 0
-    assert "all is well: 3 slides" in ended.stdout
+    assert "no problems found: 3 slides" in ended.stdout
     (store / "stray").touch()
     ended = run("check", store)
     (store / "stray").unlink()

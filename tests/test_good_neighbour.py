@@ -79,7 +79,7 @@ Inference(loaded)(np.zeros((2, 64, 64, 3), np.uint8))
 look("Inference")
 attention_maps(loaded, np.zeros((64, 64, 3), np.uint8) + np.arange(64, dtype=np.uint8)[:, None, None])
 look("attention_maps")
-curate(store, CurateConfig(encoder="stain-texture", budget=10, proof_seeds=2), executor=one)
+curate(store, CurateConfig(encoder="stain-texture", budget=10, evaluation_seeds=2), executor=one)
 look("curate")
 check(store, executor=one)
 look("check")
@@ -146,7 +146,7 @@ def curated(small_slides: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     tile(small_slides, store, TileConfig(patch_px=128, max_patches_per_slide=20, workers=1))
     for name in ("stain-texture", "filter-bank"):
         embed(store, EmbedConfig(encoder=name, workers=1))
-    curate(store, CurateConfig(encoder="stain-texture", budget=20, copies="none", proof=False, workers=1))
+    curate(store, CurateConfig(encoder="stain-texture", budget=20, copies="none", evaluate=False, workers=1))
     return store
 
 

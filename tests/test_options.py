@@ -41,7 +41,14 @@ def test_every_setting_is_an_option_of_curate_and_run() -> None:
     run = runner.invoke(app, ["run", "--help"], terminal_width=200).output
     for field in dataclasses.fields(CurateConfig):
         assert f"--{field.name.replace('_', '-')}" in curate
-    for option in ("--tile-min-tissue", "--curate-min-tissue", "--recipe", "--slide-table", "--budget", "--judge"):
+    for option in (
+        "--tile-min-tissue",
+        "--curate-min-tissue",
+        "--recipe",
+        "--slide-table",
+        "--budget",
+        "--evaluation-encoder",
+    ):
         assert option in run
     assert "One of confirmed, dinov2, none." in " ".join(curate.split())
 
@@ -53,8 +60,8 @@ def test_every_setting_is_an_option_of_curate_and_run() -> None:
         (["--budget", "0"], "--budget is 0"),
         (["--copies", "some"], "--copies is 'some'; choose one of confirmed, dinov2, none"),
         (["--clusters", "10,20"], "give falling numbers"),
-        (["--judge", "dinov2-small"], "the encoder that chooses"),
-        (["--leakage-threshold", "0.45"], "needs --evaluation"),
+        (["--evaluation-encoder", "dinov2-small"], "the selection encoder"),
+        (["--leakage-threshold", "0.45"], "needs --evaluation-sets"),
         (["--recipe", "nothing"], "choose one of chen-krishnan-2022"),
         (["--share-cap", "0.5"], "--share-cap is 0.5"),
         (["--keep", "default"], "give the new one another --name"),

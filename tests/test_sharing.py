@@ -104,7 +104,7 @@ VERBS: dict[str, Verb] = {
     ],
     "curate": lambda store, _, executor: curate(
         store,
-        CurateConfig(encoder="stain-texture", budget=10, proof=False, copy_threshold=0.3, workers=4),
+        CurateConfig(encoder="stain-texture", budget=10, evaluate=False, copy_threshold=0.3, workers=4),
         executor=executor,
     ),
     "check": lambda store, _, executor: check(store, workers=4, executor=executor),

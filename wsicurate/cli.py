@@ -278,7 +278,7 @@ def curate(
     *,
     settings: dict[str, dict[str, Any]],
 ) -> None:
-    """Choose the patches worth training on: a manifest with a reason for every patch left behind, and the proof."""
+    """Choose the patches worth training on: a manifest with a reason for every patch left behind, and the evaluation."""
     from wsicurate.console import ProgressDisplay, show_curated
     from wsicurate.steps.curate import curate as run
     from wsicurate.steps.recipes import check_needs, find_recipe
@@ -310,7 +310,7 @@ def run_all(
     *,
     settings: dict[str, dict[str, Any]],
 ) -> None:
-    """Slides to a proven subset: tile, embed, curate. Interrupt it as you like; the same command goes on."""
+    """Slides to a evaluated subset: tile, embed, curate. Interrupt it as you like; the same command goes on."""
     from wsicurate.console import ProgressDisplay, show_run
     from wsicurate.steps.recipes import check_needs, find_recipe
     from wsicurate.steps.run import run

@@ -162,24 +162,24 @@ class CurateConfig:
         name: of the curation.
         budget: a number of patches, or as a float up to 1 a share of those that the filters leave.
         seed: of every draw.
-        judge: encoder whose vectors judge the choice; never the one that chose. None takes another that the store
-            holds, and without one there is no proof.
-        labels: what the proof knows of classes: a CSV (columns ``label`` and one or more of ``slide_id``, ``row``,
+        evaluation_encoder: encoder whose vectors evaluation_encoder the choice; never the one that chose. None takes another that the store
+            holds, and without one there is no evaluation.
+        labels: what the evaluation knows of classes: a CSV (columns ``label`` and one or more of ``slide_id``, ``row``,
             ``slide``, ``patient``), ``store`` for the labels in the store, or None.
         min_tissue: least share of tissue.
         min_focus: least focus score; about 3 and less is blurred.
         max_pen: largest share of a patch that has the colours of ink.
         max_dark: largest share that is darker than stained tissue gets.
-        max_blank: largest share that is as light and colourless as glass.
+        max_blank: largest share that is as light and colourless as background.
         copies: how copies are found: ``confirmed`` by pixels, by DINOv2's similarity rule, or not at all.
-        copy_rate: share of patches that may have a stranger among their candidates; sets the candidates' threshold.
+        copy_rate: share of patches that may have a negative among their candidates; sets the candidates' threshold.
         copy_threshold: candidates' least similarity; None calibrates it on the store.
         weights: file of the encoder's weights, where it has one: the calibration embeds changed patches.
         arch: timm architecture of weights from a file.
         slides: folders to look for moved slides in, where the store keeps coordinates alone.
         redundancy: drop what has a cosine above 1 - redundancy to another of its cluster (SemDeDup); None keeps it.
         exclude_patients: file of patients, samples, slides and sites, one a line, that must not be in the subset.
-        evaluation: stores of patches whose copies must not be in the subset.
+        evaluation_sets: stores of patches whose copies must not be in the subset.
         leakage_threshold: drop what is this similar to a patch of the evaluation stores (DINOv2: 0.45); None asks for
             confirmed copies alone.
         seeds: store of curated patches; what is retrieved by them is the pool.
@@ -195,8 +195,8 @@ class CurateConfig:
         share_cap: no slide or patient has more than this many times its equal share of the budget.
         separate_kinds: whether frozen and diagnostic slides are balanced separately.
         keep: earlier curation whose choices are kept, and whose clusters are used.
-        proof: whether the choice is measured against the baselines.
-        proof_seeds: number of seeds of the proof.
+        evaluate: whether the choice is measured against the baselines.
+        evaluation_seeds: number of seeds of the evaluation.
         device: where clusters are made: ``auto`` (an NVIDIA GPU where there is one), ``cpu``, ``cuda``, ``mps``.
         workers: processes; None means one per usable core.
         overwrite: redo a curation of this name.
@@ -206,7 +206,7 @@ class CurateConfig:
     name: CurationName = "default"
     budget: Budget = 0.25
     seed: Seed = 0
-    judge: Text | None = None
+    evaluation_encoder: Text | None = None
     labels: Path | str | None = None
     min_tissue: Share = 0.5
     min_focus: Annotated[float, between(0, 12, "give a score from 0 (takes all) to 12; 3 is blurred, 5 is sharp")] = 3.0
@@ -223,7 +223,7 @@ class CurateConfig:
         Annotated[float, between(0, 2, "give a cosine distance above 0, such as 0.05", without_ends=True)] | None
     ) = None
     exclude_patients: Path | str | None = None
-    evaluation: Sequence[Path | str] = ()
+    evaluation_sets: Sequence[Path | str] = ()
     leakage_threshold: Cosine | None = None
     seeds: Path | str | None = None
     retrieve: Retrieval = "sample"
@@ -239,8 +239,8 @@ class CurateConfig:
     ] = 3.0
     separate_kinds: bool = True
     keep: CurationName | None = None
-    proof: bool = True
-    proof_seeds: Annotated[int, _at_least(2)] = 5
+    evaluate: bool = True
+    evaluation_seeds: Annotated[int, _at_least(2)] = 5
     device: Device = "auto"
     workers: Workers | None = None
     overwrite: bool = False
@@ -250,8 +250,8 @@ class CurateConfig:
         if str(self.labels) == "store":
             object.__setattr__(self, "labels", "store")
         _require(
-            self.judge is None or self.judge != self.encoder,
-            f"--judge is {self.judge!r}, the encoder that chooses; a choice is judged by another, such as "
+            self.evaluation_encoder is None or self.evaluation_encoder != self.encoder,
+            f"--evaluation-encoder is {self.evaluation_encoder!r}, the selection encoder; a choice is evaluated by another, such as "
             f"{'filter-bank' if self.encoder != 'filter-bank' else 'stain-texture'}",
         )
         _require(
@@ -259,12 +259,12 @@ class CurateConfig:
             f"--keep is {self.keep!r}, the curation that is made; give the new one another --name",
         )
         _require(
-            not self.evaluation or self.copies != "none" or self.leakage_threshold is not None,
-            "--evaluation with --copies none finds nothing; look for copies, or give a --leakage-threshold",
+            not self.evaluation_sets or self.copies != "none" or self.leakage_threshold is not None,
+            "--evaluation-sets with --copies none finds nothing; look for copies, or give a --leakage-threshold",
         )
         _require(
-            self.leakage_threshold is None or bool(self.evaluation),
-            "--leakage-threshold needs --evaluation STORE: similar to what?",
+            self.leakage_threshold is None or bool(self.evaluation_sets),
+            "--leakage-threshold needs --evaluation-sets STORE: similar to what?",
         )
 
 
@@ -273,8 +273,8 @@ class ImportConfig:
     """Settings of ``wsicurate import``.
 
     Attributes:
-        mpp: µm per pixel of the patches; None leaves it to the table, the coordinates and the slides. Images of which
-            nobody says are taken for 0.5 and recorded as ``unknown``.
+        mpp: µm per pixel of the patches; None leaves it to the table, the coordinates and the slides. Images without a
+            resolution are taken to be at 0.5, recorded as ``unknown``.
         patch_px: edge of a patch, pixels; None takes that of the images or coordinates. Images of another size are
             left out, on record.
         codec: ``jpeg`` (JPEG files are stored as they are), ``zstd`` (lossless), or ``none`` (coordinates alone).

@@ -323,7 +323,9 @@ def show_checked(report: CheckReport) -> None:
     for folder in report.leftovers:
         console.print(f"{folder}: left by a run that was killed; the next run that writes to the store removes it")
     verdict = (
-        _coloured(f"{len(report.problems)} problems", "red") if report.problems else _coloured("all is well", "green")
+        _coloured(f"{len(report.problems)} problems found", "red")
+        if report.problems
+        else _coloured("OK: no problems found", "green")
     )
     checked = f": {report.slides:,} slides, {report.patches:,} patches, {report.bytes / 1e6:,.1f} MB checked"
     console.print(Text.assemble(verdict, checked))
@@ -368,8 +370,8 @@ def show_info(summary: StoreInfo) -> None:
         embedded = ", ".join(f"{name} ({count:,} slides)" for name, count in summary.encoders.items())
         console.print(f"embedded by: {embedded}")
     for name, count in summary.curations.items():
-        told = f"{count:,} patches selected" if count >= 0 else "its record cannot be read; wsicurate check says more"
-        console.print(f"curation {name}: {told}")
+        state = f"{count:,} patches selected" if count >= 0 else "its record cannot be read; wsicurate check says more"
+        console.print(f"curation {name}: {state}")
     if summary.last_run is not None:
         bad = [slide for slide in summary.last_run["slides"] if slide["status"] in ("skipped", "failed")]
         run = summary.last_run
@@ -385,7 +387,9 @@ def show_demo(report: DemoReport) -> None:
     show_checked(report.checked)
     console = out()
     console.print()
-    console.print("Two of the seven files are trouble on purpose: one states no resolution, one is broken. Look at")
+    console.print(
+        "Two of the seven files are deliberately invalid: one has no resolution metadata, one is damaged. Look at"
+    )
     for path, what in (
         (report.slide_sheet, "the slides, with the patches that were taken"),
         (report.patch_sheet, "a sample of the patches"),
@@ -398,7 +402,7 @@ def show_demo(report: DemoReport) -> None:
 
 
 def show_curated(report: CurateReport) -> None:
-    """What became of the patches, the proof, and where the manifest lies."""
+    """What became of the patches, the evaluation, and where the manifest lies."""
     console = out()
     run = report.run
     table = Table("decision", "patches", "share")
@@ -413,19 +417,19 @@ def show_curated(report: CurateReport) -> None:
         console.print(f"note: {note}")
     for line in (run.get("listed") or {}).get("unmatched", ()):
         console.print(f"warning: the list's {line} matches nothing in this store")
-    if run["proof"] is not None:
-        _show_proof(console, run["proof"])
+    if run["evaluation"] is not None:
+        _show_evaluation(console, run["evaluation"])
     encoder = run["encoder"]
     console.print(f"chosen by {encoder['encoder']}, licence {encoder['licence']}. {encoder['terms']}".rstrip())
     said = "was there already" if report.status == "unchanged" else _duration(report.seconds)
     console.print(f"{report.selected:,} patches selected; the manifest is in {report.manifest} ({said})")
 
 
-def _show_proof(console: Console, proof: Mapping[str, Any]) -> None:
-    if "reason" in proof:
-        console.print(f"no proof: {proof['reason']}")
+def _show_evaluation(console: Console, evaluation: Mapping[str, Any]) -> None:
+    if "reason" in evaluation:
+        console.print(f"no evaluation: {evaluation['reason']}")
         return
-    comparisons = proof["comparisons"]
+    comparisons = evaluation["comparisons"]
     names = list(dict.fromkeys(comparison["baseline"] for comparison in comparisons))
     table = Table(
         "measure",
@@ -433,7 +437,7 @@ def _show_proof(console: Console, proof: Mapping[str, Any]) -> None:
         "better if",
         "subset",
         *names,
-        title=f"Proof, judged by {proof['judge']}: means of {len(proof['seeds'])} seeds, {proof['pool']:,} patches",
+        title=f"Evaluation by {evaluation['evaluation_encoder']}: means of {len(evaluation['seeds'])} seeds, {evaluation['pool']:,} patches",
         title_justify="left",
     )
     missing: dict[str, list[str]] = defaultdict(list)
@@ -456,7 +460,7 @@ def _show_proof(console: Console, proof: Mapping[str, Any]) -> None:
     console.print("+ and - : better and worse than the baseline, the 95% interval of the paired difference excludes 0")
     for reason, titles in missing.items():
         console.print(f"not measured ({reason}): {', '.join(titles)}")
-    for sentence in (*proof["summary"], *proof["notes"]):
+    for sentence in (*evaluation["summary"], *evaluation["notes"]):
         console.print(sentence)
 
 

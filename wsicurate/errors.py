@@ -8,7 +8,7 @@ base and the built-in that fits, so that ``except FileNotFoundError`` works as o
     ├── SlideTableError (ValueError)                the slide table is wrong
     ├── SlideError                                  one slide cannot be used; the others can
     │   ├── SlideSkipped                            a rule, not an accident; .reason names the rule
-    │   │   ├── NoResolutionError                   nobody says how large its pixels are
+    │   │   ├── NoResolutionError                   no resolution is specified
     │   │   ├── TooCoarseError                      its finest pixels are coarser than the target
     │   │   └── NotBrightfieldError                 dark ground or no colour: not a stained section
     │   ├── SlideNotFoundError (FileNotFoundError)
@@ -27,7 +27,7 @@ base and the built-in that fits, so that ``except FileNotFoundError`` works as o
     │   │   └── LinkedPathError                     a link leads out of the store
     │   ├── CorruptStoreError (ValueError)          bytes that do not hold what they should
     │   ├── LeaseLostError (RuntimeError)           another run took the slide over
-    │   ├── EmbeddingMissingError (LookupError)     nobody embedded these patches with that encoder
+    │   ├── EmbeddingMissingError (LookupError)     these patches have no vectors by that encoder
     │   └── ManifestError (ValueError)              a manifest that is missing, damaged, or of another store
     ├── EncoderError (ValueError)                   an encoder that cannot do what is asked
     │   ├── EncoderUnavailableError (OSError)       gated, unreachable, or not there
@@ -220,7 +220,7 @@ class PatchImportError(WsicurateError, ValueError):
 
 
 class CurationError(WsicurateError, ValueError):
-    """More was asked of the patches than they can give: clusters, budget, seeds, a fair judge."""
+    """More was asked of the patches than they can give: clusters, budget, seeds, an independent evaluation encoder."""
 
 
 class VectorError(CurationError):

@@ -31,7 +31,7 @@ def printable(text: str) -> str:
 class SafeStream:
     """A text stream that takes anything and never raises.
 
-    What its encoding does not have is escaped. When nobody reads any more, or the disk is full, the rest is dropped:
+    What its encoding does not have is escaped. When the reader has gone, or the disk is full, the rest is dropped:
     a run of hours does not end because its progress cannot be shown.
 
     Args:

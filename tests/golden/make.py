@@ -107,7 +107,9 @@ def main() -> None:
             if name in ("jpeg", "import"):
                 for encoder in ("stain-texture", "filter-bank"):
                     embed(path, EmbedConfig(encoder=encoder, workers=1))
-                settings = CurateConfig(encoder="stain-texture", judge="filter-bank", budget=6, clusters=(4, 2))
+                settings = CurateConfig(
+                    encoder="stain-texture", evaluation_encoder="filter-bank", budget=6, clusters=(4, 2)
+                )
                 curate(path, replace(settings, workers=1))
                 for record in path.glob("runs/2*.json"):
                     record.unlink()

@@ -308,11 +308,11 @@ def openslide_reads_right(file: Path, original: Any, boxes: list[Box], *, needs_
     """
     read = of_openslide(file)
 
-    def judge() -> bool:
+    def evaluation_encoder() -> bool:
         alike = (is_alike(of_slide(original)(*box), read, box) for box in boxes)
         return bool(boxes) and (all(alike) if needs_all else any(alike))
 
-    return in_a_child(judge)
+    return in_a_child(evaluation_encoder)
 
 
 def in_a_child(question: Callable[[], bool]) -> bool:

@@ -90,7 +90,7 @@ def test_a_difference_that_nothing_explains_is_a_suspicion() -> None:
 @pytest.mark.parametrize(("alter", "colour"), [(ycbcr, r"\(24., 12., 12.\)"), (taken_for_ycbcr, r"\(255, 1.., 255\)")])
 def test_glass_of_a_colour_is_a_suspicion(alter: Callable[[np.ndarray], np.ndarray], colour: str) -> None:
     (said,) = look(FakeSlide(alter(PIXELS)), 0)
-    assert re.match(rf"its brightest parts have the colour {colour}, where glass is nearly white", said)
+    assert re.match(rf"its brightest parts have the colour {colour}, where background is nearly white", said)
 
 
 def test_fields_without_glass_raise_no_suspicion(shared: Path) -> None:

@@ -22,19 +22,19 @@ from wsicurate.store.store import Store, create_store
 
 PX = 96
 
-#: Encoders of a made store: the one that chooses, and the one that judges.
-CHOOSER, JUDGE = "chooser", "judge"
+#: Encoders of a made store: the one that chooses, and the one that evaluates.
+SELECTION_ENCODER, EVALUATION_ENCODER = "selection_encoder", "evaluation_encoder"
 
 Images = NDArray[np.uint8]
 
 
 @dataclass
 class Made:
-    """A slide to be made: patches on a lattice of ten columns.
+    """A slide to be made: patches on a grid of ten columns.
 
     Attributes:
         pixels: uint8, (n, 96, 96, 3).
-        vectors: (n, d), of the chooser; those of the judge are drawn at random.
+        vectors: (n, d), of the selection_encoder; those of the evaluation encoder are drawn at random.
         focus: score of each patch; 5 where left out. All other scores are those of good patches.
         tissue: likewise, 1.
     """
@@ -138,7 +138,7 @@ def make_store(path: Path, slides: Mapping[str, Made]) -> Store:
             names=None if made.names is None else list(made.names),
         )
         record = commit_slide(local, key, record, content, store_record)
-        vectors = {CHOOSER: made.vectors, JUDGE: directions(hash_of(slide_id), count)}
+        vectors = {SELECTION_ENCODER: made.vectors, EVALUATION_ENCODER: directions(hash_of(slide_id), count)}
         for encoder, values in vectors.items():
             write_embedding(local, key, embedding_record(encoder, values.shape[1], record.content_hash), values)
     return open_store(path)

@@ -27,7 +27,12 @@ from wsicurate.store.leases import Leases
 ENCODERS = ("stain-texture", "filter-bank")
 
 #: Everything that is slow left out: tests ask for what they are about.
-PLAIN: dict[str, Any] = {"encoder": "stain-texture", "judge": "filter-bank", "copies": "none", "proof_seeds": 2}
+PLAIN: dict[str, Any] = {
+    "encoder": "stain-texture",
+    "evaluation_encoder": "filter-bank",
+    "copies": "none",
+    "evaluation_seeds": 2,
+}
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +75,11 @@ def test_every_patch_has_a_decision_and_the_budget_is_met(store: Path, tmp_path:
     assert columns[:10] == ["slide_id", "mpp", "row", "x", "y", "patient", "site", "kind", "label", "name"]
     assert columns[-6:] == ["copy_of_mpp", "copy_of_slide", "copy_of_row", "decision", "reason", "selected"]
     assert "cluster_1" in columns
-    proof = report.run["proof"]
-    assert proof["judge"] == "filter-bank" and proof["labels"] and proof["summary"]
-    measures = {comparison["measure"] for comparison in proof["comparisons"]}
+    evaluation = report.run["evaluation"]
+    assert evaluation["evaluation_encoder"] == "filter-bank" and evaluation["labels"] and evaluation["summary"]
+    measures = {comparison["measure"] for comparison in evaluation["comparisons"]}
     assert {"radius_90", "vendi", "class_balanced_recall"} <= measures
-    assert {comparison["baseline"] for comparison in proof["comparisons"]} == {
+    assert {comparison["baseline"] for comparison in evaluation["comparisons"]} == {
         "random over slides",
         "stratified by patient",
         "random",
@@ -87,7 +92,7 @@ def test_pandas_polars_and_duckdb_open_the_manifest(store: Path) -> None:
     import duckdb
     import polars
 
-    report = run(store, proof=False)
+    report = run(store, evaluate=False)
     files = str(report.manifest / "*.parquet")
     assert polars.read_parquet(files)["selected"].sum() == report.selected
     found = duckdb.sql(f"select decision, count(*) from '{files}' group by decision").fetchall()
@@ -106,7 +111,7 @@ def test_the_same_bytes_whatever_the_workers_and_interruptions(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(curate_module, "prove", interrupted)
+        patch.setattr(curate_module, "evaluate", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(other, copies="confirmed", copy_threshold=0.92, workers=2)
     assert open_store(other).curations == ()
@@ -120,14 +125,14 @@ def test_the_same_bytes_whatever_the_workers_and_interruptions(
 
 
 def test_done_is_done_and_other_settings_are_named(store: Path) -> None:
-    first = run(store, proof=False)
-    again = run(store, proof=False)
+    first = run(store, evaluate=False)
+    again = run(store, evaluate=False)
     assert (first.status, again.status) == ("curated", "unchanged")
     assert again.counts == first.counts
     with pytest.raises(ManifestError, match=r"budget is 0.25 there and 0.5 now.*--overwrite"):
-        run(store, proof=False, budget=0.5)
-    assert run(store, proof=False, budget=0.5, overwrite=True).status == "curated"
-    assert run(store, proof=False, name="other").status == "curated"
+        run(store, evaluate=False, budget=0.5)
+    assert run(store, evaluate=False, budget=0.5, overwrite=True).status == "curated"
+    assert run(store, evaluate=False, name="other").status == "curated"
     assert open_store(store).curations == ("default", "other")
 
 
@@ -136,7 +141,7 @@ def test_one_run_at_a_time(store: Path) -> None:
     leases.acquire(curation_work_path("default"))
     try:
         with pytest.raises(LeaseLostError, match="is being made by process"):
-            run(store, proof=False)
+            run(store, evaluate=False)
     finally:
         leases.close()
 
@@ -144,22 +149,22 @@ def test_one_run_at_a_time(store: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "words"),
     [
-        ({"judge": "stain-texture"}, ConfigError, "the encoder that chooses"),
+        ({"evaluation_encoder": "stain-texture"}, ConfigError, "the selection encoder"),
         ({"budget": 10_000}, CurationError, "--budget is 10,000, but only .* patches are left"),
         ({"budget": 1e-9}, CurationError, "is no patch"),
         ({"encoder": "uni"}, EmbeddingMissingError, "3 of 3 slides .* have no embedding by 'uni'"),
-        ({"judge": "uni"}, EmbeddingMissingError, "wsicurate embed .* --encoder uni"),
+        ({"evaluation_encoder": "uni"}, EmbeddingMissingError, "wsicurate embed .* --encoder uni"),
         ({"min_tissue": 1.0, "min_focus": 12.0}, CurationError, "no patch is left"),
         ({"clusters": (5_000, 10)}, CurationError, "5,?000"),
-        ({"evaluation": ["e.zarr"]}, ConfigError, "--evaluation with --copies none finds nothing"),
+        ({"evaluation_sets": ["e.zarr"]}, ConfigError, "--evaluation-sets with --copies none finds nothing"),
         ({"share_cap": float("inf")}, ConfigError, "--share-cap is inf; give a number from 1 .* to 1e9"),
         ({"share_cap": 1e308}, ConfigError, "--share-cap is 1e.308; give a number from 1 .* to 1e9"),
-        ({"judge": "uni", "proof": False}, EmbeddingMissingError, "wsicurate embed .* --encoder uni"),
+        ({"evaluation_encoder": "uni", "evaluate": False}, EmbeddingMissingError, "wsicurate embed .* --encoder uni"),
         ({"slides": ["nowhere"]}, ConfigError, "--slides is nowhere, and there is no such folder"),
         ({"slides": [os.devnull]}, ConfigError, "--slides is /dev/null, and there is no such folder"),
         ({"device": "tpu"}, ConfigError, "--device is 'tpu'; choose auto, cpu, mps, cuda"),
         ({"device": "cuda:x"}, ConfigError, "--device is 'cuda:x'"),
-        ({"proof": "no"}, ConfigError, "--proof is 'no'"),
+        ({"evaluate": "no"}, ConfigError, "--evaluate is 'no'"),
         ({"slides": 5}, ConfigError, "--slides is 5"),
         ({"labels": 5}, ConfigError, "--labels is 5"),
         ({"name": "../x"}, ConfigError, "cannot name a curation"),
@@ -179,7 +184,7 @@ def test_listed_patients_are_leakage(store: Path, tmp_path: Path) -> None:
     slide = next(iter(open_store(store).slides.values()))
     listed = tmp_path / "listed.txt"
     listed.write_text(f"# evaluation\n{slide.record.patient}\nTCGA-XX-0000\n")
-    report = run(store, exclude_patients=listed, proof=False)
+    report = run(store, exclude_patients=listed, evaluate=False)
     table = manifest(store)
     mine = table["patient"] == slide.record.patient
     assert set(table.loc[mine, "decision"]) <= {"leakage", "low_quality"}
@@ -188,7 +193,7 @@ def test_listed_patients_are_leakage(store: Path, tmp_path: Path) -> None:
     assert report.run["listed"]["unmatched"] == ["line 3: TCGA-XX-0000"]
     listed.write_text("TCGA-XX-0000\n")
     with pytest.raises(CurationError, match="none of the 1 lines"):
-        run(store, exclude_patients=listed, proof=False, name="nobody")
+        run(store, exclude_patients=listed, evaluate=False, name="nobody")
 
 
 def test_copies_of_an_evaluation_store_are_leakage(store: Path, small_slides: Path, tmp_path: Path) -> None:
@@ -198,21 +203,21 @@ def test_copies_of_an_evaluation_store_are_leakage(store: Path, small_slides: Pa
     shutil.copy(chosen, slides / "renamed.svs")
     tile(slides, evaluation, TileConfig(workers=1))
     embed(evaluation, EmbedConfig(encoder="stain-texture", workers=1))
-    run(store, evaluation=[evaluation], copies="confirmed", copy_threshold=0.95, proof=False)
+    run(store, evaluation_sets=[evaluation], copies="confirmed", copy_threshold=0.95, evaluate=False)
     table = manifest(store)
     leaked = table["slide_id"].str.contains(chosen.stem)
     good = table["decision"] != "low_quality"
     assert (table.loc[leaked & good, "decision"] == "leakage").mean() > 0.9
     assert not (table.loc[~leaked, "decision"] == "leakage").any()
-    run(store, evaluation=[evaluation], leakage_threshold=0.99, proof=False, name="similar", budget=2)
+    run(store, evaluation_sets=[evaluation], leakage_threshold=0.99, evaluate=False, name="similar", budget=2)
     by_similarity = manifest(store, "similar")
     assert (by_similarity.loc[leaked & good, "decision"] == "leakage").all()
 
 
 def test_earlier_choices_are_kept(store: Path, tmp_path: Path) -> None:
-    run(store, proof=False, budget=5, name="first")
+    run(store, evaluate=False, budget=5, name="first")
     earlier = manifest(store, "first")["selected"]
-    report = run(store, proof=False, budget=12, name="second", keep="first", seed=9)
+    report = run(store, evaluate=False, budget=12, name="second", keep="first", seed=9)
     later = manifest(store, "second")
     assert report.selected == 12
     assert later.loc[earlier, "selected"].all()
@@ -221,12 +226,12 @@ def test_earlier_choices_are_kept(store: Path, tmp_path: Path) -> None:
     for name, values in first.items():
         np.testing.assert_array_equal(values, second[name])
     with pytest.raises(CurationError, match="first keeps 5 patches and --budget is 3"):
-        run(store, proof=False, budget=3, name="third", keep="first")
+        run(store, evaluate=False, budget=3, name="third", keep="first")
 
 
 def test_redundancy_is_thinned_only_when_asked_for(store: Path) -> None:
-    assert "redundant" not in run(store, proof=False).counts
-    report = run(store, proof=False, redundancy=0.25, name="thin", budget=3)
+    assert "redundant" not in run(store, evaluate=False).counts
+    report = run(store, evaluate=False, redundancy=0.25, name="thin", budget=3)
     table = manifest(store, "thin")
     opened = open_store(store)
     units = unit_rows(opened.vectors("stain-texture"), slice(None))
@@ -245,7 +250,7 @@ def test_redundancy_is_thinned_only_when_asked_for(store: Path) -> None:
 
 
 def test_dinov2s_rule_says_how_much_it_merges(store: Path) -> None:
-    report = run(store, proof=False, copies="dinov2", budget=1)
+    report = run(store, evaluate=False, copies="dinov2", budget=1)
     largest = report.run["copies"]["largest component"]
     assert largest > 1
     assert any(f"largest component holds {largest:,} patches" in note for note in report.run["notes"])
@@ -264,14 +269,14 @@ def test_baselines_can_be_asked_for(store: Path, sampler: str) -> None:
     report = run(store, sampler=sampler, budget=9)
     assert report.selected == 9
     if sampler == "random":  # nothing is better than itself
-        same = [each for each in report.run["proof"]["comparisons"] if each["baseline"] == "random"]
+        same = [each for each in report.run["evaluation"]["comparisons"] if each["baseline"] == "random"]
         assert {each["verdict"] for each in same} == {"not discriminating"}
 
 
 def test_a_rule_that_takes_most_of_a_slide_is_noted(store: Path) -> None:
     focus = open_store(store).table()["focus"].to_numpy()
     threshold = round(float(np.percentile(focus, 70)), 2)
-    report = run(store, proof=False, min_focus=threshold, budget=1)
+    report = run(store, evaluate=False, min_focus=threshold, budget=1)
     words = f"--min-focus {threshold:g} takes more than half of the patches of"
     assert any(note.startswith(words) for note in report.run["notes"])
 
@@ -280,8 +285,8 @@ def test_without_a_judge_there_is_no_proof_and_the_record_says_so(embedded: Path
     shutil.copytree(embedded, tmp_path / "b.zarr")
     for folder in (tmp_path / "b.zarr" / "slides").glob("*/embeddings/filter-bank"):
         shutil.rmtree(folder)
-    report = run(tmp_path / "b.zarr", judge=None)
-    assert "name it by --judge" in report.run["proof"]["reason"]
+    report = run(tmp_path / "b.zarr", evaluation_encoder=None)
+    assert "name it by --evaluation-encoder" in report.run["evaluation"]["reason"]
 
 
 def test_new_slides_are_drawn_without_undoing_earlier_choices(small_slides: Path, tmp_path: Path) -> None:
@@ -296,7 +301,7 @@ def test_new_slides_are_drawn_without_undoing_earlier_choices(small_slides: Path
             embed(store, EmbedConfig(encoder=encoder, workers=1))
 
     add_and_embed()
-    run(store, proof=False, budget=4, name="first")
+    run(store, evaluate=False, budget=4, name="first")
     earlier = manifest(store, "first")
     for path in others:
         shutil.copy(path, slides)
@@ -310,11 +315,11 @@ def test_new_slides_are_drawn_without_undoing_earlier_choices(small_slides: Path
 
 
 def test_what_is_damaged_is_made_again(store: Path) -> None:
-    first = run(store, proof=False)
+    first = run(store, evaluate=False)
     part = next(first.manifest.glob("*.parquet"))
     part.write_bytes(b"PAR1")
     assert [problem.where for problem in check(store, workers=1).problems] == ["curations/default"]
-    assert run(store, proof=False).status == "curated"
+    assert run(store, evaluate=False).status == "curated"
     assert check(store, workers=1).problems == []
 
 

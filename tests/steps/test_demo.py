@@ -34,8 +34,8 @@ def test_the_demo_shows_everything(demo_slides: Path, tmp_path: Path, monkeypatc
         ("failed", "unreadable"),
     }
     assert report.checked.problems == []
-    proof = report.curated.run["proof"]
-    assert proof["judge"] == "filter-bank" and "tumour" in proof["labels"]
+    evaluation = report.curated.run["evaluation"]
+    assert evaluation["evaluation_encoder"] == "filter-bank" and "tumour" in evaluation["labels"]
     assert report.curated.counts["copy"] >= 4  # planted ones
     for sheet in (report.slide_sheet, report.patch_sheet, report.subset_sheet):
         picture = cv2.imread(str(sheet))

@@ -83,7 +83,7 @@ def test_the_real_patches_with_no_option(shared: Path, tmp_path: Path) -> None:
     assert {label: labels.count(label) for label in labels} == dict.fromkeys(
         ("ADI", "LYM", "MUC", "MUS", "NORM", "STR", "TUM"), 10
     )
-    assert any("nobody says how large a pixel is" in note for note in report.notes)
+    assert any("no resolution is specified" in note for note in report.notes)
     assert check(tmp_path / "p.zarr", workers=1).problems == []
 
 

@@ -100,7 +100,7 @@ def test_labels_of_patches() -> None:
     nothing = np.zeros((4, 4), dtype=bool)
     truth = GroundTruth(64, 64, 0.5, 16, kinds, nothing, nothing, nothing, nothing, ())
     labels, shares = truth.labels(np.array([[0, 0], [32, 0], [32, 32]], dtype=np.int32), 32)
-    assert labels.tolist() == [Kind.FAT, Kind.GLASS, Kind.GLASS]
+    assert labels.tolist() == [Kind.FAT, Kind.BACKGROUND, Kind.BACKGROUND]
     assert shares.tolist() == [1.0, 0.75, 1.0]
 
 

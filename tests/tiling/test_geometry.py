@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsicurate.errors import TooCoarseError
-from wsicurate.tiling.geometry import Lattice, ReadPlan, Window, plan_reading
+from wsicurate.tiling.geometry import Grid, ReadPlan, Window, plan_reading
 
 downsamples = st.lists(st.floats(1.001, 40), max_size=4).map(lambda extra: [1.0, *sorted(extra)])
 resolutions = st.floats(0.1, 2.0)
@@ -78,16 +78,16 @@ def test_windows_touch_never_overlap_and_never_leave_the_slide(
     except TooCoarseError:
         return
     level_width, level_height = int(width / plan.downsample), int(height / plan.downsample)
-    lattice = Lattice.over(plan, width, height, level_width, level_height)
-    for count, length, level_length in ((lattice.columns, width, level_width), (lattice.rows, height, level_height)):
-        edges = [lattice.edge(index) for index in range(count + 1)]
+    grid = Grid.over(plan, width, height, level_width, level_height)
+    for count, length, level_length in ((grid.columns, width, level_width), (grid.rows, height, level_height)):
+        edges = [grid.edge(index) for index in range(count + 1)]
         assert edges[0] == 0
         assert all(after > before for before, after in itertools.pairwise(edges))
         assert edges[-1] <= length
         assert round(edges[-1] / plan.downsample) <= level_length or count == 0
-        assert [lattice.index(edge) for edge in edges] == list(range(count + 1))
+        assert [grid.index(edge) for edge in edges] == list(range(count + 1))
         # No window that fits was left out.
-        assert lattice.edge(count + 1) > length or round(lattice.edge(count + 1) / plan.downsample) > level_length
+        assert grid.edge(count + 1) > length or round(grid.edge(count + 1) / plan.downsample) > level_length
 
 
 @given(st.floats(1, 64), st.integers(1, 8), st.integers(0, 400), st.sampled_from([64, 256]))
@@ -95,22 +95,22 @@ def test_whole_number_reductions_read_whole_level_pixels(
     downsample: float, reduction: int, column: int, patch_px: int
 ) -> None:
     plan = ReadPlan(0, downsample, reduction, patch_px * reduction * downsample, 0.5, upsampled=False)
-    lattice = Lattice(plan.pitch, column + 1, 1)
-    source = lattice.window(column, 0).at(downsample)
+    grid = Grid(plan.pitch, column + 1, 1)
+    source = grid.window(column, 0).at(downsample)
     assert source.x == column * patch_px * reduction
     assert source.width == patch_px * reduction
 
 
 @given(st.floats(1, 40), st.floats(20, 3000), st.integers(0, 300))
 def test_neighbours_share_no_level_pixel(downsample: float, pitch: float, column: int) -> None:
-    lattice = Lattice(pitch, column + 2, 1)
-    here, there = lattice.window(column, 0).at(downsample), lattice.window(column + 1, 0).at(downsample)
+    grid = Grid(pitch, column + 2, 1)
+    here, there = grid.window(column, 0).at(downsample), grid.window(column + 1, 0).at(downsample)
     assert here.x + here.width == there.x
 
 
 def test_index_refuses_what_is_no_corner() -> None:
     with pytest.raises(ValueError, match="no patch begins at level-0 pixel 100"):
-        Lattice(512.128, 10, 10).index(100)
+        Grid(512.128, 10, 10).index(100)
 
 
 def test_a_window_in_level_pixels() -> None:

@@ -5,16 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsicurate.tiling.geometry import Lattice
+from wsicurate.tiling.geometry import Grid
 from wsicurate.tiling.plan import plan_patches, segment_rows, segments, spread_sample, tissue_fraction
 
 
-def slow_fraction(lattice: Lattice, mask: np.ndarray, downsample: tuple[float, float]) -> np.ndarray:
+def slow_fraction(grid: Grid, mask: np.ndarray, downsample: tuple[float, float]) -> np.ndarray:
     """Overlap of every window with every tissue pixel, one by one."""
-    result = np.zeros((lattice.rows, lattice.columns))
-    for row in range(lattice.rows):
-        for column in range(lattice.columns):
-            window = lattice.window(column, row)
+    result = np.zeros((grid.rows, grid.columns))
+    for row in range(grid.rows):
+        for column in range(grid.columns):
+            window = grid.window(column, row)
             left, right = window.x / downsample[0], (window.x + window.width) / downsample[0]
             top, bottom = window.y / downsample[1], (window.y + window.height) / downsample[1]
             for y, x in np.argwhere(mask):
@@ -32,13 +32,13 @@ pitches = st.floats(8, 200)
 def test_tissue_is_measured_by_area_whatever_the_pitch(
     pitch: float, columns: int, rows: int, seed: int, across: float, down: float
 ) -> None:
-    lattice = Lattice(pitch, columns, rows)
-    shape = (int(np.ceil(lattice.edge(rows) / down)) + 1, int(np.ceil(lattice.edge(columns) / across)) + 1)
+    grid = Grid(pitch, columns, rows)
+    shape = (int(np.ceil(grid.edge(rows) / down)) + 1, int(np.ceil(grid.edge(columns) / across)) + 1)
     if shape[0] * shape[1] > 2000:
         return
     mask = np.random.default_rng(seed).random(shape) < 0.5
     assert np.allclose(
-        tissue_fraction(lattice, mask, (across, down)), slow_fraction(lattice, mask, (across, down)), atol=1e-5
+        tissue_fraction(grid, mask, (across, down)), slow_fraction(grid, mask, (across, down)), atol=1e-5
     )
 
 
@@ -46,17 +46,17 @@ def test_tissue_is_measured_by_area_whatever_the_pitch(
 def test_every_cell_with_enough_tissue_is_planned_once(
     pitch: float, columns: int, rows: int, seed: int, min_tissue: float
 ) -> None:
-    lattice = Lattice(pitch, columns, rows)
+    grid = Grid(pitch, columns, rows)
     mask = np.random.default_rng(seed).random((rows * 2, columns * 2)) < 0.3
-    downsample = (lattice.edge(columns) / mask.shape[1], lattice.edge(rows) / mask.shape[0])
-    fraction = tissue_fraction(lattice, mask, downsample)
-    plan = plan_patches(lattice, mask, downsample, min_tissue=min_tissue)
+    downsample = (grid.edge(columns) / mask.shape[1], grid.edge(rows) / mask.shape[0])
+    fraction = tissue_fraction(grid, mask, downsample)
+    plan = plan_patches(grid, mask, downsample, min_tissue=min_tissue)
     planned = {(column, row) for column, row in plan.cells.tolist()}
     wanted = {(column, row) for row, column in np.argwhere((fraction >= min_tissue) & (fraction > 0)).tolist()}
     assert planned == wanted
     assert len(planned) == len(plan)
     assert plan.below_min_tissue == np.count_nonzero(fraction > 0) - len(plan)
-    corners = [(lattice.edge(column), lattice.edge(row)) for column, row in plan.cells.tolist()]
+    corners = [(grid.edge(column), grid.edge(row)) for column, row in plan.cells.tolist()]
     assert plan.xy.tolist() == [list(corner) for corner in corners]
     assert plan.xy.tolist() == sorted(plan.xy.tolist(), key=lambda corner: (corner[1], corner[0]))
 
@@ -64,17 +64,17 @@ def test_every_cell_with_enough_tissue_is_planned_once(
 def test_windows_without_tissue_are_never_planned_even_if_none_is_asked_for() -> None:
     mask = np.zeros((4, 4), dtype=bool)
     mask[0, 0] = True
-    plan = plan_patches(Lattice(10, 4, 4), mask, (10, 10), min_tissue=0)
+    plan = plan_patches(Grid(10, 4, 4), mask, (10, 10), min_tissue=0)
     assert plan.cells.tolist() == [[0, 0]]
 
 
 @given(st.integers(0, 2**16), st.integers(1, 60), st.floats(0.05, 1))
 def test_a_sample_and_what_it_leaves_are_the_plan(seed: int, limit: int, density: float) -> None:
-    lattice = Lattice(64.5, 20, 15)
+    grid = Grid(64.5, 20, 15)
     mask = np.random.default_rng(seed).random((15, 20)) < density
-    downsample = (lattice.edge(20) / 20, lattice.edge(15) / 15)
-    whole = plan_patches(lattice, mask, downsample, min_tissue=0.5)
-    sample = plan_patches(lattice, mask, downsample, min_tissue=0.5, max_patches=limit, seed=seed, name="a")
+    downsample = (grid.edge(20) / 20, grid.edge(15) / 15)
+    whole = plan_patches(grid, mask, downsample, min_tissue=0.5)
+    sample = plan_patches(grid, mask, downsample, min_tissue=0.5, max_patches=limit, seed=seed, name="a")
     assert len(sample) == min(limit, len(whole))
     together = np.concatenate([sample.xy, sample.unsampled_xy]).tolist()
     assert sorted(together) == sorted(whole.xy.tolist())
@@ -109,11 +109,11 @@ def test_no_cells_no_segments() -> None:
 
 
 def test_a_lattice_of_no_cells() -> None:
-    plan = plan_patches(Lattice(512.0, 0, 0), np.ones((3, 3), bool), (100, 100), min_tissue=0.25)
+    plan = plan_patches(Grid(512.0, 0, 0), np.ones((3, 3), bool), (100, 100), min_tissue=0.25)
     assert len(plan) == 0
     assert plan.xy.shape == (0, 2)
     with pytest.raises(ValueError):
-        Lattice(512.0, 0, 0).index(3)
+        Grid(512.0, 0, 0).index(3)
 
 
 def test_the_rows_of_a_segment_are_those_that_it_was_counted_as(rng: np.random.Generator) -> None:

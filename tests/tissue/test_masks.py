@@ -51,7 +51,7 @@ def test_synthetic_tissue_strong_and_pale(paint: Paint, strength: float) -> None
     fat = truth.kinds == Kind.FAT  # white but for its walls: whether that is tissue is a matter of taste
     assert found[truth.tissue & ~fat].mean() > 0.85
     assert found[~truth.tissue].mean() < 0.1
-    # What matters: a patch that is half tissue is planned, a patch of glass is not.
+    # What matters: a patch that is half tissue is planned, a patch of background is not.
     edge = 16
     height, width = (length // edge * edge for length in found.shape)
     cells = [
@@ -71,8 +71,8 @@ def test_a_blank_slide_is_blank(paint: Paint) -> None:
 
 
 def test_noise_on_glass_is_not_tissue(rng: np.random.Generator) -> None:
-    glass = np.clip(rng.normal(235, 4, (300, 400, 3)), 0, 255).astype(np.uint8)
-    assert not otsu_mask(glass, 8.0).any()
+    background = np.clip(rng.normal(235, 4, (300, 400, 3)), 0, 255).astype(np.uint8)
+    assert not otsu_mask(background, 8.0).any()
 
 
 def test_specks_go_and_holes_close() -> None:

@@ -8,17 +8,17 @@ from PIL import Image
 
 from wsicurate.tissue.patches import patch_tissue
 
-GLASS, PINK = (240, 238, 242), (205, 130, 180)
+BACKGROUND, PINK = (240, 238, 242), (205, 130, 180)
 
 
 def test_glass_is_none_and_stained_tissue_is_all() -> None:
-    assert patch_tissue(np.full((224, 224, 3), GLASS, np.uint8), 0.5) == 0
+    assert patch_tissue(np.full((224, 224, 3), BACKGROUND, np.uint8), 0.5) == 0
     assert patch_tissue(np.full((224, 224, 3), PINK, np.uint8), 0.5) == 1
 
 
 @pytest.mark.parametrize("mpp", [0.25, 0.5, 1.0])
 def test_half_is_half_at_any_resolution(mpp: float) -> None:
-    patch = np.full((256, 256, 3), GLASS, np.uint8)
+    patch = np.full((256, 256, 3), BACKGROUND, np.uint8)
     patch[:, :128] = PINK
     assert patch_tissue(patch, mpp) == pytest.approx(0.5, abs=0.13)  # the blur of 8 µm shifts the edge
 

@@ -31,7 +31,7 @@ def in_order(
     Args:
         function: releases the GIL where it matters; inside it OpenMP has one thread.
         items: taken from the calling thread, lazily.
-        threads: how many; `thread_count` if not given. To be counted before BLAS is told to use one: FAISS brings a
+        threads: how many; `thread_count` if not given. To be counted before BLAS is limited to one: FAISS brings a
             BLAS on OpenMP, and would then answer 1.
 
     Yields:

@@ -59,7 +59,7 @@ class Preset:
         input_px: edge of the image that the encoder sees; None where the model says.
         mean, std: normalisation of RGB values from 0 to 1; None where the model says.
         pooling: how tokens become one vector.
-        mpp: µm per pixel of the patches that it was made for; None where it does not matter or nobody knows.
+        mpp: µm per pixel of the patches that it was made for; None where it does not matter or is not known.
         licence: of the weights, as SPDX has it where it does.
         terms: what the licence says of derived data.
         gated: whether its page asks to accept terms first.
@@ -114,7 +114,7 @@ class Preset:
 def user_presets() -> Path | None:
     """Where a user's own encoders are looked for: ``~/.config/wsicurate/encoders.toml`` or below XDG_CONFIG_HOME.
 
-    None where there is neither, because nobody knows a home.
+    None where there is neither, because there is no home folder.
     """
     folder = os.environ.get("XDG_CONFIG_HOME") or expanded(Path("~/.config"))
     path = Path(folder) / "wsicurate" / "encoders.toml"

@@ -147,7 +147,7 @@ class FillingRun(SlideRun[S, Filling[V, R]], Generic[C, S, V, R]):
         self._crew.submit(call.function, call.task, (job, take), limit_s=limit)
 
     def _take_on(self, job: Job[S, Filling[V, R]]) -> None:
-        """Send a slide to be surveyed, unless somebody else has it or nobody wants it."""
+        """Send a slide to be surveyed, unless another run has it or it is not wanted."""
         against = self._reason_against(job.source)
         if against:
             self._finish(job, "excluded", "kind", against)

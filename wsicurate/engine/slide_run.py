@@ -209,7 +209,7 @@ class SlideRun(ABC, Generic[S, W]):
             self._workers.close(kill=not finished)
             if self._writes:
                 self._leases.close()
-                with contextlib.suppress(StoreWriteError, OSError):  # what stays is nobody's harm; `check` names it
+                with contextlib.suppress(StoreWriteError, OSError):  # what stays does no harm; `check` names it
                     tidy(self.bytes)
         return self.outcomes()
 

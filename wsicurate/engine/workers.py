@@ -130,7 +130,7 @@ class Crew:
         yield from reports
 
     def _after_crash(self, crashed: list[Task]) -> list[Done]:
-        """Build the pool anew; all that was in flight becomes suspect, what was alone is convicted."""
+        """Build the pool anew; tasks in flight are tried again one at a time; one that crashed alone has failed."""
         crashed += self._flying.values()
         self._flying.clear()
         self._discard_pool()
@@ -225,7 +225,7 @@ def _interrupted_after(limit_s: float | None) -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise timeout_error(limit_s)
 
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - nobody reads the traceback of a process that must end
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - the traceback of a process that must end is of no use
         faulthandler.dump_traceback_later(limit_s + min(limit_s, _GRACE_S), exit=True, file=nowhere)
         try:
             if hasattr(signal, "SIGALRM"):

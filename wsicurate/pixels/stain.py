@@ -19,7 +19,7 @@ def optical_density(image: NDArray[np.uint8], background: float = 255.0) -> NDAr
 
     Args:
         image: uint8, (..., 3), RGB.
-        background: intensity of clear glass, I0. Darker than 1 counts as 1, so that black stays finite.
+        background: intensity of clear background, I0. Darker than 1 counts as 1, so that black stays finite.
 
     Returns:
         float32, same shape, 0 where the light passes, about 2.4 where nothing does.
@@ -65,14 +65,14 @@ def from_stains(
         eosin: amounts, (h, w); about 0.4 is collagen.
         haematoxylin_vector: absorption of one unit, (3,), R, G, B.
         eosin_vector: likewise.
-        background: intensity of clear glass, one value or (3,).
+        background: intensity of clear background, one value or (3,).
 
     Returns:
         float32, (h, w, 3), 0 to ``background``.
     """
-    glass = np.broadcast_to(np.asarray(background, np.float32), (3,))
+    background = np.broadcast_to(np.asarray(background, np.float32), (3,))
     intensities = np.empty((*haematoxylin.shape, 3), dtype=np.float32)
     for channel in range(3):
         density = haematoxylin * haematoxylin_vector[channel] + eosin * eosin_vector[channel]
-        intensities[..., channel] = glass[channel] * np.exp(density * np.float32(-np.log(10)))
+        intensities[..., channel] = background[channel] * np.exp(density * np.float32(-np.log(10)))
     return intensities

@@ -1,6 +1,6 @@
-"""A last look at a slide's colours, for every reader: do its levels, its thumbnail and its glass agree?
+"""A last look at a slide's colours, for every reader: do its levels, its thumbnail and its background agree?
 
-A reader that misunderstands a file mostly misunderstands one level, or says of all that glass is magenta. A few small
+A reader that misunderstands a file mostly misunderstands one level, or says of all that background is magenta. A few small
 places are read from the levels that a slide is tiled from and compared; nothing here depends on how they were decoded.
 """
 
@@ -36,15 +36,15 @@ _GREY, _COLOURED = 1.0, 8.0
 #: What is left of a difference that is explained.
 _UNEXPLAINED_SHARE = 0.35
 
-#: Difference between the channels of the brightest fifth of a slide that no glass and no tissue has: fields of nothing
+#: Difference between the channels of the brightest fifth of a slide that no background and no tissue has: fields of nothing
 #: but violet tissue have up to 122.
-_COLOURED_GLASS = 160
+_COLOURED_BACKGROUND = 160
 
 _THUMBNAIL_PX = 64
 
 
 def check_colours(slide: Slide, overview: Overview, read_level: int) -> tuple[str, ...]:
-    """Compare the levels that a slide is tiled from with each other, and with its thumbnail; look at its glass.
+    """Compare the levels that a slide is tiled from with each other, and with its thumbnail; look at its background.
 
     Args:
         slide: an open slide.
@@ -66,8 +66,8 @@ def check_colours(slide: Slide, overview: Overview, read_level: int) -> tuple[st
                 slide.name, fine, coarse, np.stack([a for a, _ in pairs]), np.stack([b for _, b in pairs])
             )
     if isinstance(slide, TiledSlide):
-        slide.drop_tiles()  # nobody needs these few again
-    return (*suspicions, *_against_thumbnail(slide, overview), *_against_glass(overview))
+        slide.drop_tiles()  # these few are not needed again
+    return (*suspicions, *_against_thumbnail(slide, overview), *_against_background(overview))
 
 
 def _places(overview: Overview) -> list[tuple[float, float]]:
@@ -192,8 +192,8 @@ def _against_thumbnail(slide: Slide, overview: Overview) -> Iterator[str]:
         )
 
 
-def _against_glass(overview: Overview) -> Iterator[str]:
-    """Compare the brightest fifth of the overview with glass, which is nearly white, and what mistakes make of it."""
+def _against_background(overview: Overview) -> Iterator[str]:
+    """Compare the brightest fifth of the overview with background, which is nearly white, and what mistakes make of it."""
     unreadable = overview.unreadable
     pixels = overview.pixels[~unreadable] if unreadable.any() else overview.pixels.reshape(-1, 3)
     if not pixels.size:
@@ -203,8 +203,8 @@ def _against_glass(overview: Overview) -> Iterator[str]:
     red, green, blue = np.median(pixels[brightest >= np.quantile(brightest, 0.8)], axis=0).astype(int).tolist()
     shown_as_rgb = red > 190 and abs(green - 128) <= 16 and abs(blue - 128) <= 16
     taken_for_ycbcr = min(red, blue) > 235 and green < 175
-    if shown_as_rgb or taken_for_ycbcr or max(red, green, blue) - min(red, green, blue) > _COLOURED_GLASS:
+    if shown_as_rgb or taken_for_ycbcr or max(red, green, blue) - min(red, green, blue) > _COLOURED_BACKGROUND:
         yield (
-            f"its brightest parts have the colour ({red}, {green}, {blue}), where glass is nearly white: its colours "
+            f"its brightest parts have the colour ({red}, {green}, {blue}), where background is nearly white: its colours "
             "may be wrong"
         )

@@ -135,7 +135,7 @@ def _readers(
 
 
 def _advice(path: Path, beginning: bytes) -> str:
-    """What would help with a file that nobody opens."""
+    """What would help with a file that no reader opens."""
     if beginning in _TIFF_BEGINNINGS:
         return (
             ". Write it as a tiled pyramid of 8-bit RGB (vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg)"

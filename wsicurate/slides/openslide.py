@@ -103,7 +103,7 @@ class OpenSlideSlide(SlideBase):
             return np.asarray(handle.read_region(corner, level, size))
         except openslide.OpenSlideError:
             self._drop(handle)
-        own = self._open()  # nobody else's errors poison it
+        own = self._open()  # errors of other readers do not spoil it
         pixels = np.asarray(own.read_region(corner, level, size))
         with self._lock:
             self._handle = self._handle or own

@@ -22,7 +22,7 @@ TIATOOLBOX_SUFFIXES = frozenset({".dcm", ".jp2", ".qptiff", ".tif", ".tiff", ".z
 
 
 def is_for_tiatoolbox(path: Path) -> bool:
-    """Whether a file that nobody else opens may be TIAToolbox's."""
+    """Whether a file that no other reader opens may be TIAToolbox's."""
     return path.suffix.lower() in TIATOOLBOX_SUFFIXES
 
 

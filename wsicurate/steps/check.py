@@ -37,7 +37,7 @@ from wsicurate.validation import require_callables, require_path, require_paths,
 _ROOT_NAMES = {ROOT, SLIDES, RUNS, WORK, CURATIONS}
 
 _STRAY = "it is not part of a store; remove it"
-_UNFINISHED = "it is unfinished and nobody works on it; run the same command again, or remove it"
+_UNFINISHED = "it is unfinished and no run works on it; run the same command again, or remove it"
 _LINK = "it is a link, and a store holds none; put what it leads to in its place, or remove it"
 _PARTIAL = (
     "a run that was killed left it half-written; the next run removes it; if that ran on another machine, remove it"

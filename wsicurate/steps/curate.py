@@ -1,7 +1,7 @@
 """`curate`: the patches of a store -> a manifest that says of each whether it is in the subset, and why not.
 
 The stages, in order; the first that decides about a patch stands: quality, lists of patients that must not be in it,
-copies (of evaluation data and of each other), redundancy, retrieval from seeds, the draw to the budget. Then the proof.
+copies (of evaluation data and of each other), redundancy, retrieval from seeds, the draw to the budget. Then the evaluation.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from wsicurate.engine.progress import Progress, ProgressCallback, no_progress
 from wsicurate.engine.run_records import versions
 from wsicurate.engine.tidy import tidy
 from wsicurate.errors import CurationError, LeaseLostError, ManifestError, StoreWriteError
-from wsicurate.steps.curating.comparison import prove
+from wsicurate.steps.curating.comparison import evaluate
 from wsicurate.steps.curating.copies import Work, clear_copies
 from wsicurate.steps.curating.draw import Draw, budget_of, draw
 from wsicurate.steps.curating.inputs import Inputs, fingerprint_of_record, gather_inputs
@@ -105,7 +105,7 @@ def curate(
     A slide whose attributes, patches or vectors do not read back is left out, and named in the report and the record.
 
     Args:
-        store: the store's folder; embedded with ``config.encoder`` and, for the proof, with ``config.judge``.
+        store: the store's folder; embedded with ``config.encoder`` and, for the evaluation, with ``config.evaluation_encoder``.
         config: settings; `CurateConfig` has the defaults.
         executor: where pixels are compared; a pool of ``config.workers`` processes by default.
         progress: called as stages begin and go on.
@@ -116,7 +116,7 @@ def curate(
     Raises:
         ConfigError: if a setting is wrong.
         StoreNotFoundError, StoreFormatError: if there is no store.
-        EmbeddingMissingError: if encoder or judge did not embed every slide that reads back.
+        EmbeddingMissingError: if encoder or evaluation_encoder did not embed every slide that reads back.
         CorruptStoreError: if no slide reads back, or one of an evaluation store does not.
         CurationError: if more is asked than the patches can give; the message says what.
         ManifestError: if a curation of this name is there with other inputs or settings, or ``keep`` is of another
@@ -297,8 +297,8 @@ class _Curation:
         self._thin(vectors, clusters, similarity)
         retrieve(self.inputs, self.ledger, vectors, hierarchy, clusters, self.scratch, self.facts)
         drawn = self._draw(vectors, clusters, similarity)
-        proof = prove(self.inputs, drawn, self.scratch, self._say) if self.config.proof else None
-        return self._write(hierarchy, clusters, drawn, proof)
+        evaluation = evaluate(self.inputs, drawn, self.scratch, self._say) if self.config.evaluate else None
+        return self._write(hierarchy, clusters, drawn, evaluation)
 
     def _check_enough(self) -> None:
         """Refuse what cannot be had before the long stages begin; they may leave fewer patches still.
@@ -314,7 +314,7 @@ class _Curation:
         budget = budget_of(self.config.budget, left)
         if self.inputs.kept is not None:
             kept = int(np.count_nonzero(self.inputs.kept_rows & self.ledger.left))
-            if kept > budget and not self.inputs.evaluation:  # else some of the kept may turn out to leak
+            if kept > budget and not self.inputs.evaluation_stores:  # else some of the kept may turn out to leak
                 raise CurationError(
                     f"{self.config.keep} keeps {kept:,} patches and --budget is {budget:,}; raise it to {kept:,}"
                 )
@@ -401,7 +401,7 @@ class _Curation:
         return drawn
 
     def _write(
-        self, hierarchy: Hierarchy, clusters: NDArray[np.int32], drawn: Draw, proof: Mapping[str, Any] | None
+        self, hierarchy: Hierarchy, clusters: NDArray[np.int32], drawn: Draw, evaluation: Mapping[str, Any] | None
     ) -> dict[str, Any]:
         inputs = self.inputs
         document = {
@@ -413,12 +413,12 @@ class _Curation:
             "inputs": self.pool.content_hashes(),
             "left_out": inputs.left_out,
             "encoder": inputs.encoder_facts,
-            "judge": inputs.judge_facts,
+            "evaluation_encoder": inputs.evaluation_encoder_facts,
             "budget": drawn.budget,
             "counts": self.ledger.counts(),
             "notes": self.notes,
             **self.facts,
-            "proof": proof,
+            "evaluation": evaluation,
             "versions": versions(),
         }
         write_curation(self.bytes, self.config.name, self._table(clusters), document, hierarchy.to_arrays())

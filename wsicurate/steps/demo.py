@@ -22,8 +22,8 @@ from wsicurate.synthetic.layout import Kind
 from wsicurate.synthetic.slide import CohortSlide, GroundTruth, SyntheticSlide, truth_path, write_cohort
 from wsicurate.validation import exists, require_callables, require_path, require_workers
 
-#: The descriptor that chooses, and the one that judges: neither needs weights.
-CHOOSER, JUDGE = "stain-texture", "filter-bank"
+#: The selection encoder and the evaluation encoder, both descriptors: neither needs weights.
+SELECTION_ENCODER, EVALUATION_ENCODER = "stain-texture", "filter-bank"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class DemoReport:
 
 
 def demo_cohort(width: int = 6_144, height: int = 5_120) -> list[SyntheticSlide]:
-    """The demo's slides: what a laboratory's folder holds, trouble included. The last states no resolution."""
+    """The demo's slides: what a laboratory's folder holds, invalid ones included. The last has no resolution metadata."""
     base = SyntheticSlide(width=width, height=height, seed=11)
     return [
         replace(base, seed=11, pens=("green", "black"), copies=4),
@@ -142,13 +142,15 @@ def demo(
             write_demo_cohort(slides)
     say(f"Tiling them into {store}")
     tiled = tile([slides], store, TileConfig(workers=workers), progress=progress)
-    for encoder in (CHOOSER, JUDGE):
+    for encoder in (SELECTION_ENCODER, EVALUATION_ENCODER):
         say(f"Embedding the patches by {encoder}, which needs no weights")
         embed(store, EmbedConfig(encoder=encoder, workers=workers), progress=progress)
     with _written(folder):
         write_truth_labels(open_store(store), labels)
-    say("Choosing a quarter of the patches, and proving it by the other descriptor and the ground truth")
-    config = CurateConfig(encoder=CHOOSER, judge=JUDGE, labels=labels, budget=0.25, workers=workers)
+    say("Choosing a quarter of the patches, and evaluating it with the other descriptor and the ground truth")
+    config = CurateConfig(
+        encoder=SELECTION_ENCODER, evaluation_encoder=EVALUATION_ENCODER, labels=labels, budget=0.25, workers=workers
+    )
     curated = curate(store, config, progress=progress)
     say("Checking every array, checksum and patch")
     checked = check(store, workers=workers)

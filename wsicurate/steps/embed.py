@@ -84,7 +84,7 @@ def embed(
     """Turn every patch of a store into a vector, and keep the vectors beside the patches.
 
     Slides that were embedded with the same weights and settings are left alone: run the same call after an
-    interruption, and it goes on. A slide that fails is reported, and stops nobody.
+    interruption, and it goes on. A slide that fails is reported and does not stop the others.
 
     Args:
         store: the store's folder.

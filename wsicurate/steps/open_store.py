@@ -19,7 +19,7 @@ from wsicurate.slides.opening import open_slide
 from wsicurate.slides.table import SlideRow
 from wsicurate.store.records import SlideRecord
 from wsicurate.store.store import Patches, Store
-from wsicurate.tiling.geometry import Lattice, ReadPlan
+from wsicurate.tiling.geometry import Grid, ReadPlan
 from wsicurate.tiling.patches import cut_patch
 from wsicurate.tiling.windows import cut_window
 from wsicurate.validation import exists, require_path, require_paths
@@ -131,14 +131,14 @@ class SlidePixels:
         reading = record.reading
         names = ("level", "downsample", "reduction", "pitch", "effective_mpp", "upsampled")
         plan = ReadPlan(**{name: reading[name] for name in names})
-        lattice = Lattice.over(plan, int(reading["width"]), int(reading["height"]))
+        grid = Grid.over(plan, int(reading["width"]), int(reading["height"]))
         is_free = reading.get("lattice") == "none"
         patches = np.empty((len(xy), record.patch_px, record.patch_px, 3), dtype=np.uint8)
         for position, (x, y) in enumerate(xy.tolist()):
             if is_free:
                 patches[position] = cut_window(slide.read, plan, x, y, record.patch_px)
                 continue
-            window = lattice.window(lattice.index(x), lattice.index(y))
+            window = grid.window(grid.index(x), grid.index(y))
             patches[position] = cut_patch(slide.read, plan, window, record.patch_px)
         return patches
 

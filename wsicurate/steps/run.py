@@ -23,7 +23,7 @@ class RunReport:
 
     Attributes:
         tiled: report of `tile`.
-        embedded: reports of `embed`, of the encoder that chooses and of the one that judges.
+        embedded: reports of `embed`, of the selection encoder and of the evaluation encoder.
         curated: report of `curate`.
     """
 
@@ -48,13 +48,13 @@ def run(
     executor: Executor | None = None,
     progress: ProgressCallback = no_progress,
 ) -> RunReport:
-    """From slides to a proven subset.
+    """From slides to a evaluated subset.
 
     Args:
         slides: as in `tile`.
         store: the store's folder; made if it is not there.
         tile_config, curate_config: settings of the steps.
-        embed_config: settings of embedding; the encoders are those of ``curate_config``, chooser and judge.
+        embed_config: settings of embedding; the encoders are those of ``curate_config``, selection and evaluation encoder.
         executor: as in `tile`.
         progress: as in `tile`, for one step after the other.
 
@@ -75,20 +75,24 @@ def run(
     if not tiled.patches:
         reasons = sorted({outcome.reason for outcome in tiled.outcomes if outcome.reason})
         raise NothingToDoError(f"no patch came out of the slides ({', '.join(reasons)}); there is nothing to curate")
-    chooser = dataclasses.replace(
+    selection_encoder = dataclasses.replace(
         embed_config or EmbedConfig(workers=curate_config.workers),
         encoder=curate_config.encoder,
         weights=curate_config.weights,
         arch=curate_config.arch,
         slides=curate_config.slides,
     )
-    configs = [chooser]
-    if curate_config.judge:
-        configs.append(dataclasses.replace(chooser, encoder=curate_config.judge, weights=None, arch=None))
+    configs = [selection_encoder]
+    if curate_config.evaluation_encoder:
+        configs.append(
+            dataclasses.replace(selection_encoder, encoder=curate_config.evaluation_encoder, weights=None, arch=None)
+        )
     embedded = [embed(store, config, executor=executor, progress=progress) for config in configs]
     # What embed made of a path or an id is the name of the vectors in the store.
     curate_config = dataclasses.replace(
-        curate_config, encoder=embedded[0].encoder, judge=embedded[1].encoder if len(embedded) > 1 else None
+        curate_config,
+        encoder=embedded[0].encoder,
+        evaluation_encoder=embedded[1].encoder if len(embedded) > 1 else None,
     )
     curated = curate(store, curate_config, executor=executor, progress=progress)
     return RunReport(tiled=tiled, embedded=embedded, curated=curated)

@@ -74,7 +74,7 @@ def tile(
     Every slide is surveyed (resolution, tissue mask, plan), cut in segments that any worker can take, and committed
     by writing its mark last.
     What is finished is never done again: run the same call after an interruption, and it goes on. Slides that cannot be
-    tiled are reported, and stop nobody.
+    tiled are reported and do not stop the others.
 
     Args:
         slides: slide files and folders, searched to any depth.

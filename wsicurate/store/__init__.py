@@ -1,1 +1,1 @@
-"""The patch store on disk: `docs/format.md`, written and read to the letter. Nobody else knows Zarr."""
+"""The patch store on disk: `docs/format.md`, written and read to the letter. No other folder imports Zarr."""

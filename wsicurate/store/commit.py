@@ -113,7 +113,7 @@ def commit_slide(
 ) -> SlideRecord:
     """Write a slide's arrays from its segments, then its mark, then remove the segments.
 
-    A slide that stands under the key is replaced: its mark goes first, so that nobody reads what is half new, and comes
+    A slide that stands under the key is replaced: its mark goes first, so that no reader sees what is half new, and comes
     back last. Its embeddings stay as long as they are of the same patches.
 
     Args:
@@ -201,7 +201,7 @@ def _remove_what_is_older(store: ByteStore, path: str, arrays: Mapping[str, str]
 
 
 def remove_slide(store: ByteStore, key: str) -> None:
-    """Remove a slide: its mark first, so that nobody reads what is half gone."""
+    """Remove a slide: its mark first, so that no reader sees what is half gone."""
     store.delete(mark_path(key))
     for value in list(store.keys(slide_path(key))):
         store.delete(value)

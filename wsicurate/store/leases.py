@@ -148,7 +148,7 @@ class Leases:
                 self.release(lease)
 
     def holder(self, folder: str) -> Holder | None:
-        """Who holds the lease on ``folder``, alive as far as is known; None if nobody."""
+        """Who holds the lease on ``folder``, alive as far as is known; None if no one."""
         generation = self._generation(folder)
         if not generation:
             return None
@@ -202,7 +202,7 @@ class Leases:
 
 
 def is_current(store: ByteStore, lease: Lease) -> bool:
-    """Whether ``lease`` still stands: nobody took it over."""
+    """Whether ``lease`` still stands: no other run took it over."""
     try:
         value: Any = json.loads(store.get(lease.key))
         token = value["token"]

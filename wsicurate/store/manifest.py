@@ -55,7 +55,7 @@ class Curation:
 
     Attributes:
         name: of the curation.
-        run: its ``run.json``: settings, inputs, calibration, proof.
+        run: its ``run.json``: settings, inputs, calibration, evaluation.
     """
 
     name: str

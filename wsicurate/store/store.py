@@ -213,7 +213,7 @@ class SlidePatches:
 
         Raises:
             CorruptStoreError: if a patch is damaged.
-            StoreFormatError: if the store keeps coordinates alone and nobody said how to read the slides.
+            StoreFormatError: if the store keeps coordinates alone and no way to read the slides was given.
         """
         images = self.images
         if images is None:

@@ -16,7 +16,7 @@ from wsicurate.synthetic.region import Region
 #: Canvas pixels per cell of the artefact maps and of the ground truth.
 TRUTH_PX = 16
 
-#: Colours of marker pens on glass, RGB.
+#: Colours of marker pens, RGB.
 INKS = {"green": (20, 105, 85), "blue": (45, 70, 165), "red": (205, 35, 50), "black": (38, 38, 44)}
 
 #: Standard deviation of the blur of a place out of focus, canvas pixels.

@@ -20,7 +20,7 @@ CELL_PX = 32
 class Kind(IntEnum):
     """What a pixel of a synthetic slide shows. ``MUCIN`` is the rare kind."""
 
-    GLASS = 0
+    BACKGROUND = 0
     STROMA = 1
     TUMOUR = 2
     GLANDS = 3

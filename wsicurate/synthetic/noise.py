@@ -31,11 +31,11 @@ def hash_unit(x: NDArray[Any], y: NDArray[Any], seed: int) -> Field:
 
 
 def value_noise(region: Region, wavelength: int, seed: int) -> Field:
-    """Smooth noise of one wavelength: random values on a lattice, interpolated bicubically.
+    """Smooth noise of one wavelength: random values on a grid, interpolated bicubically.
 
     Args:
         region: where.
-        wavelength: lattice spacing in pixels, a power of two.
+        wavelength: grid spacing in pixels, a power of two.
         seed: of the field.
 
     Returns:

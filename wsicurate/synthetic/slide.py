@@ -142,8 +142,8 @@ class GroundTruth:
 
     @property
     def tissue(self) -> NDArray[np.bool_]:
-        """bool: not glass."""
-        return np.asarray(self.kinds != Kind.GLASS)
+        """bool: not background."""
+        return np.asarray(self.kinds != Kind.BACKGROUND)
 
     def labels(self, xy: NDArray[np.int32], size: float) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """The commonest kind within square windows, and its share.
@@ -299,12 +299,12 @@ class _Canvas:
             pen=self._artefacts.pen_mask(),
             fold=self._artefacts.folds > 0.5,
             blur=self._artefacts.blur > 0.5,
-            pale=pale & (self._kinds != Kind.GLASS),
+            pale=pale & (self._kinds != Kind.BACKGROUND),
             copies=self._copies,
         )
 
     def _place_copies(self) -> tuple[Copy, ...]:
-        """Sources and places of copies: distinct cells of the 20x patch lattice, deep in tissue other than fat."""
+        """Sources and places of copies: distinct cells of the 20x patch grid, deep in tissue other than fat."""
         step = COPY_PX // 32
         solid = (self._layout.outline > 0.3) & (self._layout.scores[Kind.FAT] < 0)
         rows, columns = solid.shape[0] // step, solid.shape[1] // step
@@ -420,7 +420,7 @@ def _reduce_into(picture: NDArray[np.uint8], pixels: NDArray[np.uint8], top: int
 
 
 def _write_repeated(writer: SvsWriter, slide: SyntheticSlide, repeat_px: int) -> GroundTruth:
-    """Paint one square of tissue and one of glass, and point the tiles of a large slide at them in turn."""
+    """Paint one square of tissue and one of background, and point the tiles of a large slide at them in turn."""
     pieces = []
     for tissue in (max(slide.tissue, 0.6), 0.0):
         piece = replace(slide, width=repeat_px, height=repeat_px, repeat_px=None, tissue=tissue, copies=0)

@@ -41,14 +41,14 @@ class Stain:
     Attributes:
         haematoxylin, eosin: absorption of a unit of stain, (3,).
         strength: (haematoxylin, eosin) factors on the amounts; about 0.35 is a pale slide.
-        glass: RGB of clear glass, (3,).
+        background: RGB of clear background, (3,).
         noise: standard deviation of the camera's noise, grey levels.
     """
 
     haematoxylin: NDArray[np.float32]
     eosin: NDArray[np.float32]
     strength: tuple[float, float]
-    glass: NDArray[np.float32]
+    background: NDArray[np.float32]
     noise: float
 
     @classmethod
@@ -67,7 +67,7 @@ class Stain:
                 strength * site.uniform(0.85, 1.15) * slide.uniform(0.94, 1.06),
                 strength * site.uniform(0.8, 1.2) * slide.uniform(0.92, 1.08),
             ),
-            glass=np.array(site.uniform(238, 246) + site.normal(0, 1.2, 3), dtype=np.float32),
+            background=np.array(site.uniform(238, 246) + site.normal(0, 1.2, 3), dtype=np.float32),
             noise=float(site.uniform(1.0, 2.2)),
         )
 
@@ -104,14 +104,14 @@ def paint(layout: Layout, stain: Stain, region: Region, seed: int) -> Painting:
     kinds = _cropped(wide_kinds, _MARGIN_PX - _BLUR_MARGIN_PX)
     if not kinds.any():
         height, width = region.height, region.width
-        glass = np.broadcast_to(stain.glass, (height, width, 3)).astype(np.float32)
-        return Painting(glass, np.zeros((height, width), dtype=np.uint8))
+        background = np.broadcast_to(stain.background, (height, width, 3)).astype(np.float32)
+        return Painting(background, np.zeros((height, width), dtype=np.uint8))
     haematoxylin, eosin = _ground(kinds, near, seed)
     _paint_glands(haematoxylin, eosin, wide_kinds, wide, seed)
     _paint_nuclei(haematoxylin, wide_kinds, wide, seed)
     _paint_clusters(haematoxylin, eosin, wide_kinds, wide, seed)
     thickness = layout.sample(layout.thickness, near)
-    thickness *= cv2.GaussianBlur((kinds != Kind.GLASS).astype(np.float32), (0, 0), 1.0)
+    thickness *= cv2.GaussianBlur((kinds != Kind.BACKGROUND).astype(np.float32), (0, 0), 1.0)
     haematoxylin *= thickness * np.float32(stain.strength[0])
     eosin *= thickness * np.float32(stain.strength[1])
     pixels = from_stains(
@@ -119,7 +119,7 @@ def paint(layout: Layout, stain: Stain, region: Region, seed: int) -> Painting:
         _cropped(eosin, _BLUR_MARGIN_PX),
         haematoxylin_vector=stain.haematoxylin,
         eosin_vector=stain.eosin,
-        background=stain.glass,
+        background=stain.background,
     )
     return Painting(pixels, _cropped(kinds, _BLUR_MARGIN_PX))
 
@@ -149,14 +149,14 @@ def _kinds(layout: Layout, region: Region, seed: int) -> NDArray[np.uint8]:
         wins = score > best
         kinds[wins] = kind
         best[wins] = score[wins]
-    kinds[~inside] = Kind.GLASS
+    kinds[~inside] = Kind.BACKGROUND
     return enlarged(kinds, 2, half, region, cv2.INTER_NEAREST)
 
 
 def _ground(kinds: NDArray[np.uint8], region: Region, seed: int) -> tuple[Field, Field]:
     """What lies between the nuclei: fibres, cytoplasm, fat cells, debris, mucus. (haematoxylin, eosin)"""
     counts = np.bincount(kinds.ravel(), minlength=len(Kind))
-    present = [kind for kind in Kind if counts[kind] and kind != Kind.GLASS]
+    present = [kind for kind in Kind if counts[kind] and kind != Kind.BACKGROUND]
     haematoxylin = np.zeros(kinds.shape, dtype=np.float32)
     eosin = np.zeros(kinds.shape, dtype=np.float32)
     grain = value_noise(region, 2, seed + 41)

@@ -33,7 +33,7 @@ class Rectangle:
 
 
 class FakeSlide(SlideBase):
-    """A slide made of an array. It counts its reads and fails where it is told to.
+    """A slide made of an array. It counts its reads and fails where it is asked to.
 
     Args:
         pixels: uint8, (h, w, 3), level 0.
@@ -91,7 +91,7 @@ class FakeSlide(SlideBase):
         scale = self.levels[level].downsample
         asked = Rectangle(int(x * scale), int(y * scale), max(1, int(width * scale)), max(1, int(height * scale)))
         if any(bad.overlaps(asked) for bad in self._unreadable):
-            raise UnreadableRegionError(f"{self.name}: the region {asked} cannot be decoded: told to fail")
+            raise UnreadableRegionError(f"{self.name}: the region {asked} cannot be decoded: asked to fail")
         if not allow_unscanned and any(bad.overlaps(asked) for bad in self._unscanned):
             raise UnscannedRegionError(f"{self.name}: the region {asked} was never scanned")
         self.reads.append((level, x, y, width, height))

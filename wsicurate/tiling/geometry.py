@@ -77,15 +77,15 @@ def plan_reading(
         level for level, downsample in enumerate(downsamples) if slide_mpp * downsample <= target_mpp * (1 + TOLERANCE)
     ]
     if not fine_enough:
-        mend = f"ask for a coarser --mpp ({slide_mpp:.3g})"
+        fix = f"ask for a coarser --mpp ({slide_mpp:.3g})"
         if slide_mpp <= target_mpp * MAX_UPSAMPLING:
-            mend += ", or for --allow-upsampling"
+            fix += ", or for --allow-upsampling"
         elif allow_upsampling:
-            mend += f": pixels are not enlarged more than {MAX_UPSAMPLING} times"
+            fix += f": pixels are not enlarged more than {MAX_UPSAMPLING} times"
         if not allow_upsampling or slide_mpp > target_mpp * MAX_UPSAMPLING:
             raise TooCoarseError(
                 f"the finest pixels are {slide_mpp:g} µm, more than {TOLERANCE:.0%} coarser than the target of "
-                f"{target_mpp:g} µm; {mend}"
+                f"{target_mpp:g} µm; {fix}"
             )
         return ReadPlan(0, downsamples[0], None, patch_px * target_mpp / slide_mpp, target_mpp, upsampled=True)
     level = max(fine_enough, key=lambda index: downsamples[index])
@@ -98,7 +98,7 @@ def plan_reading(
 
 
 @dataclass(frozen=True)
-class Lattice:
+class Grid:
     """All patch positions of a slide: one grid, anchored at level-0 (0, 0).
 
     With pitch p, column i covers the level-0 pixels [round(i*p), round((i+1)*p)), and rows likewise: windows touch,
@@ -117,8 +117,8 @@ class Lattice:
     @classmethod
     def over(
         cls, plan: ReadPlan, width: int, height: int, level_width: int | None = None, level_height: int | None = None
-    ) -> Lattice:
-        """The lattice of a slide of ``width`` x ``height`` level-0 pixels.
+    ) -> Grid:
+        """The grid of a slide of ``width`` x ``height`` level-0 pixels.
 
         ``level_width`` and ``level_height`` are the size of the level that is read: a pyramid whose sizes were rounded
         down can end a pixel early, and no window may reach beyond it either.
@@ -146,7 +146,7 @@ class Lattice:
         """
         index = round(edge / self.pitch)
         if self.edge(index) != edge:
-            raise ValueError(f"no patch begins at level-0 pixel {edge} on a lattice of pitch {self.pitch:g}")
+            raise ValueError(f"no patch begins at level-0 pixel {edge} on a grid of pitch {self.pitch:g}")
         return index
 
 

@@ -25,7 +25,7 @@ def cut_patch(read: ReadRegion, plan: ReadPlan, window: Window, patch_px: int) -
     Args:
         read: reads a rectangle of a level.
         plan: level and reduction.
-        window: level-0 pixels, from the slide's lattice.
+        window: level-0 pixels, from the slide's grid.
         patch_px: edge of the patch, pixels.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Which cells of the lattice become patches. Pure functions of a mask and a seed."""
+"""Which cells of the grid become patches. Pure functions of a mask and a seed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.tiling.geometry import Lattice
+from wsicurate.tiling.geometry import Grid
 
-#: Edge of a segment of work, in lattice cells. Neighbouring patches share compressed tiles; of blocks of 32 x 32
+#: Edge of a segment of work, in grid cells. Neighbouring patches share compressed tiles; of blocks of 32 x 32
 #: patches of 256 px over tiles of 240 px, 6% of the tiles are decoded twice, along the blocks' borders.
 SEGMENT_CELLS = 32
 
@@ -22,7 +22,7 @@ class Plan:
     """The patches of one slide, in raster order (by row, then by column).
 
     Attributes:
-        cells: int32, (n, 2): column and row in the lattice.
+        cells: int32, (n, 2): column and row in the grid.
         tissue: float32, (n,): share of each window that is tissue.
         xy: int32, (n, 2): level-0 pixel of each window's top-left corner.
         unsampled_xy: int32, (m, 2): windows with enough tissue that the sample left out.
@@ -40,7 +40,7 @@ class Plan:
 
 
 def plan_patches(
-    lattice: Lattice,
+    grid: Grid,
     mask: NDArray[np.bool_],
     mask_downsample: tuple[float, float],
     *,
@@ -52,7 +52,7 @@ def plan_patches(
     """Choose the windows that hold enough tissue.
 
     Args:
-        lattice: the slide's lattice.
+        grid: the slide's grid.
         mask: bool, (h, w), True on tissue, covering the whole slide.
         mask_downsample: level-0 pixels per mask pixel along x and y.
         min_tissue: a window is chosen where at least this share of its area is tissue; windows without any are
@@ -61,7 +61,7 @@ def plan_patches(
         seed: of the sample.
         name: the slide's id: slides of one run are sampled independently.
     """
-    fraction = tissue_fraction(lattice, mask, mask_downsample)
+    fraction = tissue_fraction(grid, mask, mask_downsample)
     chosen = (fraction >= min_tissue) & (fraction > 0)
     rows, columns = np.nonzero(chosen)
     cells = np.stack([columns, rows], axis=1).astype(np.int32)
@@ -69,7 +69,7 @@ def plan_patches(
     if max_patches is not None and len(cells) > max_patches:
         keep[:] = False
         keep[spread_sample(cells, max_patches, seed=seed, name=name)] = True
-    xy = cell_corners(lattice, cells)
+    xy = cell_corners(grid, cells)
     return Plan(
         cells=cells[keep],
         tissue=fraction[rows, columns][keep],
@@ -79,22 +79,20 @@ def plan_patches(
     )
 
 
-def cell_corners(lattice: Lattice, cells: NDArray[np.int32]) -> NDArray[np.int32]:
+def cell_corners(grid: Grid, cells: NDArray[np.int32]) -> NDArray[np.int32]:
     """Level-0 top-left corners, int32 (n, 2), of cells (n, 2) given as column and row."""
-    return np.rint(cells.astype(np.float64) * lattice.pitch).astype(np.int32)
+    return np.rint(cells.astype(np.float64) * grid.pitch).astype(np.int32)
 
 
-def tissue_fraction(
-    lattice: Lattice, mask: NDArray[np.bool_], mask_downsample: tuple[float, float]
-) -> NDArray[np.float32]:
+def tissue_fraction(grid: Grid, mask: NDArray[np.bool_], mask_downsample: tuple[float, float]) -> NDArray[np.float32]:
     """Share of each window's area that is tissue, mask pixels cut by a window counted in part.
 
     Returns:
         float32, (rows, columns), 0 to 1.
     """
     integral = np.asarray(cv2.integral(mask.view(np.uint8), sdepth=cv2.CV_64F), dtype=np.float64)
-    x = _edges(lattice.columns, lattice.pitch) / mask_downsample[0]
-    y = _edges(lattice.rows, lattice.pitch) / mask_downsample[1]
+    x = _edges(grid.columns, grid.pitch) / mask_downsample[0]
+    y = _edges(grid.rows, grid.pitch) / mask_downsample[1]
     corners = _interpolate(_interpolate(integral, y).T, x).T
     area = np.diff(y)[:, None] * np.diff(x)[None, :]
     tissue = np.diff(np.diff(corners, axis=0), axis=1)
@@ -125,7 +123,7 @@ def spread_sample(cells: NDArray[np.int32], count: int, *, seed: int, name: str)
 
 
 def segments(cells: NDArray[np.int32], edge_cells: int = SEGMENT_CELLS) -> Iterator[NDArray[np.intp]]:
-    """Cut a plan into pieces of work: the patches of one square block of the lattice each.
+    """Cut a plan into pieces of work: the patches of one square block of the grid each.
 
     Args:
         cells: int32, (n, 2), column and row.
@@ -154,11 +152,11 @@ def segment_rows(cells: NDArray[np.int32], number: int) -> NDArray[np.intp]:
     raise IndexError(f"a plan of {len(cells):,} patches has no segment {number}")
 
 
-def tiles_needed(lattice: Lattice, cells: NDArray[np.int32], downsample: float, tile_px: tuple[int, int]) -> int:
+def tiles_needed(grid: Grid, cells: NDArray[np.int32], downsample: float, tile_px: tuple[int, int]) -> int:
     """How many compressed tiles of a level the windows of some cells touch, each counted once.
 
     Args:
-        lattice: the slide's lattice.
+        grid: the slide's grid.
         cells: int32, (n, 2), column and row.
         downsample: of the level that is read.
         tile_px: width and height of its tiles; memory of one byte for each of them is taken.
@@ -167,8 +165,8 @@ def tiles_needed(lattice: Lattice, cells: NDArray[np.int32], downsample: float, 
         return 0
     firsts, spans = [], []
     for axis, edge in enumerate(tile_px):
-        first = np.rint(np.rint(cells[:, axis] * lattice.pitch) / downsample).astype(np.int64) // edge
-        last = (np.rint(np.rint((cells[:, axis] + 1) * lattice.pitch) / downsample).astype(np.int64) - 1) // edge
+        first = np.rint(np.rint(cells[:, axis] * grid.pitch) / downsample).astype(np.int64) // edge
+        last = (np.rint(np.rint((cells[:, axis] + 1) * grid.pitch) / downsample).astype(np.int64) - 1) // edge
         firsts.append(first)
         spans.append(last - first)
     (left, top), (across, down) = firsts, spans

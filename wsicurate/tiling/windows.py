@@ -1,4 +1,4 @@
-"""Windows that lie anywhere, not on a lattice: those that others chose."""
+"""Windows that lie anywhere, not on a grid: those that others chose."""
 
 from __future__ import annotations
 

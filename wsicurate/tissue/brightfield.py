@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from wsicurate.errors import NotBrightfieldError
 
-#: A pixel whose brightest channel is below this is dark; one whose darkest channel is above `BRIGHT` is glass.
+#: A pixel whose brightest channel is below this is dark; one whose darkest channel is above `BRIGHT` is background.
 DARK = 40
 BRIGHT = 180
 
@@ -21,7 +21,7 @@ def check_brightfield(overview: NDArray[np.uint8], tissue: NDArray[np.bool_]) ->
 
     Fluorescence shows few bright things on a dark ground; a single channel shown in grey has no colour. Pen, folds
     and a
-    black margin around the glass do not trip this: dark pixels must be most of the picture and glass nearly absent.
+    black margin around the background do not trip this: dark pixels must be most of the picture and background nearly absent.
 
     Args:
         overview: uint8, (h, w, 3), RGB.
@@ -36,10 +36,10 @@ def check_brightfield(overview: NDArray[np.uint8], tissue: NDArray[np.bool_]) ->
         cv2.min(cv2.min(planes[0], planes[1]), planes[2]),
     )
     dark = np.count_nonzero(lightest < DARK) / lightest.size
-    glass = np.count_nonzero(darkest > BRIGHT) / darkest.size
-    if dark > 0.5 and glass < 0.05:
+    background = np.count_nonzero(darkest > BRIGHT) / darkest.size
+    if dark > 0.5 and background < 0.05:
         raise NotBrightfieldError(
-            f"not brightfield: {dark:.0%} of the overview is dark and {glass:.0%} is bright, as in fluorescence; "
+            f"not brightfield: {dark:.0%} of the overview is dark and {background:.0%} is bright, as in fluorescence; "
             "only stained sections in transmitted light are tiled"
         )
     if tissue.any():

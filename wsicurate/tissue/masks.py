@@ -18,10 +18,10 @@ SPECK_UM2 = 20_000.0
 HOLE_UM2 = 40_000.0
 
 #: Whatever absorbs more than this many grey levels is tissue, even if Otsu would split light tissue from dark: slides
-#: with little glass in view have no second class to find.
+#: with little background in view have no second class to find.
 SURE_ABSORPTION = 45.0
 
-#: Tissue must stand out from the glass by at least this many grey levels; below, a slide is blank.
+#: Tissue must stand out from the background by at least this many grey levels; below, a slide is blank.
 MIN_CONTRAST = 12.0
 
 
@@ -36,8 +36,8 @@ class TissueMask(Protocol):
 def otsu_mask(overview: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
     """Otsu's threshold (IEEE Trans. SMC 1979, 9:62-66) on absorption, cleaned of specks and holes.
 
-    Absorption is how far the darkest of the three channels lies below the glass: stained tissue of either dye takes
-    away green at least, glass takes away nothing. The glass is the brightest common colour of the overview. A slide
+    Absorption is how far the darkest of the three channels lies below the background: stained tissue of either dye takes
+    away green at least, background takes away nothing. The background is the brightest common colour of the overview. A slide
     whose two
     classes differ by less than `MIN_CONTRAST` grey levels is blank: Otsu would split noise. What absorbs more than
     `SURE_ABSORPTION` is tissue whatever the threshold.
@@ -52,8 +52,8 @@ def otsu_mask(overview: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
     red, green, blue = np.moveaxis(overview, 2, 0)
     least = np.minimum(np.minimum(red, green), blue)  # 16 times as fast as along the last axis
     darkest = cv2.GaussianBlur(least, (0, 0), max(0.5, 8.0 / mpp))
-    glass = np.percentile(darkest, 99.5)
-    absorption = np.clip(glass - darkest.astype(np.float32), 0, 255).astype(np.uint8)
+    background = np.percentile(darkest, 99.5)
+    absorption = np.clip(background - darkest.astype(np.float32), 0, 255).astype(np.uint8)
     threshold, _ = cv2.threshold(absorption, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     tissue = absorption > min(threshold, SURE_ABSORPTION)
     if not tissue.any() or absorption[tissue].mean() - absorption[~tissue].mean() < MIN_CONTRAST:
@@ -69,8 +69,8 @@ def clean(tissue: NDArray[np.bool_], mpp: float) -> NDArray[np.bool_]:
         mpp: µm per pixel.
     """
     kept = ~_small(tissue, SPECK_UM2 / mpp**2) & tissue
-    glass = np.pad(~kept, 1, constant_values=True)  # a frame joins all glass that reaches the edge
-    holes = _small(glass, HOLE_UM2 / mpp**2, spare_corner=True)
+    background = np.pad(~kept, 1, constant_values=True)  # a frame joins all background that reaches the edge
+    holes = _small(background, HOLE_UM2 / mpp**2, spare_corner=True)
     return kept | holes[1:-1, 1:-1]
 
 

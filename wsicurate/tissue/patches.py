@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-#: The glass of a patch whose slide is not there, grey levels; a patch that is brighter says so itself.
-GLASS = 235.0
+#: The background of a patch whose slide is not there, grey levels; a patch that is brighter says so itself.
+BACKGROUND = 235.0
 
 #: What absorbs more than this many grey levels is tissue.
 LEAST_ABSORPTION = 20.0
@@ -19,7 +19,7 @@ def patch_tissue(patch: NDArray[np.uint8], mpp: float) -> float:
     """Stands in for the slide's tissue mask on a patch whose slide is not there.
 
     As on an overview (`otsu_mask`), absorption is how far the darkest channel, smoothed over 8 µm, lies below the
-    glass. A patch shows too little to find its own threshold or glass, so both are fixed.
+    background. A patch shows too little to find its own threshold or background, so both are fixed.
 
     Args:
         patch: uint8, (h, w, 3), RGB.
@@ -32,5 +32,5 @@ def patch_tissue(patch: NDArray[np.uint8], mpp: float) -> float:
     height, width = max(1, patch.shape[0] // step), max(1, patch.shape[1] // step)
     darkest = cv2.resize(patch, (width, height), interpolation=cv2.INTER_AREA).min(axis=2)
     smooth = cv2.GaussianBlur(darkest, (0, 0), 2.0).astype(np.float32)
-    glass = max(GLASS, float(smooth.max()))
-    return round(float(np.mean(glass - smooth > LEAST_ABSORPTION)), 6)
+    background = max(BACKGROUND, float(smooth.max()))
+    return round(float(np.mean(background - smooth > LEAST_ABSORPTION)), 6)

@@ -18,10 +18,10 @@ SCORES_VERSION = 3
 #: (112 in one of ten of the blocks that an excess of 90 would take).
 GREEN_INK, BLUE_INK, RED_INK = 24, 100, 112
 
-#: Colour is judged on means of blocks of this many pixels: pen and darkness are large.
+#: Colour is measured on means of blocks of this many pixels: pen and darkness are large.
 _BLOCK_PX = 8
 
-#: Patches whose colour is judged at once: few enough for the processor's cache.
+#: Patches whose colour is measured at once: few enough for the processor's cache.
 _BATCH = 32
 
 
@@ -33,7 +33,7 @@ def patch_scores(patch: NDArray[np.uint8]) -> NDArray[np.float32]:
       variance).
     - ``pen``: share of blocks with ink's colours: blue or green strokes, saturated red, grey-black ink.
     - ``dark``: share of blocks darker than stained tissue gets: folds, ink, dirt.
-    - ``blank``: share of blocks as light and colourless as glass.
+    - ``blank``: share of blocks as light and colourless as background.
 
     Args:
         patch: uint8, (h, w, 3), RGB.

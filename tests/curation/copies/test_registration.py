@@ -158,11 +158,11 @@ def test_threads_change_nothing(field: Image, spots: list[tuple[int, int]]) -> N
 @pytest.mark.parametrize("size", [64, 224, 256, 1024])
 def test_blank_patches_prove_nothing(size: int, rng: np.random.Generator) -> None:
     white = np.full((size, size, 3), 255, np.uint8)
-    glass = rng.integers(241, 246, size=(size, size, 3), dtype=np.uint8)
+    background = rng.integers(241, 246, size=(size, size, 3), dtype=np.uint8)
     black = np.zeros((size, size, 3), np.uint8)
-    speck = glass.copy()
+    speck = background.copy()
     speck[3:5, 3:5] = (90, 30, 110)
-    for first, second in itertools.product((white, glass, black, speck), repeat=2):
+    for first, second in itertools.product((white, background, black, speck), repeat=2):
         for criteria in (Criteria(), Criteria(turns=True)):
             found = confirm(first, second, criteria)
             assert not found.is_copy

@@ -47,12 +47,12 @@ def test_the_largest_similarity_to_others_is_the_slow_one(
 
 
 def test_the_rate_is_one_per_patch(rng: np.random.Generator) -> None:
-    strangers = rng.uniform(0.2, 0.9, 2_000).astype(np.float32)
-    strict = calibrate(noise(rng, 8), embed, strangers, rate=0.01, recall=None)
+    negatives = rng.uniform(0.2, 0.9, 2_000).astype(np.float32)
+    strict = calibrate(noise(rng, 8), embed, negatives, rate=0.01, recall=None)
     assert strict.threshold == strict.strict
     assert strict.false_rate is not None
     assert abs(strict.false_rate - 0.01) <= 0.0006
-    assert sum(strict.strangers) == 2_000
+    assert sum(strict.negatives) == 2_000
     assert strict.note == "calibrated"
 
 
@@ -66,7 +66,7 @@ def test_the_generous_threshold_admits_the_copies(rng: np.random.Generator) -> N
     assert result.threshold == result.generous < 0.999
     assert result.false_rate == 1.0
     assert all(sum(counts) == 40 for counts in result.copies.values())
-    assert len(result.as_json()["histogram_edges"]) == len(result.strangers) + 1
+    assert len(result.as_json()["histogram_edges"]) == len(result.negatives) + 1
 
 
 def test_the_lower_of_the_two_thresholds_is_taken(rng: np.random.Generator) -> None:
@@ -111,8 +111,8 @@ def test_one_patient_is_uncalibrated(rng: np.random.Generator) -> None:
 
 def test_the_same_seed_gives_the_same_calibration(rng: np.random.Generator) -> None:
     patches = noise(rng, 6)
-    strangers = np.linspace(0, 0.9, 50, dtype=np.float32)
-    assert calibrate(patches, embed, strangers, seed=3) == calibrate(patches, embed, strangers, seed=3)
+    negatives = np.linspace(0, 0.9, 50, dtype=np.float32)
+    assert calibrate(patches, embed, negatives, seed=3) == calibrate(patches, embed, negatives, seed=3)
 
 
 @pytest.mark.parametrize("change", [change for change in CHANGES if change != "shift"])

@@ -34,19 +34,19 @@ def cohort(rng: np.random.Generator) -> dict[str, Any]:
 
 def measured(cohort: dict[str, Any], selected: np.ndarray, **more: Any) -> measures.Measures:
     groups = {name: cohort[name] for name in ("slide", "site", "patient")}
-    return measure(cohort["vectors"], selected, judge_clusters=cohort["kind"], **groups, **more)
+    return measure(cohort["vectors"], selected, evaluation_clusters=cohort["kind"], **groups, **more)
 
 
 def test_all_numbers_are_there_and_plain(cohort: dict[str, Any], rng: np.random.Generator) -> None:
     selected = rng.random(N) < 0.25
-    junk = rng.random(N) < 0.1
-    found = measured(cohort, selected, junk=junk, seed=3)
+    low_quality = rng.random(N) < 0.1
+    found = measured(cohort, selected, low_quality=low_quality, seed=3)
     assert not found.reasons and found.selected == selected.sum()
     assert set(found.numbers()) == {name for name, what in CATALOGUE.items() if what.kind == "diagnostic"}
     assert all(type(value) is float for value in found.numbers().values())
-    assert found.junk == junk[selected].mean()
+    assert found.low_quality == low_quality[selected].mean()
     assert json.loads(json.dumps(found.to_dict())) == found.to_dict()
-    assert measured(cohort, selected, junk=junk, seed=3) == found
+    assert measured(cohort, selected, low_quality=low_quality, seed=3) == found
 
 
 def test_radii_and_delta_are_those_of_the_oracle(cohort: dict[str, Any], rng: np.random.Generator) -> None:
@@ -81,18 +81,18 @@ def test_degenerate_selections(case: str, cohort: dict[str, Any]) -> None:
     found = measured(cohort, selected)
     if case == "one":
         assert found.vendi == pytest.approx(1) and found.cluster_effective == 1 and found.slides_covered == 1 / 12
-        assert found.site_told_knn is None and "takes two" in found.reasons["site_told_knn"]
+        assert found.site_prediction_knn is None and "takes two" in found.reasons["site_prediction_knn"]
         assert found.cluster_site_information is None and "1 known site" in found.reasons["cluster_site_information"]
     else:
         assert found.radius_100 == 0 and found.coverage_at_delta == found.sites_covered == 1
     if case == "copies":
-        assert found.vendi == pytest.approx(1, abs=1e-4) and found.site_told_linear == pytest.approx(0.25)
+        assert found.vendi == pytest.approx(1, abs=1e-4) and found.site_prediction_linear == pytest.approx(0.25)
 
 
 def test_what_is_not_known_is_none_with_a_reason(cohort: dict[str, Any]) -> None:
     found = measure(cohort["vectors"], np.arange(N) % 5 == 0)
     missing = {name for name, value in found.numbers().items() if value is None}
-    assert missing == set(found.reasons) and "junk" in missing and "site_told_linear" in missing
+    assert missing == set(found.reasons) and "low_quality" in missing and "site_prediction_linear" in missing
     assert found.radius_50 > 0
     nobody = measured({**cohort, "site": np.full(N, -1), "kind": np.full(N, -1)}, np.ones(N, bool))
     assert nobody.sites_covered is None and nobody.cluster_gini is None and nobody.cluster_site_information is None
@@ -137,7 +137,7 @@ def test_probes_prefer_a_subset_that_holds_the_rare_class(cohort: dict[str, Any]
 
 
 def test_tests_are_on_groups_that_were_not_learnt_from(cohort: dict[str, Any], rng: np.random.Generator) -> None:
-    """Vectors that show nothing but the slide: labels of held-out slides cannot be told, those of the same could."""
+    """Vectors that show nothing but the slide: labels of held-out slides cannot be prediction, those of the same could."""
     vectors = rng.normal(size=(12, 24))[cohort["slide"]] + 0.01 * rng.normal(size=(N, 24))
     labels = cohort["slide"] % 2
     found = label_measures(vectors, np.ones(N, bool), labels, cohort["slide"])
@@ -178,8 +178,8 @@ def test_the_number_of_threads_leaves_no_trace(rng: np.random.Generator) -> None
     selected, found = rng.random(6000) < 0.3, []
     for threads in (1, 2):
         with threadpool_limits(limits=threads):
-            proof = measure(vectors, selected, judge_clusters=slide % 7, slide=slide, site=slide % 4)
+            evaluation = measure(vectors, selected, evaluation_clusters=slide % 7, slide=slide, site=slide % 4)
             labels = label_measures(vectors, selected, slide % 3, slide)
-            found.append((proof.to_dict(), labels.to_dict(), thin(vectors, slide % 2, epsilon=0.4).tolist()))
+            found.append((evaluation.to_dict(), labels.to_dict(), thin(vectors, slide % 2, epsilon=0.4).tolist()))
     assert found[0] == found[1]
     assert max(found[0][2]) > 0

@@ -62,47 +62,47 @@ def cohort(
 def test_site_and_slide_are_told_where_they_show(rng: np.random.Generator) -> None:
     chosen = rng.random(960) < 0.7
     values, site, slide = cohort(rng, 2.0, 0.0)
-    told = probes.tell_on_held_out_groups(values, chosen, site, slide, seed=0)
-    assert told.knn is not None and told.linear is not None and min(told.knn, told.linear) > 0.8
-    assert told.chance == 0.25 and told.classes == 4 and not told.reason
+    prediction = probes.predict_on_held_out_groups(values, chosen, site, slide, seed=0)
+    assert prediction.knn is not None and prediction.linear is not None and min(prediction.knn, prediction.linear) > 0.8
+    assert prediction.chance == 0.25 and prediction.classes == 4 and not prediction.reason
     values, site, slide = cohort(rng, 0.0, 2.0)
-    by_slide = probes.tell_on_held_out_patches(values, chosen, slide, seed=0)
+    by_slide = probes.predict_on_held_out_patches(values, chosen, slide, seed=0)
     assert by_slide.linear is not None and by_slide.linear > 0.8 and by_slide.chance == pytest.approx(1 / 24)
     # What only the slides show does not tell the site of a slide that was held out.
-    by_site = probes.tell_on_held_out_groups(values, chosen, site, slide, seed=0)
+    by_site = probes.predict_on_held_out_groups(values, chosen, site, slide, seed=0)
     assert by_site.linear is not None and by_site.linear < 0.6
-    assert probes.tell_on_held_out_groups(values, chosen, site, slide, seed=0) == by_site
+    assert probes.predict_on_held_out_groups(values, chosen, site, slide, seed=0) == by_site
 
 
 def test_no_slide_is_on_both_sides(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     values, site, slide = cohort(rng, 1.0, 1.0)
     seen: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def spy(_: object, train: list[np.ndarray], test: list[np.ndarray]) -> probes.Told:
+    def spy(_: object, train: list[np.ndarray], test: list[np.ndarray]) -> probes.Prediction:
         seen.extend(zip(train, test, strict=True))
-        return probes.Told()
+        return probes.Prediction()
 
-    monkeypatch.setattr(probes, "_told", spy)
-    probes.tell_on_held_out_groups(values, np.ones(960, bool), site, slide, seed=3)
+    monkeypatch.setattr(probes, "_predicted", spy)
+    probes.predict_on_held_out_groups(values, np.ones(960, bool), site, slide, seed=3)
     assert len(seen) == 4
     for train, test in seen:
         assert len(np.unique(site[np.concatenate([train, test])])) == 1
         assert not set(slide[train]) & set(slide[test])
     seen.clear()
-    probes.tell_on_held_out_patches(values, np.ones(960, bool), slide, seed=3)
+    probes.predict_on_held_out_patches(values, np.ones(960, bool), slide, seed=3)
     assert len(seen) == 24 and all(not set(train) & set(test) for train, test in seen)
 
 
 def test_what_cannot_be_told_says_why(rng: np.random.Generator) -> None:
     values, _, slide = cohort(rng, 1.0, 0.0)
     everything = np.ones(960, bool)
-    one_site = probes.tell_on_held_out_groups(values, everything, np.zeros(960, int), slide, seed=0)
+    one_site = probes.predict_on_held_out_groups(values, everything, np.zeros(960, int), slide, seed=0)
     assert one_site.knn is None and "1 with two groups" in one_site.reason
-    assert "0 with two groups" in probes.tell_on_held_out_groups(values, everything, slide, slide, seed=0).reason
-    assert "0 with" in probes.tell_on_held_out_groups(values, everything, np.full(960, -1), slide, seed=0).reason
+    assert "0 with two groups" in probes.predict_on_held_out_groups(values, everything, slide, slide, seed=0).reason
+    assert "0 with" in probes.predict_on_held_out_groups(values, everything, np.full(960, -1), slide, seed=0).reason
     few = np.zeros(960, bool)
     few[::40] = True
-    assert "0 with 10 selected" in probes.tell_on_held_out_patches(values, few, slide, seed=0).reason
+    assert "0 with 10 selected" in probes.predict_on_held_out_patches(values, few, slide, seed=0).reason
 
 
 def test_folds_hold_whole_groups_and_every_class_where_it_can_be(rng: np.random.Generator) -> None:

@@ -36,11 +36,11 @@ def wrappers() -> dict[str, Callable[[dict[str, Any]], Any]]:
     def prefixed(prefix: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
         return lambda state: {f"{prefix}{name}": value for name, value in state.items()}
 
-    junk = {"student": {"module.backbone.cls_token": torch.zeros(1)}, "epoch": 3, "optimizer": {"state": {}}}
+    low_quality = {"student": {"module.backbone.cls_token": torch.zeros(1)}, "epoch": 3, "optimizer": {"state": {}}}
     return {
         "plain": lambda state: state,
         "DINO": lambda state: (
-            junk | {"teacher": prefixed("module.backbone.")(state) | {"module.head.mlp.0.bias": torch.ones(2)}}
+            low_quality | {"teacher": prefixed("module.backbone.")(state) | {"module.head.mlp.0.bias": torch.ones(2)}}
         ),
         "DINOv2": lambda state: {"teacher": prefixed("backbone.")(state) | {"dino_head.mlp.0.weight": torch.ones(2)}},
         "DINOv2 in chunks": lambda state: {

@@ -37,7 +37,7 @@ def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def stained(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Glass, and something pink and violet: colours that a section has."""
+    """Background, and something pink and violet: colours that a section has."""
     rng = np.random.default_rng(seed)
     amount = np.kron(rng.random((height // 16 + 1, width // 16 + 1)) ** 2, np.ones((16, 16)))[:height, :width, None]
     pixels = 243 - amount * np.array([90, 170, 70]) + rng.normal(0, 3, (height, width, 1))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.steps.made import CHOOSER, Made, again, directions, make_store, near, tissue
+from tests.steps.made import SELECTION_ENCODER, Made, again, directions, make_store, near, tissue
 from wsicurate.config import TileConfig
 from wsicurate.curation.copies.groups import Copies
 from wsicurate.embedding.descriptors.stain_texture import StainTexture
@@ -203,12 +203,12 @@ def test_what_does_not_count_does_not_crowd_out_what_does(tmp_path: Path) -> Non
     store = make_store(tmp_path / "s.zarr", {"a": Made(pixels, vectors, patient="P")})
     good = np.arange(22) < 2
     config = replace(ALONE, threshold=0.7, candidates=16)
-    everything = find_copies(store, CHOOSER, config, executor=THREAD)
+    everything = find_copies(store, SELECTION_ENCODER, config, executor=THREAD)
     assert not everything.pairs.having("copy").any()
-    found = find_copies(store, CHOOSER, config, among=good, executor=THREAD)
+    found = find_copies(store, SELECTION_ENCODER, config, among=good, executor=THREAD)
     assert (found.pairs.a.tolist(), found.pairs.b.tolist()) == ([0], [1])
     assert found.pairs.having("copy").all() and (found.copy_of >= 0).sum() == 1
-    nothing = find_copies(store, CHOOSER, config, among=np.zeros(22, dtype=bool), executor=THREAD)
+    nothing = find_copies(store, SELECTION_ENCODER, config, among=np.zeros(22, dtype=bool), executor=THREAD)
     assert len(nothing.pairs) == 0 and not (nothing.copy_of >= 0).any()
 
 
@@ -221,7 +221,12 @@ def test_what_does_not_count_does_not_crowd_out_leaks(tmp_path: Path) -> None:
     evaluation = make_store(tmp_path / "e.zarr", {"e": Made(again(originals), base)})
     for among in (None, np.arange(21) < 1):
         found = find_copies(
-            store, CHOOSER, replace(ALONE, threshold=0.8), evaluations=[evaluation], among=among, executor=THREAD
+            store,
+            SELECTION_ENCODER,
+            replace(ALONE, threshold=0.8),
+            evaluations=[evaluation],
+            among=among,
+            executor=THREAD,
         )
         assert found.leaked.tolist() == [True] + 20 * [False]
 
@@ -240,7 +245,7 @@ def test_the_threshold_is_calibrated_among_what_counts(tmp_path: Path) -> None:
     good = np.tile(np.arange(24) < 12, 2)
     config = CopiesConfig(calibration_patches=10, recall=None)
     for among, low in ((None, 0.999), (good, 0.0)):
-        found = calibrate_threshold(store, store.vectors(CHOOSER), embed, config, among=among)
+        found = calibrate_threshold(store, store.vectors(SELECTION_ENCODER), embed, config, among=among)
         assert found.strict is not None and (found.strict > 0.999) == (low > 0)
 
 
@@ -254,7 +259,7 @@ def test_look_alikes_that_follow_one_motion_are_serial_cuts(tmp_path: Path) -> N
         "d": Made(tissue(4, 60), near(base, 4), patient="P", reading={"lattice": "virtual"}),
     }
     store = make_store(tmp_path / "s.zarr", slides)
-    found = find_copies(store, CHOOSER, replace(ALONE, threshold=0.9), executor=THREAD)
+    found = find_copies(store, SELECTION_ENCODER, replace(ALONE, threshold=0.9), executor=THREAD)
     slide = np.repeat(np.arange(4), 60)
     both = {tuple(pair) for pair in np.stack([slide[found.pairs.a], slide[found.pairs.b]], axis=1).tolist()}
     assert both == {(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)}
@@ -270,7 +275,9 @@ def test_no_more_candidates_of_a_patch_than_asked_for(tmp_path: Path) -> None:
     vectors = near(np.repeat(directions(1, 1), 12, axis=0), 2, off=0.1)
     store = make_store(tmp_path / "s.zarr", {"a": Made(tissue(1, 12), vectors)})
     for candidates in (1, 4):
-        found = find_copies(store, CHOOSER, replace(ALONE, threshold=0.5, candidates=candidates), executor=THREAD)
+        found = find_copies(
+            store, SELECTION_ENCODER, replace(ALONE, threshold=0.5, candidates=candidates), executor=THREAD
+        )
         asked = np.bincount(np.concatenate([found.pairs.a, found.pairs.b]), minlength=12)
         assert len(found.pairs) <= 12 * candidates and (asked >= 1).all()
         assert found.record["neighbours"]["k"] == candidates
@@ -284,13 +291,13 @@ def test_what_is_kept_is_no_copy_and_leaks_all_the_same(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr", {"a": Made(pixels, vectors, focus=[3, 4, 9, 5])})
     kept = np.array([True, True, False, False])
     config = replace(ALONE, threshold=0.8)
-    plain = find_copies(store, CHOOSER, config, executor=THREAD)
+    plain = find_copies(store, SELECTION_ENCODER, config, executor=THREAD)
     assert plain.copy_of.tolist() == [2, 2, -1, -1] == plain.groups.tolist()
-    found = find_copies(store, CHOOSER, config, kept=kept, executor=THREAD)
+    found = find_copies(store, SELECTION_ENCODER, config, kept=kept, executor=THREAD)
     assert found.copy_of.tolist() == [-1, -1, 1, -1]  # of the kept ones, the sharper stands for the newcomer
     assert found.groups.tolist() == [1, -1, 1, -1]
     evaluation = make_store(tmp_path / "e.zarr", {"e": Made(again(field, 3), near(base, 8))})
-    leaking = find_copies(store, CHOOSER, config, kept=kept, evaluations=[evaluation], executor=THREAD)
+    leaking = find_copies(store, SELECTION_ENCODER, config, kept=kept, evaluations=[evaluation], executor=THREAD)
     assert leaking.leaked.tolist() == [True, True, True, False]
 
 

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.conftest import tree
-from tests.steps.made import CHOOSER, JUDGE, Made, again, directions, make_store, near, tissue
+from tests.steps.made import EVALUATION_ENCODER, SELECTION_ENCODER, Made, again, directions, make_store, near, tissue
 from wsicurate.cli import app
 from wsicurate.config import CurateConfig
 from wsicurate.errors import CorruptStoreError, EmbeddingMissingError, ManifestError
@@ -25,7 +25,7 @@ from wsicurate.steps.open_store import open_store
 from wsicurate.store.embeddings import read_embedding_record, write_embedding
 from wsicurate.store.layout import embedding_path, mark_path, slide_path
 
-PLAIN: dict[str, Any] = {"encoder": CHOOSER, "copies": "none", "proof": False, "budget": 4}
+PLAIN: dict[str, Any] = {"encoder": SELECTION_ENCODER, "copies": "none", "evaluate": False, "budget": 4}
 KEY = "b@0.5"
 
 
@@ -88,18 +88,20 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "scores": lambda store: spoil(store / slide_path(KEY) / "quality"),
     "no places": lambda store: shutil.rmtree(store / slide_path(KEY) / "xy"),
     "no scores": lambda store: shutil.rmtree(store / slide_path(KEY) / "quality" / "c"),
-    "no chunks of vectors": lambda store: shutil.rmtree(store / embedding_path(KEY, CHOOSER) / "c"),
-    "vectors": lambda store: spoil(store / embedding_path(KEY, CHOOSER)),
-    "attributes of the vectors": lambda store: (store / embedding_path(KEY, CHOOSER) / "zarr.json").write_text("{"),
+    "no chunks of vectors": lambda store: shutil.rmtree(store / embedding_path(KEY, SELECTION_ENCODER) / "c"),
+    "vectors": lambda store: spoil(store / embedding_path(KEY, SELECTION_ENCODER)),
+    "attributes of the vectors": lambda store: (
+        store / embedding_path(KEY, SELECTION_ENCODER) / "zarr.json"
+    ).write_text("{"),
     "a hash of the vectors": lambda store: spoil_attributes(
-        store / embedding_path(KEY, CHOOSER) / "zarr.json", vectors_hash="0" * 32
+        store / embedding_path(KEY, SELECTION_ENCODER) / "zarr.json", vectors_hash="0" * 32
     ),
     "vectors of other patches": lambda store: spoil_attributes(
-        store / embedding_path(KEY, CHOOSER) / "zarr.json", content_hash="0" * 32
+        store / embedding_path(KEY, SELECTION_ENCODER) / "zarr.json", content_hash="0" * 32
     ),
     "patches that could not be embedded": lambda store: (
         spoil(store / slide_path(KEY) / "images"),
-        shutil.rmtree(store / embedding_path(KEY, CHOOSER)),
+        shutil.rmtree(store / embedding_path(KEY, SELECTION_ENCODER)),
     ),
     "a vector of zeros": lambda store: zeros(store),
 }
@@ -107,9 +109,9 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 
 def zeros(store: Path) -> None:
     opened = open_store(store)
-    record = read_embedding_record(opened.bytes, KEY, CHOOSER)
+    record = read_embedding_record(opened.bytes, KEY, SELECTION_ENCODER)
     assert record is not None
-    vectors = opened.slides[KEY].embedding(CHOOSER).copy()
+    vectors = opened.slides[KEY].embedding(SELECTION_ENCODER).copy()
     vectors[3] = 0
     write_embedding(opened.bytes, KEY, record, vectors)
 
@@ -154,7 +156,7 @@ def test_a_finished_curation_is_not_made_smaller_in_silence(run: Any, store: Pat
 def test_damage_is_found_while_copies_are_looked_for_by_other_processes(store: Path) -> None:
     """Workers open the store for themselves, and number its rows alike."""
     make_store(store, {"d": Made(again(tissue(2, 5)), near(directions(2, 5)), patient="d", focus=9.0)})
-    spoil(store / embedding_path(KEY, CHOOSER))
+    spoil(store / embedding_path(KEY, SELECTION_ENCODER))
     report = curate(store, CurateConfig(**{**PLAIN, "copies": "confirmed", "copy_threshold": 0.8, "workers": 1}))
     assert report.counts == {"copy": 5, "not_drawn": 6, "selected": 4} and list(report.left_out) == [KEY]
     left = [child.cmdline() for child in psutil.Process().children(recursive=True)]
@@ -203,7 +205,7 @@ def test_patches_of_an_evaluation_store_that_do_not_decode_are_an_error(run: Any
     other = make(tmp_path / "o.zarr")
     spoil_patch(other, KEY, 3)
     with pytest.raises(CorruptStoreError, match="o.zarr: b@0.5: "):
-        run(store, copies="confirmed", copy_threshold=0.8, evaluation=[other])
+        run(store, copies="confirmed", copy_threshold=0.8, evaluation_sets=[other])
 
 
 def test_damage_of_every_slide_is_an_error(run: Any, store: Path) -> None:
@@ -215,16 +217,16 @@ def test_damage_of_every_slide_is_an_error(run: Any, store: Path) -> None:
 
 def test_slides_that_are_only_not_embedded_are_an_error(run: Any, store: Path) -> None:
     """A pool without them is not what was asked for, and `embed` is all that it takes."""
-    shutil.rmtree(store / embedding_path(KEY, CHOOSER))
+    shutil.rmtree(store / embedding_path(KEY, SELECTION_ENCODER))
     with pytest.raises(EmbeddingMissingError, match=f"1 of 3 slides of .*, such as {KEY}, have no embedding by"):
         run(store)
     spoil(store / slide_path("a@0.5") / "images")
-    shutil.rmtree(store / embedding_path("a@0.5", CHOOSER))
+    shutil.rmtree(store / embedding_path("a@0.5", SELECTION_ENCODER))
     with pytest.raises(EmbeddingMissingError, match="2 of 3 slides"):
         run(store)
 
 
-@pytest.mark.parametrize("option", ["evaluation", "seeds"])
+@pytest.mark.parametrize("option", ["evaluation_sets", "seeds"])
 @pytest.mark.parametrize("what", ["the slide's attributes", "vectors"])
 def test_a_damaged_slide_of_another_store_is_an_error(
     run: Any, store: Path, tmp_path: Path, option: str, what: str
@@ -232,30 +234,30 @@ def test_a_damaged_slide_of_another_store_is_an_error(
     """What is not compared with would not be found: an evaluation slide that does not read back must not be skipped."""
     other = make(tmp_path / "o.zarr")
     DAMAGES[what](other)
-    settings = {"evaluation": [other], "copies": "confirmed", "copy_threshold": 0.8}
+    settings = {"evaluation_sets": [other], "copies": "confirmed", "copy_threshold": 0.8}
     with pytest.raises(CorruptStoreError, match="b@0.5"):
-        run(store, **(settings if option == "evaluation" else {"seeds": other}))
+        run(store, **(settings if option == "evaluation_sets" else {"seeds": other}))
     assert open_store(store).curations == ()
 
 
 @pytest.mark.parametrize("what", ["vectors", "attributes"])
-@pytest.mark.parametrize("judge", [JUDGE, None])
+@pytest.mark.parametrize("evaluation_encoder", [EVALUATION_ENCODER, None])
 def test_a_judge_that_does_not_read_back_costs_the_comparison_alone(
-    run: Any, store: Path, what: str, judge: str | None
+    run: Any, store: Path, what: str, evaluation_encoder: str | None
 ) -> None:
-    folder = store / embedding_path(KEY, JUDGE)
+    folder = store / embedding_path(KEY, EVALUATION_ENCODER)
     if what == "vectors":
         spoil(folder)
     else:
         (folder / "zarr.json").write_text("{")
-    report = run(store, proof=True, judge=judge)
+    report = run(store, evaluate=True, evaluation_encoder=evaluation_encoder)
     assert report.selected == 4 and len(report.run["inputs"]) == 3
-    assert KEY in report.run["proof"]["reason"]
+    assert KEY in report.run["evaluation"]["reason"]
 
 
 def test_what_was_kept_of_a_damaged_slide_is_said(run: Any, store: Path) -> None:
     run(store, name="first", budget=15)
-    spoil(store / embedding_path(KEY, CHOOSER))
+    spoil(store / embedding_path(KEY, SELECTION_ENCODER))
     report = run(store, name="second", keep="first", budget=10)
     assert report.selected == 10 and "10 patches kept from first" in report.run["notes"]
     assert f"what first selected of {KEY} is not kept: these slides do not read back" in report.run["notes"]
@@ -269,8 +271,18 @@ def test_labels_of_a_damaged_slide_are_no_error(run: Any, store: Path, tmp_path:
 
 
 def test_the_command_ends_with_status_3_and_names_the_slide(store: Path) -> None:
-    spoil(store / embedding_path(KEY, CHOOSER))
-    command = ["curate", str(store), "--encoder", CHOOSER, "--copies", "none", "--no-proof", "--budget", "4"]
+    spoil(store / embedding_path(KEY, SELECTION_ENCODER))
+    command = [
+        "curate",
+        str(store),
+        "--encoder",
+        SELECTION_ENCODER,
+        "--copies",
+        "none",
+        "--no-evaluate",
+        "--budget",
+        "4",
+    ]
     for said in ("4 patches selected", "was there already"):
         ended = CliRunner().invoke(app, command)
         assert ended.exit_code == 3, ended.output

@@ -19,7 +19,7 @@ import pytest
 
 import wsicurate.steps.curate as curate_module
 from tests.conftest import tree
-from tests.steps.made import CHOOSER, JUDGE, Made, again, directions, make_store, near, tissue
+from tests.steps.made import EVALUATION_ENCODER, SELECTION_ENCODER, Made, again, directions, make_store, near, tissue
 from wsicurate.config import CurateConfig
 from wsicurate.curation.copies.registration import confirm
 from wsicurate.engine.progress import Progress
@@ -38,7 +38,7 @@ from wsicurate.store.checksums import CHECKSUM, UNSEALED, seal
 from wsicurate.store.layout import curation_work_path
 from wsicurate.store.owners import this_process
 
-PLAIN: dict[str, Any] = {"encoder": CHOOSER, "copies": "none", "proof": False, "copy_threshold": 0.8}
+PLAIN: dict[str, Any] = {"encoder": SELECTION_ENCODER, "copies": "none", "evaluate": False, "copy_threshold": 0.8}
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_a_copy_of_evaluation_data_says_of_what_and_takes_its_group_with_it(run:
         beyond = near(base, int(1e6 * abs(beyond[0, 0])), off=0.7)
     make_store(tmp_path / "e.zarr", {"e": Made(np.concatenate([tissue(9, 1), again(field, 4)]),
                                                np.concatenate([directions(8, 1), beyond]))})  # fmt: skip
-    report = run(tmp_path / "s.zarr", copies="confirmed", evaluation=[tmp_path / "e.zarr"], budget=1.0)
+    report = run(tmp_path / "s.zarr", copies="confirmed", evaluation_sets=[tmp_path / "e.zarr"], budget=1.0)
     table = manifest(tmp_path / "s.zarr")
     assert table["decision"].tolist() == ["leakage", "leakage", "selected", "selected"]
     assert table["reason"][0].startswith("copy of e row 1 of e.zarr: correlation 1.00 over 100%")
@@ -136,7 +136,7 @@ def test_the_evaluation_patch_that_is_confirmed_best_is_named(run: Any, tmp_path
     scans = np.concatenate([moved, noisy, again(field), noisy])
     make_store(tmp_path / "s.zarr", {"a": Made(np.concatenate([field, tissue(3, 2)]), directions(1, 3))})
     make_store(tmp_path / "e.zarr", {"e": Made(scans, near(np.repeat(directions(1, 3)[:1], 4, axis=0)))})
-    run(tmp_path / "s.zarr", copies="confirmed", evaluation=[tmp_path / "e.zarr"], budget=1)
+    run(tmp_path / "s.zarr", copies="confirmed", evaluation_sets=[tmp_path / "e.zarr"], budget=1)
     table = manifest(tmp_path / "s.zarr")
     assert table["decision"].tolist()[0] == "leakage" and base.shape == (1, 16)
     assert table["reason"][0].startswith("copy of e row 2 of e.zarr: correlation 1.00 over 100%")
@@ -159,7 +159,7 @@ def test_dinov2_s_rule_takes_components_of_evaluation_data_and_of_listed_patient
     make_store(tmp_path / "e.zarr", {"e": Made(tissue(3, 2), np.concatenate([near(heads[:1], 5), -heads[2:]]))})
     (tmp_path / "listed.txt").write_text("Q\n")
     settings = {"exclude_patients": tmp_path / "listed.txt"} if listed else {}
-    run(tmp_path / "s.zarr", copies="dinov2", evaluation=[tmp_path / "e.zarr"], budget=1, **settings)
+    run(tmp_path / "s.zarr", copies="dinov2", evaluation_sets=[tmp_path / "e.zarr"], budget=1, **settings)
     table = manifest(tmp_path / "s.zarr")
     words = "in one component with evaluation data or a listed patient (DINOv2's rule)"
     leaks = (table["reason"] == words).to_numpy()
@@ -185,7 +185,7 @@ def test_what_is_like_evaluation_data_leaks_above_a_threshold(run: Any, tmp_path
     make_store(tmp_path / "e.zarr", {"e": Made(tissue(2, 2), axes[[0, 7]])})
     make_store(tmp_path / "f.zarr", {"f": Made(tissue(3, 1), axes[[1]])})
     stores = [tmp_path / "e.zarr", tmp_path / "f.zarr"]
-    settings = {"copies": copies, "evaluation": stores, "leakage_threshold": 0.95}
+    settings = {"copies": copies, "evaluation_sets": stores, "leakage_threshold": 0.95}
     report = run(tmp_path / "s.zarr", budget=1, **settings)
     table = manifest(tmp_path / "s.zarr")
     if copies == "dinov2":  # its own threshold, 0.45, comes first
@@ -226,7 +226,7 @@ def test_one_patient_gives_no_calibration_and_that_is_said(
     assert any("the candidates' threshold is uncalibrated: fewer than two" in note for note in report.run["notes"])
     assert report.run["copies"]["threshold"] == 0.9
     ((record, weights, arch),) = asked
-    assert (record.encoder, weights, arch) == (CHOOSER, Path("w.pth"), "vit")
+    assert (record.encoder, weights, arch) == (SELECTION_ENCODER, Path("w.pth"), "vit")
 
 
 def test_the_sharpest_of_a_group_stays_then_that_with_most_tissue(run: Any, tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_what_quality_lists_and_evaluation_data_take_of_the_kept_is_said(run: An
         keep="first",
         copies="confirmed",
         min_focus=5.0,
-        evaluation=[tmp_path / "e.zarr"],
+        evaluation_sets=[tmp_path / "e.zarr"],
         exclude_patients=tmp_path / "listed.txt",
         budget=3,
     )
@@ -509,7 +509,7 @@ def test_what_a_killed_run_left_is_tidied_up(run: Any, tmp_path: Path) -> None:
     store = tmp_path / "s.zarr"
     make_store(store, {"a": Made(tissue(1, 6), directions(1, 6))})
     for name in ("default", "other"):
-        for file in ("vectors.npy", "trained.npy", "judge.npy", "copies-pairs-0.npz"):
+        for file in ("vectors.npy", "trained.npy", "evaluation_encoder.npy", "copies-pairs-0.npz"):
             LocalBytes(store).put(f"{curation_work_path(name)}/{file}", [b"large"])
     run(store)
     others = list(LocalBytes(store).keys(".wsicurate"))
@@ -550,7 +550,7 @@ def slowly(task):
 confirming.confirm_pairs = slowly
 confirming._PIECE_PAIRS = 1
 confirming._in_neighbourhoods = lambda pairs, _: [np.array([place]) for place in range(len(pairs))]
-curate(sys.argv[1], CurateConfig(encoder="chooser", copies="confirmed", copy_threshold=0.8, proof=False, budget=6),
+curate(sys.argv[1], CurateConfig(encoder="selection_encoder", copies="confirmed", copy_threshold=0.8, evaluate=False, budget=6),
        executor=ThreadPoolExecutor(1))
 """
 
@@ -587,7 +587,7 @@ def test_vectors_are_not_left_behind(run: Any, tmp_path: Path, monkeypatch: pyte
     make_store(store, {"a": Made(tissue(1, 6), directions(1, 6))})
     monkeypatch.setattr(curate_module, "draw", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises((KeyboardInterrupt, CurationError)):
-        run(store, budget=budget, proof=True, judge=JUDGE)
+        run(store, budget=budget, evaluate=True, evaluation_encoder=EVALUATION_ENCODER)
     assert not any(key.endswith(".npy") for key in LocalBytes(store).keys(".wsicurate"))
 
 
@@ -712,17 +712,26 @@ def test_the_subset_is_drawn_again_at_the_next_seeds_for_the_comparison(
 
     monkeypatch.setattr(curate_module, "draw", looked_at)
     for seed in (7, 8, 9):
-        run(store, name=f"seed-{seed}", seed=seed, budget=20, proof=True, judge=JUDGE, proof_seeds=3, clusters=(1,))
+        run(
+            store,
+            name=f"seed-{seed}",
+            seed=seed,
+            budget=20,
+            evaluate=True,
+            evaluation_encoder=EVALUATION_ENCODER,
+            evaluation_seeds=3,
+            clusters=(1,),
+        )
     first = drawn[0]
     assert [len(each.again) for each in drawn] == [2, 2, 2]
     selections = [first.selected, *first.again]
     assert all(each.sum() == 20 for each in selections) and len({each.tobytes() for each in selections}) == 3
     for number, other in enumerate(drawn):  # one cluster, so that only the draw depends on the seed
         np.testing.assert_array_equal(selections[number], other.selected)
-    run(store, name="none", budget=20, proof=False, judge=JUDGE)
-    for path in (store / "slides").glob("*/embeddings/judge"):
+    run(store, name="none", budget=20, evaluate=False, evaluation_encoder=EVALUATION_ENCODER)
+    for path in (store / "slides").glob("*/embeddings/evaluation_encoder"):
         shutil.rmtree(path)
-    run(store, name="no-judge", budget=20, proof=True)
+    run(store, name="no-evaluation_encoder", budget=20, evaluate=True)
     assert [len(each.again) for each in drawn[3:]] == [0, 0]
 
 
@@ -809,14 +818,21 @@ def test_the_seeds_of_another_store_retrieve_what_lies_beside_them(run: Any, tmp
 
 def test_a_pool_of_one_is_not_evaluated_and_stands(run: Any, tmp_path: Path) -> None:
     make_store(tmp_path / "s.zarr", {"a": Made(tissue(1, 4), directions(1, 4), focus=[9, 1, 1, 1])})
-    report = run(tmp_path / "s.zarr", proof=True, judge=JUDGE, budget=1)
+    report = run(tmp_path / "s.zarr", evaluate=True, evaluation_encoder=EVALUATION_ENCODER, budget=1)
     assert report.counts == {"low_quality": 3, "selected": 1}
-    assert "a pool of 1 patches has no typical distance; it takes at least two" in report.run["proof"]["reason"]
+    assert "a pool of 1 patches has no typical distance; it takes at least two" in report.run["evaluation"]["reason"]
 
 
 def test_check_is_content_with_a_curation_of_every_kind(run: Any, tmp_path: Path) -> None:
     copied_store(tmp_path / "s.zarr")
-    run(tmp_path / "s.zarr", copies="confirmed", redundancy=0.3, judge=JUDGE, proof=True, proof_seeds=2)
+    run(
+        tmp_path / "s.zarr",
+        copies="confirmed",
+        redundancy=0.3,
+        evaluation_encoder=EVALUATION_ENCODER,
+        evaluate=True,
+        evaluation_seeds=2,
+    )
     assert check(tmp_path / "s.zarr", workers=1).problems == []
-    assert dataclasses.asdict(run(tmp_path / "s.zarr", copies="confirmed", redundancy=0.3, judge=JUDGE, proof=True,
-                                  proof_seeds=2))["status"] == "unchanged"  # fmt: skip
+    assert dataclasses.asdict(run(tmp_path / "s.zarr", copies="confirmed", redundancy=0.3, evaluation_encoder=EVALUATION_ENCODER, evaluate=True,
+                                  evaluation_seeds=2))["status"] == "unchanged"  # fmt: skip

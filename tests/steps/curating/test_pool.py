@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.steps.made import CHOOSER, JUDGE, Made, directions, make_store, tissue
+from tests.steps.made import EVALUATION_ENCODER, SELECTION_ENCODER, Made, directions, make_store, tissue
 from wsicurate.config import CurateConfig
 from wsicurate.errors import CurationError, StoreWriteError
 from wsicurate.steps.curate import curate
@@ -30,10 +30,10 @@ def store(tmp_path: Path) -> Store:
 
 def test_vectors_are_laid_out_in_the_order_of_the_store(store: Store) -> None:
     scratch = Scratch(LocalBytes(store.path), ".wsicurate/curate-x")
-    laid_out = vectors_on_disk(store, CHOOSER, scratch, "vectors")
-    np.testing.assert_array_equal(laid_out, store.vectors(CHOOSER))
+    laid_out = vectors_on_disk(store, SELECTION_ENCODER, scratch, "vectors")
+    np.testing.assert_array_equal(laid_out, store.vectors(SELECTION_ENCODER))
     assert isinstance(laid_out, np.memmap) and not laid_out.flags.writeable
-    twice = vectors_on_disk([store, store], CHOOSER, scratch, "twice")
+    twice = vectors_on_disk([store, store], SELECTION_ENCODER, scratch, "twice")
     np.testing.assert_array_equal(twice, np.concatenate([laid_out, laid_out]))
     some = scratch.rows("some", laid_out, np.array([2, 7]))
     np.testing.assert_array_equal(some, laid_out[[2, 7]])
@@ -89,7 +89,7 @@ def test_a_full_disk_is_explained_and_nothing_is_left(
     monkeypatch.setattr(bytestore.Path, "open", opened)
     leases = LocalBytes(store.path)
     with pytest.raises(StoreWriteError) as caught:
-        curate(store.path, CurateConfig(encoder=CHOOSER, copies="none", proof=False, budget=2))
+        curate(store.path, CurateConfig(encoder=SELECTION_ENCODER, copies="none", evaluate=False, budget=2))
     monkeypatch.undo()
     assert "vectors.npy cannot be written: " in str(caught.value)
     assert "run the same command again" in str(caught.value)
@@ -98,15 +98,15 @@ def test_a_full_disk_is_explained_and_nothing_is_left(
 
 def test_all_slides_whose_vectors_cannot_be_used_are_named(store: Store) -> None:
     for name in "ac":
-        for path in (store.path / embedding_path(f"{name}@0.5", CHOOSER) / "c").rglob("*"):
+        for path in (store.path / embedding_path(f"{name}@0.5", SELECTION_ENCODER) / "c").rglob("*"):
             if path.is_file():
                 path.write_bytes(b"damaged")
     scratch = Scratch(LocalBytes(store.path), "w")
     with pytest.raises(DamagedSlides) as caught:
-        vectors_on_disk(store, CHOOSER, scratch, "vectors")
+        vectors_on_disk(store, SELECTION_ENCODER, scratch, "vectors")
     assert list(caught.value.slides) == ["a@0.5", "c@0.5"]
     assert not LocalBytes(store.path).children("w")
-    vectors_on_disk(store, JUDGE, scratch, "vectors")
+    vectors_on_disk(store, EVALUATION_ENCODER, scratch, "vectors")
 
 
 def test_the_digest_of_a_table_is_that_of_its_values() -> None:

@@ -38,10 +38,10 @@ def embed(patches):
     return patches.reshape(len(patches), 12, 8, 12, 8, 3).mean(axis=(2, 4)).reshape(len(patches), -1) - 150
 
 clearing_copies.reembedder = lambda *_: (embed, "")
-curate(store, CurateConfig(encoder="chooser", judge="judge", name=name, **settings))
+curate(store, CurateConfig(encoder="selection_encoder", evaluation_encoder="evaluation_encoder", name=name, **settings))
 """
 
-SETTINGS: dict[str, object] = {"budget": 20, "redundancy": 0.35, "proof": False, "workers": 1, "copy_threshold": 0.9}
+SETTINGS: dict[str, object] = {"budget": 20, "redundancy": 0.35, "evaluate": False, "workers": 1, "copy_threshold": 0.9}
 
 NO_AVX = "X86_V3 X86_V4"
 
@@ -75,7 +75,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         slides[f"slide-{patient}"] = Made(pixels, embed(pixels), patient=patient, site=patient, focus=focus.tolist())
     path = tmp_path_factory.mktemp("same") / "s.zarr"
     opened = make_store(path, slides)
-    assert len(np.unique(opened.vectors("chooser"), axis=0)) <= len(opened) - 79
+    assert len(np.unique(opened.vectors("selection_encoder"), axis=0)) <= len(opened) - 79
     make_store(path.parent / "seeds.zarr", {"seeds": Made(tissue(0, 8), embed(again(tissue(0, 8))))})
     return path
 

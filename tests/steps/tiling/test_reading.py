@@ -19,7 +19,7 @@ from wsicurate.slides.openslide import OpenSlideSlide
 from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
 from wsicurate.synthetic.slide import GroundTruth
-from wsicurate.tiling.geometry import Lattice, plan_reading
+from wsicurate.tiling.geometry import Grid, plan_reading
 from wsicurate.tiling.plan import tiles_needed
 
 Paint = Callable[..., tuple[Path, GroundTruth]]
@@ -46,15 +46,15 @@ def test_every_tile_is_decoded_once(mpp: float, tile_px: int, paint: Paint, tmp_
 
 def test_tiles_needed_counts_each_tile_once(rng: np.random.Generator) -> None:
     plan = plan_reading([1.0, 4.0], 0.3, 0.5, 64)
-    lattice = Lattice.over(plan, 3_000, 2_000)
-    cells = np.unique(rng.integers(0, (lattice.columns, lattice.rows), (60, 2)), axis=0).astype(np.int32)
+    grid = Grid.over(plan, 3_000, 2_000)
+    cells = np.unique(rng.integers(0, (grid.columns, grid.rows), (60, 2)), axis=0).astype(np.int32)
     touched = set()
     for column, row in cells.tolist():
-        window = lattice.window(column, row).at(plan.downsample)
+        window = grid.window(column, row).at(plan.downsample)
         for y in range(window.y, window.y + window.height):
             touched |= {(x // 100, y // 70) for x in range(window.x, window.x + window.width)}
-    assert tiles_needed(lattice, cells, plan.downsample, (100, 70)) == len(touched)
-    assert tiles_needed(lattice, cells[:0], plan.downsample, (100, 70)) == 0
+    assert tiles_needed(grid, cells, plan.downsample, (100, 70)) == len(touched)
+    assert tiles_needed(grid, cells[:0], plan.downsample, (100, 70)) == 0
 
 
 @pytest.mark.parametrize("stated_px", [0, 1, 256])

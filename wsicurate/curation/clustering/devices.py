@@ -1,6 +1,6 @@
 """Where clustering runs: ``auto`` is an NVIDIA GPU where there is one, else the CPU.
 
-Loading torch takes seconds, so nobody without a driver is made to wait for its answer.
+Loading torch takes seconds, so it is not asked where there is no driver.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from wsicurate.curation.clustering.kmeans import CELLS_FROM, assign, check_count
 from wsicurate.curation.neighbours.blocks import Vectors
 from wsicurate.errors import CurationError
 
-#: Told what is done, and how much of how much.
+#: Prediction what is done, and how much of how much.
 Progress = Callable[[str, int, int], None]
 
 #: No more clusters than this at the bottom, unless they are asked for: 10^8 vectors against them are 15 PFLOP at d =
@@ -164,7 +164,7 @@ def build_hierarchy(
         iterations: steps of Lloyd's algorithm in each run of k-means.
         train_rows: rows of the sample.
         device: as in `kmeans.spherical_kmeans`.
-        progress: told ``("level 1 of 4", round, rounds)``.
+        progress: called with ``("level 1 of 4", round, rounds)``.
 
     Raises:
         CurationError: if counts do not fall, or there are fewer vectors than clusters.

@@ -1,6 +1,6 @@
 """Groups of copies, by representative: whoever goes was confirmed against the one that stays.
 
-Connected components would let A ~ B ~ C take out C for A, with which it may share nothing: on a lattice of overlapping
+Connected components would let A ~ B ~ C take out C for A, with which it may share nothing: on a grid of overlapping
 patches one component is the whole slide. Here the best patch that is still there stays and takes out those that were
 confirmed as copies *of it*; what was confirmed only against a patch that went stays.
 """

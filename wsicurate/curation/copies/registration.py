@@ -32,7 +32,7 @@ class Criteria:
         min_evidence: of `wsicurate.curation.copies.structure.evidence`, which weighs it by how much was compared.
         min_evidence_turned: likewise where turn and scale were free as well, which leaves more to chance.
         min_overlap: share of the patch that both show, 0.2 to 1; half a patch in both directions leaves 0.25.
-        min_structured: share of the patch that both show and that holds structure in both: glass proves nothing.
+        min_structured: share of the patch that both show and that holds structure in both: background shows nothing.
         min_agreement: share of that where the two also agree locally: one gland alone does not make a copy.
         turns: whether turns, scales and mirrors are tried where symmetry and shift do not confirm.
     """

@@ -1,6 +1,6 @@
 """Adjacent cuts of one block: look-alikes whose positions agree.
 
-Serial cuts share no pixel, and are no copies, but the same glands lie at the same places. One look-alike pair proves
+Serial cuts share no pixel, and are no copies, but the same glands lie at the same places. One look-alike pair shows
 nothing; that many pairs between two slides follow one rigid motion (turn, mirror, shift) of the slide does. Two pairs
 make a motion; the one that most pairs follow is compared with what shuffled partners give.
 """

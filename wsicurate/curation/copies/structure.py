@@ -27,7 +27,7 @@ _BACKGROUND_SIGMA = 6.0
 #: Amounts of haematoxylin beyond which the map is compressed.
 _COMPRESSION = 0.1
 
-#: Local standard deviation of the map above which a place holds structure. Glass: up to 0.004; tissue: from 0.015.
+#: Local standard deviation of the map above which a place holds structure. Background: up to 0.004; tissue: from 0.015.
 STRUCTURE_LEVEL = 0.008
 
 #: Square within which `agreement` looks, fine pixels, and the correlation that it asks for there.
@@ -125,7 +125,7 @@ def evidence(correlation: float, structured_share: float) -> float:
 
     Fisher's transform of the correlation (1915), whose standard deviation falls with the root of the number of
     independent values, times the root of what stands for that number: the share of the patch that holds structure in
-    both. Glass agrees with glass and counts for nothing.
+    both. Background agrees with background and counts for nothing.
     """
     return math.atanh(min(max(correlation, -0.9999), 0.9999)) * math.sqrt(structured_share)
 

@@ -2,7 +2,7 @@
 
 Two distributions. *Copies*: a sample of patches is changed as copies are changed (shifted by up to half a patch, turned
 by the eight symmetries, compressed again, stained 5% more or less, scanned again) and embedded anew; similarity
-to the original. *Strangers*: the largest similarity of a patch to any patch of another patient, at the store's size.
+to the original. *Negatives*: the largest similarity of a patch to any patch of another patient, at the store's size.
 Pairwise rates mean nothing as stores grow (on six H&E slides, 5.6% false matches at 100 candidates were 12.8% at full
 size); the rate here is per patch.
 
@@ -30,7 +30,7 @@ from wsicurate.errors import ConfigError, CurationError, VectorError
 #: Embeds patches: uint8 (b, s, s, 3) -> float32 (b, d).
 Embed = Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
 
-#: Where neither copies nor strangers can be measured.
+#: Where neither copies nor negatives can be measured.
 PRESET_THRESHOLD = 0.9
 
 #: Ways in which copies differ from originals; ``together`` is all of them on one patch.
@@ -57,7 +57,7 @@ class Calibration:
         false_rate: share of sampled patches that are as similar as ``threshold`` to another patient's; None likewise.
         recall: share of changed copies at least as similar as ``threshold`` to their original, by change.
         copies: histogram of their similarities, by change; ``_BINS`` bins from -1 to 1.
-        strangers: histogram of the largest similarities to other patients.
+        negatives: histogram of the largest similarities to other patients.
         note: ``calibrated``, or ``uncalibrated`` and why.
     """
 
@@ -67,14 +67,14 @@ class Calibration:
     false_rate: float | None
     recall: Mapping[str, float]
     copies: Mapping[str, tuple[int, ...]]
-    strangers: tuple[int, ...]
+    negatives: tuple[int, ...]
     note: str
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> Self:
         """The calibration whose fields were written down as JSON."""
         copies = {name: tuple(counts) for name, counts in facts["copies"].items()}
-        return cls(**{**facts, "copies": copies, "strangers": tuple(facts["strangers"])})
+        return cls(**{**facts, "copies": copies, "negatives": tuple(facts["negatives"])})
 
     def as_json(self) -> dict[str, Any]:
         """For ``run.json``."""
@@ -84,14 +84,14 @@ class Calibration:
             "recall": dict(self.recall),
             "histogram_edges": edges,
             "copies": {name: list(counts) for name, counts in self.copies.items()},
-            "strangers": list(self.strangers),
+            "negatives": list(self.negatives),
         }
 
 
 def calibrate(
     originals: NDArray[np.uint8],
     embed: Embed,
-    strangers: NDArray[np.float32] | None,
+    negatives: NDArray[np.float32] | None,
     *,
     mosaics: NDArray[np.uint8] | None = None,
     rate: float = 0.001,
@@ -104,10 +104,10 @@ def calibrate(
     Args:
         originals: uint8, (m, s, s, 3): a sample of the store's patches.
         embed: embeds patches as the store's were embedded.
-        strangers: float32: largest similarity to another patient of a sample of patches, as `largest_to_others` returns
+        negatives: float32: largest similarity to another patient of a sample of patches, as `largest_to_others` returns
             it; None where there are fewer than two patients.
         mosaics: uint8, (m', 2s, 2s, 3): patches with their right and lower neighbours, put together, for shifts. Where
-            there are none, as with imported patches that have no lattice, two windows of two thirds of a patch are cut
+            there are none, as with imported patches that have no grid, two windows of two thirds of a patch are cut
             from one patch and enlarged alike: nothing is reflected or made up, but the zoom is not the store's.
         rate: share of patches that may have a candidate by chance, for ``strict``.
         recall: share of copies changed in all ways at once that ``generous`` admits; None takes ``strict`` alone.
@@ -131,10 +131,10 @@ def calibrate(
     similarities = _copies(originals, mosaics, embed, seed)
     strict = generous = false_rate = None
     threshold, note = preset, "uncalibrated: fewer than two patients, so the preset's threshold"
-    if strangers is not None and len(strangers):
-        if not np.isfinite(strangers).all():
+    if negatives is not None and len(negatives):
+        if not np.isfinite(negatives).all():
             raise VectorError("similarities to other patients are not finite; embed these patches again")
-        ranked = np.sort(strangers)[::-1]
+        ranked = np.sort(negatives)[::-1]
         exceeded = float(ranked[min(int(rate * len(ranked)), len(ranked) - 1)])
         strict = (math.floor(exceeded * _THRESHOLD_STEPS) + 1) / _THRESHOLD_STEPS
         threshold, note = strict, "calibrated"
@@ -143,7 +143,7 @@ def calibrate(
             reached = float(ordered[int((1 - recall) * len(ordered))])
             generous = math.floor(reached * _THRESHOLD_STEPS) / _THRESHOLD_STEPS
             threshold = min(strict, generous)
-        false_rate = float((strangers >= threshold).mean())
+        false_rate = float((negatives >= threshold).mean())
     return Calibration(
         threshold=threshold,
         strict=strict,
@@ -151,7 +151,7 @@ def calibrate(
         false_rate=false_rate,
         recall={name: float((values >= threshold).mean()) for name, values in similarities.items()},
         copies={name: _histogram(values) for name, values in similarities.items()},
-        strangers=_histogram(strangers) if strangers is not None else (0,) * _BINS,
+        negatives=_histogram(negatives) if negatives is not None else (0,) * _BINS,
         note=note,
     )
 

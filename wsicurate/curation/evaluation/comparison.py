@@ -21,7 +21,7 @@ from wsicurate.errors import CurationError
 
 Verdict = Literal["better", "worse", "not discriminating"]
 
-#: The seeds of a proof.
+#: The seeds of an evaluation.
 SEEDS = (0, 1, 2, 3, 4)
 
 #: Differences below this are rounding, not difference.
@@ -86,7 +86,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Proof:
+class Evaluation:
     """The subset beside every baseline.
 
     Attributes:
@@ -145,19 +145,19 @@ class Proof:
         return lines
 
 
-def require_other_judge(chose: str, judge: str) -> None:
-    """Refuse a judge that chose.
+def require_other_encoder(chose: str, evaluation_encoder: str) -> None:
+    """Refuse an evaluation encoder that chose.
 
     Args:
         chose: name of the encoder whose vectors were clustered and selected by.
-        judge: name of the encoder that is to judge.
+        evaluation_encoder: name of the encoder that is to evaluation_encoder.
 
     Raises:
         CurationError: if they are the same.
     """
-    if chose == judge:
+    if chose == evaluation_encoder:
         raise CurationError(
-            f"{judge} chose the subset, so it cannot judge it: it would find what it looked for. Name another encoder"
+            f"{evaluation_encoder} chose the subset, so it cannot evaluation_encoder it: it would find what it looked for. Name another encoder"
         )
 
 
@@ -167,7 +167,7 @@ def compare(
     baselines: Mapping[str, Sequence[NDArray[np.bool_]]],
     *,
     seeds: Sequence[int] = SEEDS,
-) -> Proof:
+) -> Evaluation:
     """Measure the subset and the baselines at every seed, and compare.
 
     Args:
@@ -177,7 +177,7 @@ def compare(
         seeds: one per selection.
 
     Returns:
-        The proof. A measure that cannot be had is "not discriminating" with its reason.
+        The evaluation. A measure that cannot be had is "not discriminating" with its reason.
 
     Raises:
         CurationError: if there is no baseline, or not one selection per seed.
@@ -219,7 +219,7 @@ def compare(
         for baseline in baselines
         for key in names
     )
-    return Proof(seeds=tuple(seeds), sizes=sizes, comparisons=comparisons, notes=tuple(notes))
+    return Evaluation(seeds=tuple(seeds), sizes=sizes, comparisons=comparisons, notes=tuple(notes))
 
 
 def paired_interval(differences: Sequence[float]) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from wsicurate.curation.neighbours.blocks import Vectors
 from wsicurate.curation.neighbours.search import largest_similarity
 from wsicurate.errors import CurationError
 
-#: The quantiles of the covering radius that a proof reports.
+#: The quantiles of the covering radius that an evaluation reports.
 RADIUS_QUANTILES = (0.50, 0.90, 0.95, 0.99, 1.00)
 
 

@@ -1,4 +1,4 @@
-"""Every number that a proof holds, computed for one selection by a judge: an encoder that did not choose."""
+"""Every number that an evaluation holds, computed for one selection by an evaluation encoder, which did not select."""
 
 from __future__ import annotations
 
@@ -59,17 +59,17 @@ CATALOGUE: dict[str, About] = {
     "cluster_gini": About(title="Gini over clusters", better=-1),
     "clusters_covered": About(title="share of clusters covered", better=1),
     "vendi": About(title="Vendi score", better=1),
-    "junk": About(title="share of junk", better=-1),
+    "low_quality": About(title="share of low-quality patches", better=-1),
     "slides_covered": About(title="share of slides covered", better=1),
     "patients_covered": About(title="share of patients covered", better=1),
     "sites_covered": About(title="share of sites covered", better=1),
     "site_entropy_in_cluster": About(title="site entropy within clusters (nats)", better=1),
     "cluster_site_information": About(title="mutual information of cluster and site (nats)", better=-1),
     "cluster_site_information_normalised": About(title="the same, normalised", better=-1),
-    "site_told_knn": About(title="site told on held-out slides, k-NN", better=-1),
-    "site_told_linear": About(title="site told on held-out slides, linear", better=-1),
-    "slide_told_knn": About(title="slide told on held-out patches, k-NN", better=-1),
-    "slide_told_linear": About(title="slide told on held-out patches, linear", better=-1),
+    "site_prediction_knn": About(title="site-prediction accuracy on held-out slides, k-NN", better=-1),
+    "site_prediction_linear": About(title="site-prediction accuracy on held-out slides, linear", better=-1),
+    "slide_prediction_knn": About(title="slide-prediction accuracy on held-out patches, k-NN", better=-1),
+    "slide_prediction_linear": About(title="slide-prediction accuracy on held-out patches, linear", better=-1),
     "class_balanced_recall": About(title="class-balanced recall at the budget", better=1, kind="outcome"),
     "rarest_recall": About(title="recall of the rarest class", better=1, kind="outcome"),
     "label_knn": About(title="labels on held-out groups, k-NN", better=1, kind="outcome"),
@@ -94,20 +94,20 @@ class Measures:
         radius_50: the cosine distance within which half of the pool has a selected patch; ``radius_90`` to
             ``radius_100`` likewise (of the pool patches asked about). See `coverage`. Lower is better.
         coverage_at_delta: share of the pool with a selected patch within ``delta``. Higher is better.
-        cluster_entropy: see `balance.entropy`, over the judge's clusters. Higher is better.
+        cluster_entropy: see `balance.entropy`, over the evaluation encoder's clusters. Higher is better.
         cluster_effective: its exponential. Higher is better.
-        cluster_gini: see `balance.gini`, over the judge's clusters of the pool. Lower is better.
+        cluster_gini: see `balance.gini`, over the evaluation encoder's clusters of the pool. Lower is better.
         clusters_covered: share of them with a selected patch. Higher is better.
         vendi: see `vendi.vendi_score`; on a sample of a fixed size. Higher is better.
-        junk: share of the selected patches that are junk. Lower is better.
+        low_quality: share of the selected patches that are of low quality. Lower is better.
         slides_covered: share of the pool's slides with a selected patch; patients and sites likewise. Higher is better.
         site_entropy_in_cluster: see `confounding.entropy_within`. Higher is better.
         cluster_site_information: see `confounding.mutual_information`. Lower is better.
         cluster_site_information_normalised: 0 to 1. Lower is better.
-        site_told_knn: balanced accuracy, see `probes.tell_on_held_out_groups`; ``site_told_linear`` likewise. What a
-            subset tells of its sites a model can learn instead of morphology: lower is better.
+        site_prediction_knn: balanced accuracy, see `probes.predict_on_held_out_groups`; ``site_prediction_linear`` likewise. What a
+            subset shows of its sites a model can learn instead of morphology: lower is better.
         site_chance: what guessing gets.
-        slide_told_knn: see `probes.tell_on_held_out_patches`; ``slide_told_linear`` likewise. Lower is better.
+        slide_prediction_knn: see `probes.predict_on_held_out_patches`; ``slide_prediction_linear`` likewise. Lower is better.
         slide_chance: what guessing gets.
         reasons: name of a measure that is None -> why.
     """
@@ -125,18 +125,18 @@ class Measures:
     cluster_gini: float | None
     clusters_covered: float | None
     vendi: float
-    junk: float | None
+    low_quality: float | None
     slides_covered: float | None
     patients_covered: float | None
     sites_covered: float | None
     site_entropy_in_cluster: float | None
     cluster_site_information: float | None
     cluster_site_information_normalised: float | None
-    site_told_knn: float | None
-    site_told_linear: float | None
+    site_prediction_knn: float | None
+    site_prediction_linear: float | None
     site_chance: float | None
-    slide_told_knn: float | None
-    slide_told_linear: float | None
+    slide_prediction_knn: float | None
+    slide_prediction_linear: float | None
     slide_chance: float | None
     reasons: Mapping[str, str] = field(default_factory=dict)
 
@@ -192,15 +192,15 @@ class LabelMeasures:
 
 
 def measure(
-    judge_vectors: Vectors,
+    evaluation_vectors: Vectors,
     selected: NDArray[np.bool_],
     *,
-    judge_clusters: Codes | None = None,
+    evaluation_clusters: Codes | None = None,
     site: Codes | None = None,
     patient: Codes | None = None,
     slide: Codes | None = None,
     pool: NDArray[np.bool_] | None = None,
-    junk: NDArray[np.bool_] | None = None,
+    low_quality: NDArray[np.bool_] | None = None,
     delta: float | None = None,
     seed: int = 0,
     sample: int = COVERAGE_SAMPLE,
@@ -208,14 +208,14 @@ def measure(
     """Measure a selection with the eyes of an encoder that did not make it.
 
     Args:
-        judge_vectors: (n, d), that encoder's vectors, float16 or float32, may be a memory map.
+        evaluation_vectors: (n, d), that encoder's vectors, float16 or float32, may be a memory map.
         selected: bool, (n,).
-        judge_clusters: int, (n,), clusters of the judge's own vectors; -1 where a patch has none.
+        evaluation_clusters: int, (n,), clusters of the evaluation encoder's own vectors; -1 where a patch has none.
         site: int, (n,), codes from 0, -1 where not known.
         patient: likewise.
         slide: likewise.
         pool: bool, (n,), the patches that selections were drawn from, after the quality filter; all by default.
-        junk: bool, (n,), what is known to be junk.
+        low_quality: bool, (n,), what is known to be of low quality.
         delta: cosine distance for coverage; by default `coverage.typical_distance` of the pool. Compute it once and
             pass it where many selections are measured.
         seed: of all samples. The same seed asks the same questions of every selection.
@@ -226,42 +226,42 @@ def measure(
 
     Raises:
         CurationError: if nothing is selected, a selected patch is not of the pool, or an array has another length.
-        VectorError: if the judge's vectors are of another length, zero or not finite.
+        VectorError: if the evaluation encoder's vectors are of another length, zero or not finite.
     """
     n = len(selected)
-    _same_length(judge_vectors, n)
+    _same_length(evaluation_vectors, n)
     pool = np.ones(n, dtype=bool) if pool is None else pool
     for name, array in {
         "pool": pool,
-        "judge_clusters": judge_clusters,
+        "evaluation_clusters": evaluation_clusters,
         "site": site,
         "patient": patient,
         "slide": slide,
-        "junk": junk,
+        "low_quality": low_quality,
     }.items():
         _check_codes(name, array, n)
     chosen = np.flatnonzero(selected)
     if not len(chosen):
         raise CurationError("nothing is selected, so there is nothing to measure")
-    if strangers := int((selected & ~pool).sum()):
+    if outside := int((selected & ~pool).sum()):
         raise CurationError(
-            f"{strangers} selected patches are not of the pool (the first is {int(np.argmax(selected & ~pool))}); "
-            "a proof compares what passed one quality filter"
+            f"{outside} selected patches are not of the pool (the first is {int(np.argmax(selected & ~pool))}); "
+            "an evaluation compares what passed one quality filter"
         )
 
     reasons: dict[str, str] = {}
     numbers: dict[str, float | None] = {}
 
     asked = coverage.sample_rows(np.flatnonzero(pool), sample, seed)
-    distances = coverage.covering_distances(judge_vectors, selected, asked)
+    distances = coverage.covering_distances(evaluation_vectors, selected, asked)
     if delta is None:
-        delta = coverage.typical_distance(judge_vectors, pool, seed=seed) if pool.sum() > 1 else 0.0
+        delta = coverage.typical_distance(evaluation_vectors, pool, seed=seed) if pool.sum() > 1 else 0.0
     vendi_rows = coverage.sample_rows(chosen, VENDI_SAMPLE, seed)
 
     names = ("cluster_entropy", "cluster_effective", "cluster_gini", "clusters_covered")
-    counts = None if judge_clusters is None else balance.group_counts(judge_clusters, selected, pool)
+    counts = None if evaluation_clusters is None else balance.group_counts(evaluation_clusters, selected, pool)
     if counts is None or not counts.sum():
-        reasons |= dict.fromkeys(names, "the judge's clusters are not known")
+        reasons |= dict.fromkeys(names, "the evaluation encoder's clusters are not known")
         numbers |= dict.fromkeys(names)
     else:
         kinds = (balance.entropy, balance.effective_number, balance.gini, balance.share_covered)
@@ -275,25 +275,25 @@ def measure(
             numbers[f"{plural}_covered"] = None
             reasons[f"{plural}_covered"] = f"{plural} are not known"
 
-    if junk is None:
-        numbers["junk"], reasons["junk"] = None, "junk is not known"
+    if low_quality is None:
+        numbers["low_quality"], reasons["low_quality"] = None, "low quality is not known"
     else:
-        numbers["junk"] = float(junk[chosen].mean())
+        numbers["low_quality"] = float(low_quality[chosen].mean())
 
-    _confounding(numbers, reasons, judge_clusters, site, chosen)
-    _told(numbers, reasons, "site", _tell_site(judge_vectors, selected, site, slide, seed))
+    _confounding(numbers, reasons, evaluation_clusters, site, chosen)
+    _take_prediction(numbers, reasons, "site", _predict_site(evaluation_vectors, selected, site, slide, seed))
     if slide is None:
-        told = probes.Told(reason="slides are not known")
+        prediction = probes.Prediction(reason="slides are not known")
     else:
-        told = probes.tell_on_held_out_patches(judge_vectors, selected, slide, seed=seed)
-    _told(numbers, reasons, "slide", told)
+        prediction = probes.predict_on_held_out_patches(evaluation_vectors, selected, slide, seed=seed)
+    _take_prediction(numbers, reasons, "slide", prediction)
 
     radii = dict(zip(("50", "90", "95", "99", "100"), coverage.radius_quantiles(distances), strict=True))
     return Measures(
         selected=len(chosen),
         delta=delta,
         coverage_at_delta=coverage.coverage_at(distances, delta),
-        vendi=vendi_score(judge_vectors, vendi_rows),
+        vendi=vendi_score(evaluation_vectors, vendi_rows),
         reasons=reasons,
         **{f"radius_{share}": radius for share, radius in radii.items()},
         **numbers,  # type: ignore[arg-type]
@@ -301,7 +301,7 @@ def measure(
 
 
 def label_measures(
-    judge_vectors: Vectors,
+    evaluation_vectors: Vectors,
     selected: NDArray[np.bool_],
     labels: Codes,
     groups: Codes,
@@ -319,7 +319,7 @@ def label_measures(
     recognised, and costs it. Classes of fewer than two groups are not asked about.
 
     Args:
-        judge_vectors: (n, d).
+        evaluation_vectors: (n, d).
         selected: bool, (n,).
         labels: int, (n,), class codes from 0, -1 for patches without a label.
         groups: int, (n,), patients or slides; -1 where not known: those are left out of the probes.
@@ -336,7 +336,7 @@ def label_measures(
         VectorError: as `measure`.
     """
     n = len(selected)
-    _same_length(judge_vectors, n)
+    _same_length(evaluation_vectors, n)
     pool = np.ones(n, dtype=bool) if pool is None else pool
     for name, array in {"labels": labels, "groups": groups, "pool": pool}.items():
         _check_codes(name, array, n)
@@ -350,7 +350,9 @@ def label_measures(
         )
     taken = np.array([(selected & labelled & (labels == c)).sum() for c in classes])
     recall = {int(c): float(t / s) for c, t, s in zip(classes, taken, sizes, strict=True)}
-    knn, linear, chance, reasons = _label_probes(judge_vectors, selected, labels, groups, labelled, seed, folds, sample)
+    knn, linear, chance, reasons = _label_probes(
+        evaluation_vectors, selected, labels, groups, labelled, seed, folds, sample
+    )
     return LabelMeasures(
         recall=recall,
         class_balanced_recall=float(np.mean(taken / sizes)),
@@ -365,7 +367,7 @@ def label_measures(
 def _same_length(vectors: Vectors, n: int) -> None:
     if vectors.ndim != 2 or len(vectors) != n:
         raise VectorError(
-            f"the judge has vectors of shape {vectors.shape} for {n} patches; embed the same patches with it"
+            f"the evaluation encoder has vectors of shape {vectors.shape} for {n} patches; embed the same patches with it"
         )
 
 
@@ -391,7 +393,7 @@ def _confounding(
         "cluster_site_information_normalised": confounding.normalised_mutual_information,
     }
     if clusters is None or site is None:
-        reason = "sites are not known" if site is None else "the judge's clusters are not known"
+        reason = "sites are not known" if site is None else "the evaluation encoder's clusters are not known"
     else:
         table = confounding.contingency(clusters[chosen], site[chosen])
         if table.shape[1] > 1:
@@ -402,20 +404,22 @@ def _confounding(
     reasons |= dict.fromkeys(kinds, reason)
 
 
-def _tell_site(
+def _predict_site(
     vectors: Vectors, selected: NDArray[np.bool_], site: Codes | None, slide: Codes | None, seed: int
-) -> probes.Told:
+) -> probes.Prediction:
     if site is None or slide is None:
-        return probes.Told(reason=f"{'sites' if site is None else 'slides'} are not known")
-    return probes.tell_on_held_out_groups(vectors, selected, site, slide, seed=seed)
+        return probes.Prediction(reason=f"{'sites' if site is None else 'slides'} are not known")
+    return probes.predict_on_held_out_groups(vectors, selected, site, slide, seed=seed)
 
 
-def _told(numbers: dict[str, float | None], reasons: dict[str, str], what: str, told: probes.Told) -> None:
-    numbers[f"{what}_told_knn"] = told.knn
-    numbers[f"{what}_told_linear"] = told.linear
-    numbers[f"{what}_chance"] = told.chance
-    if told.reason:
-        reasons[f"{what}_told_knn"] = reasons[f"{what}_told_linear"] = told.reason
+def _take_prediction(
+    numbers: dict[str, float | None], reasons: dict[str, str], what: str, prediction: probes.Prediction
+) -> None:
+    numbers[f"{what}_prediction_knn"] = prediction.knn
+    numbers[f"{what}_prediction_linear"] = prediction.linear
+    numbers[f"{what}_chance"] = prediction.chance
+    if prediction.reason:
+        reasons[f"{what}_prediction_knn"] = reasons[f"{what}_prediction_linear"] = prediction.reason
 
 
 def _label_probes(

@@ -1,4 +1,4 @@
-"""What can be told from the vectors of a subset: probes with groups held out.
+"""What can be predicted from the vectors of a subset: probes with groups held out.
 
 k-NN is DINO's (arXiv 2104.14294): cosine, the 20 nearest, votes weighted by exp(similarity / 0.07). Linear probes act
 on features standardised by the training rows: ridge (closed form, classes weighted equally) for sites and slides,
@@ -21,12 +21,12 @@ from wsicurate.curation.one_thread import one_blas_thread
 NEIGHBOURS = 20
 TEMPERATURE = 0.07
 
-#: Most classes (sites, slides) told apart, and most patches of each on either side of the split.
-TOLD_CLASSES = 50
-TOLD_PER_CLASS = 200
+#: Most classes (sites, slides) to predict, and most patches of each on either side of the split.
+PREDICTION_CLASSES = 50
+PREDICTION_PER_CLASS = 200
 
 #: Fewest selected patches of a slide for it to take part in telling slides apart.
-TOLD_MINIMUM = 10
+PREDICTION_MINIMUM = 10
 
 #: L2 penalty of the ridge per training row, and inverse penalty of the logistic regression: features are standardised.
 RIDGE_PER_ROW = 0.1
@@ -34,14 +34,14 @@ LOGISTIC_C = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """How well something can be told from a subset.
+class Prediction:
+    """How well something can be predicted from a subset.
 
     Attributes:
         knn: balanced accuracy of k-NN; None where it could not be tried.
         linear: balanced accuracy of the ridge; likewise.
         chance: what guessing gets, 1 / classes.
-        classes: how many were told apart.
+        classes: how many there were.
         reason: why it could not be tried; empty otherwise.
     """
 
@@ -107,10 +107,10 @@ def logistic_predict(
         return np.asarray(model.predict(b), dtype=np.int64)
 
 
-def tell_on_held_out_groups(
+def predict_on_held_out_groups(
     vectors: Vectors, selected: NDArray[np.bool_], codes: Codes, groups: Codes, *, seed: int
-) -> Told:
-    """How well a code (a site) can be told on groups (slides) that the probe did not see.
+) -> Prediction:
+    """How well a code (a site) can be predicted on groups (slides) that the probe did not see.
 
     Within each code half of its groups, rounded down, are held out. Codes and groups are taken in an order that depends
     on the seed alone, so that two selections are asked about the same ones where they can be.
@@ -118,7 +118,7 @@ def tell_on_held_out_groups(
     Args:
         vectors: (n, d).
         selected: bool, (n,): training and test patches are both selected ones.
-        codes: int, (n,), what is to be told; -1 where not known.
+        codes: int, (n,), what is to be predicted; -1 where not known.
         groups: int, (n,), what is held out; -1 where not known.
         seed: of the split and of the sample.
 
@@ -132,19 +132,21 @@ def tell_on_held_out_groups(
     test: list[NDArray[np.int64]] = []
     for code_rows in _classes(rows, codes, rng):
         own = np.unique(groups[code_rows])
-        if len(own) < 2 or len(train) == TOLD_CLASSES:
+        if len(own) < 2 or len(train) == PREDICTION_CLASSES:
             continue
         own = own[np.argsort(priority[own])]
         held_out = np.isin(groups[code_rows], own[: len(own) // 2])
         train.append(_some(code_rows[~held_out], seed))
         test.append(_some(code_rows[held_out], seed))
     if len(train) < 2:
-        return Told(reason=f"{len(train)} with two groups to tell apart, so that one can be held out; it takes two")
-    return _told(vectors, train, test)
+        return Prediction(reason=f"{len(train)} with two groups to predict, so that one can be held out; it takes two")
+    return _predicted(vectors, train, test)
 
 
-def tell_on_held_out_patches(vectors: Vectors, selected: NDArray[np.bool_], codes: Codes, *, seed: int) -> Told:
-    """How well a code (a slide) can be told on other patches of it: half of the selected patches of each are held out.
+def predict_on_held_out_patches(
+    vectors: Vectors, selected: NDArray[np.bool_], codes: Codes, *, seed: int
+) -> Prediction:
+    """How well a code (a slide) can be predicted on other patches of it: half of the selected patches of each are held out.
 
     Args:
         vectors: (n, d).
@@ -153,22 +155,24 @@ def tell_on_held_out_patches(vectors: Vectors, selected: NDArray[np.bool_], code
         seed: of the split and of the sample.
 
     Returns:
-        Accuracies, or the reason why there are none: fewer than two codes with `TOLD_MINIMUM` selected patches.
+        Accuracies, or the reason why there are none: fewer than two codes with `PREDICTION_MINIMUM` selected patches.
     """
     rows = np.flatnonzero(selected & (codes >= 0))
     rng = np.random.default_rng([seed, 0x511D])
     train: list[NDArray[np.int64]] = []
     test: list[NDArray[np.int64]] = []
     for code_rows in _classes(rows, codes, rng):
-        if len(code_rows) < TOLD_MINIMUM or len(train) == TOLD_CLASSES:
+        if len(code_rows) < PREDICTION_MINIMUM or len(train) == PREDICTION_CLASSES:
             continue
         mixed = np.random.default_rng([seed, int(codes[code_rows[0]])]).permutation(code_rows)
         half = len(mixed) // 2
-        train.append(np.sort(mixed[half:][:TOLD_PER_CLASS]))
-        test.append(np.sort(mixed[:half][:TOLD_PER_CLASS]))
+        train.append(np.sort(mixed[half:][:PREDICTION_PER_CLASS]))
+        test.append(np.sort(mixed[:half][:PREDICTION_PER_CLASS]))
     if len(train) < 2:
-        return Told(reason=f"{len(train)} with {TOLD_MINIMUM} selected patches or more; it takes two to tell apart")
-    return _told(vectors, train, test)
+        return Prediction(
+            reason=f"{len(train)} with {PREDICTION_MINIMUM} selected patches or more; it takes two to predict"
+        )
+    return _predicted(vectors, train, test)
 
 
 def group_folds(labels: Codes, groups: Codes, folds: int, *, seed: int) -> NDArray[np.int64]:
@@ -221,16 +225,16 @@ def _classes(rows: NDArray[np.int64], codes: Codes, rng: np.random.Generator) ->
 
 
 def _some(rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    if len(rows) <= TOLD_PER_CLASS:
+    if len(rows) <= PREDICTION_PER_CLASS:
         return rows
-    drawn = np.random.default_rng([seed, 0x50ED]).choice(len(rows), TOLD_PER_CLASS, replace=False)
+    drawn = np.random.default_rng([seed, 0x50ED]).choice(len(rows), PREDICTION_PER_CLASS, replace=False)
     return rows[np.sort(drawn)]
 
 
-def _told(vectors: Vectors, train: list[NDArray[np.int64]], test: list[NDArray[np.int64]]) -> Told:
+def _predicted(vectors: Vectors, train: list[NDArray[np.int64]], test: list[NDArray[np.int64]]) -> Prediction:
     a, b = (unit_rows(vectors, np.concatenate(part)) for part in (train, test))
     code, truth = (np.repeat(np.arange(len(part)), [len(rows) for rows in part]) for part in (train, test))
-    return Told(
+    return Prediction(
         knn=balanced_accuracy(truth, knn_predict(a, code, b)),
         linear=balanced_accuracy(truth, ridge_predict(a, code, b)),
         chance=1 / len(train),

@@ -1,7 +1,7 @@
 """An inverted file for searches as large as the base: vectors in lists around centroids, searched list by list.
 
 All queries of one list are multiplied with the same few lists at once, which is matrix times matrix, where a scan per
-query is limited by memory. Which lists these are is told by the list's own members: each votes for the lists whose
+query is limited by memory. Which lists these are is decided by the list's own members: each votes for the lists whose
 centroids lie nearly as close as its own (`Lists.visits`). Vectors find their list by way of coarse groups of lists.
 What is multiplied are 8-bit codes (`codes`): candidates come out, for exact scores to choose from.
 """
@@ -42,8 +42,8 @@ MOST_VISITS = 512
 #: Queries that are compared at once, and rows that they are compared with: the first set the mark for the next.
 _QUERY_ROWS, _FIRST_ROWS, _NEXT_ROWS = 512, 1_024, 8_192
 
-#: Lists whose promises are reckoned at once.
-_PROMISED_AT_ONCE = 64
+#: Lists whose probe scores are computed at once.
+_LISTS_AT_ONCE = 64
 
 #: Below every product of codes.
 _LOWEST = np.iinfo(np.int32).min
@@ -140,7 +140,7 @@ class Lists:
         codes: int8, (n, d), in that order.
         visits: int16, (lists, v): the lists that a list's queries should be compared with, most promising first,
             itself before all.
-        promise: float32, (lists, v): how much each of them promises, falling; infinite for the list itself.
+        probe_score: float32, (lists, v): the probe score of each, falling; infinite for the list itself.
     """
 
     def __init__(
@@ -156,13 +156,13 @@ class Lists:
         self.order = np.argsort(self.list_of, kind="stable")
         self.starts = np.searchsorted(self.list_of[self.order], np.arange(lists + 1))
         self._coder = assigner.coder
-        self.visits, self.promise = self._promises(nearest, cosine, self._coder(assigner.centroids))
+        self.visits, self.probe_score = self._probe_scores(nearest, cosine, self._coder(assigner.centroids))
         self.codes = ordered
         for start in range(0, len(codes), BLOCK_ROWS):
             here = slice(start, start + BLOCK_ROWS)
             self.codes[here] = codes[self.order[here]]
 
-    def _promises(
+    def _probe_scores(
         self, nearest: NDArray[np.int16], cosine: NDArray[np.float32], centroids: Codes
     ) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
         """Lists by the votes of a list's members; where votes are few, the lists with the nearest centroids follow.
@@ -175,10 +175,10 @@ class Lists:
         distance = np.maximum(1 - cosine, 1e-6)  # half the square of d
         weight = np.square(np.square(distance[:, :1] / distance))  # multiplied: a power's last bit is the processor's
         visits = np.empty((lists, width), dtype=np.int16)
-        promise = np.empty((lists, width), dtype=np.float32)
+        probe_score = np.empty((lists, width), dtype=np.float32)
 
         def of_some(first: int) -> tuple[int, NDArray[np.int64], NDArray[np.float32]]:
-            near = products(centroids[first : first + _PROMISED_AT_ONCE], centroids) / self._coder.unit
+            near = products(centroids[first : first + _LISTS_AT_ONCE], centroids) / self._coder.unit
             score = (1e-6 * near).astype(np.float32)
             for place, number in enumerate(range(first, first + len(score))):
                 members = self.order[self.starts[number] : self.starts[number + 1]]
@@ -191,12 +191,12 @@ class Lists:
 
         threads = thread_count()
         with one_blas_thread(), one_torch_thread():
-            for first, best, score in in_order(of_some, range(0, lists, _PROMISED_AT_ONCE), threads=threads):
-                visits[first : first + len(best)], promise[first : first + len(best)] = best, score
-        return visits, promise
+            for first, best, score in in_order(of_some, range(0, lists, _LISTS_AT_ONCE), threads=threads):
+                visits[first : first + len(best)], probe_score[first : first + len(best)] = best, score
+        return visits, probe_score
 
-    def bar(self, of: NDArray[np.int16], holding: NDArray[np.int16], aim: float) -> tuple[float, float]:
-        """The promise from which on lists must be visited.
+    def probe_threshold(self, of: NDArray[np.int16], holding: NDArray[np.int16], aim: float) -> tuple[float, float]:
+        """The probe score from which on lists are visited.
 
         Args:
             of: int16, (q,): lists that sampled queries lie in.
@@ -204,27 +204,27 @@ class Lists:
             aim: share of these to be reached.
 
         Returns:
-            The bar, and how many lists are visited from it on, on average over these queries.
+            The probe_threshold, and how many lists are visited from it on, on average over these queries.
         """
         reached: list[NDArray[np.float32]] = []
         for list_, wanted in zip(of.tolist(), holding, strict=True):
             wanted = wanted[wanted >= 0]
             where = self.visits[list_] == wanted[:, None]
-            reached.append(np.where(where.any(axis=1), self.promise[list_, where.argmax(axis=1)], -np.inf))
+            reached.append(np.where(where.any(axis=1), self.probe_score[list_, where.argmax(axis=1)], -np.inf))
         ordered = np.sort(np.concatenate(reached))[::-1]
         least = float(ordered[max(0, math.ceil(aim * len(ordered)) - 1)])
-        return least, float((self.promise[of] >= least).sum(axis=1).mean())
+        return least, float((self.probe_score[of] >= least).sum(axis=1).mean())
 
     def search(
-        self, queries: Vectors | None, list_of: NDArray[np.int16], k: int, bar: float
+        self, queries: Vectors | None, list_of: NDArray[np.int16], k: int, probe_threshold: float
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """The best vectors for every query among those of the lists that its own list promises.
+        """The best vectors for every query among those of the lists that its own list visits.
 
         Args:
             queries: (q, d); None: the base's own.
             list_of: int16, (q,): the list whose centroid is nearest to each query.
             k: candidates of each.
-            bar: lists that promise less are left out.
+            probe_threshold: lists of a lower probe score are left out.
 
         Yields:
             Rows of some queries, int64 (m,), and their candidates, int64 (m, k), -1 where there are fewer.
@@ -241,7 +241,7 @@ class Lists:
             number, begin, end = task
             rows = order[begin:end]
             codes = self.codes[begin:end] if queries is None else self._coder(unit_rows(queries, rows))
-            return rows, self._compared(codes, self.visits[number][self.promise[number] >= bar], k)
+            return rows, self._compared(codes, self.visits[number][self.probe_score[number] >= probe_threshold], k)
 
         threads = thread_count()
         with one_blas_thread(), one_torch_thread():

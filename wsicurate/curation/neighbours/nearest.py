@@ -34,7 +34,7 @@ RECALL_SAMPLE = 1_000
 _SCORED_ROWS = 2_048
 
 #: True neighbours of the sample that the recall stands on, at least.
-_LEAST_JUDGED = 500
+_LEAST_MEASURED = 500
 
 #: Candidates that are found by codes beyond k before exact scores order them. They are needed where neighbours crowd
 #: (8 of 24 dimensions: recall .83 with 4, .93 with 12, .96 with 24).
@@ -161,17 +161,21 @@ def _inverted(
         list_of = lists.list_of if own else assigner.nearest(asked)[0][:, 0]
         del codes, nearest, cosine
         holding = np.where(wanted[chosen], lists.list_of[expected.index[chosen]], -1)
-        bar, visited = lists.bar(list_of[rows[chosen]], holding, aim)
-        found = _gathered(lists.search(None if own else asked, list_of, min(k + own + _CODE_SLACK, len(base)), bar))
+        probe_threshold, visited = lists.probe_threshold(list_of[rows[chosen]], holding, aim)
+        found = _gathered(
+            lists.search(None if own else asked, list_of, min(k + own + _CODE_SLACK, len(base)), probe_threshold)
+        )
         for some, best in in_order(lambda task: (task[0], _scored(base, asked, *task, k, own=own)), found):
             index[some], similarity[some] = best
         del lists.codes  # some systems do not remove a file that is mapped
     judging = ~chosen if not chosen.all() else chosen
-    judged = rows[judging]
+    evaluated = rows[judging]
     return Neighbours(
         index=index,
         similarity=similarity,
-        recall=_recall(index[judged], similarity[judged], expected.index[judging], expected.similarity[judging], floor),
+        recall=_recall(
+            index[evaluated], similarity[evaluated], expected.index[judging], expected.similarity[judging], floor
+        ),
         method=f"inverted file of {len(assigner.centroids):,} lists, {visited:.0f} searched on average",
     )
 
@@ -202,11 +206,11 @@ def _gathered(
 
 
 def _floor(similarity: NDArray[np.float32], least: float) -> float:
-    """The similarity from which on neighbours are judged: lower than asked where too few would be left."""
+    """The similarity from which on neighbours are evaluated: lower than asked where too few would be left."""
     if np.isneginf(least):
         return least
     ordered = np.sort(similarity.ravel())[::-1]
-    return float(min(least, ordered[min(_LEAST_JUDGED, len(ordered)) - 1]))
+    return float(min(least, ordered[min(_LEAST_MEASURED, len(ordered)) - 1]))
 
 
 def _recall(

@@ -33,7 +33,7 @@ def apportion(total: int, weights: ArrayLike, floor: ArrayLike, ceiling: ArrayLi
     weight = np.asarray(weights, dtype=np.float64)
     if not weight.any():
         weight = np.ones(len(most))
-    # Relative to the largest; a part of no weight, or next to none, comes last but gets what nobody else can take.
+    # Relative to the largest; a part of no weight, or next to none, comes last but gets what no other can take.
     weight = np.maximum(weight / weight.max(), 1e-9)
 
     def shares(scale: float) -> NDArray[np.int64]:

@@ -1,6 +1,6 @@
 """`filter-bank`: the shapes in a patch, blind to its stain.
 
-Of another nature than `stain-texture`, so that it can judge what the other chose: one channel, the total optical
+Of another nature than `stain-texture`, so that it can evaluate what the other selects: one channel, the total optical
 density, standardised per patch, so that neither colour nor strength of the stain is left; then Gaussian derivatives of
 first and second order at four scales, an oriented filter bank that is steerable (Freeman and Adelson, PAMI 1991,
 891-906), so that pooling over all orientations is exact and costs no more than five filters:
@@ -35,7 +35,7 @@ Plane = NDArray[np.float32]
 #: Scales of the pyramid below the patch's own; filters run on all but the last, which only the spread is read from.
 SCALES = 5
 SHARES = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
-#: Added to a patch's standard deviation of density before dividing by it, so that noise on blank glass stays small.
+#: Added to a patch's standard deviation of density before dividing by it, so that noise on blank background stays small.
 SMALLEST_DEVIATION = 0.02
 #: Side of the window within which orientations are compared.
 COHERENCE_PX = 9

@@ -160,7 +160,7 @@ class TiffSlide(TiledSlide):
             self._probe()
 
     def _probe(self) -> None:
-        """Decode a tile of each level, because nobody else can be asked later.
+        """Decode a tile of each level, because no other reader can be asked later.
 
         Raises:
             DeclinedError: if one cannot be decoded.
@@ -206,7 +206,7 @@ def check_upright(directories: Sequence[Directory], name: str) -> None:
     """Refuse images whose rows and columns do not begin at the top left.
 
     OpenSlide turns each tile on its own, or none, depending on how it is compressed; other readers leave all as they
-    lie. Which of them made the coordinates that a user has, nobody knows: so the whole slide is refused.
+    lie. Which of them made the coordinates that a user has is not known: so the whole slide is refused.
 
     Raises:
         UnreadableSlideError: if the orientation of a directory is 2 to 8.

@@ -151,7 +151,7 @@ def _unclipped(pixels: NDArray[np.uint8], green: GreenTables) -> NDArray[np.int3
 def pixels_are_ycbcr(pixels: NDArray[np.uint8]) -> bool | None:
     """What three channels of a stained section are, where file and codestream contradict each other.
 
-    As YCbCr, a picture in red, green and blue has colours that do not exist: glass would be brighter than white. A
+    As YCbCr, a picture in red, green and blue has colours that do not exist: background would be brighter than white. A
     picture in luma and chroma has none, and its chroma varies much less than its luma.
 
     Args:
@@ -215,24 +215,24 @@ class JpegFrame:
     def proves_ycbcr(self) -> bool | None:
         """What its own markers prove: True for YCbCr, False for RGB; None where they are silent or disagree.
 
-        JFIF knows no other colour space than YCbCr, nobody subsamples green, Adobe's marker names the space, and
+        JFIF knows no other colour space than YCbCr, green is never subsampled, Adobe's marker names the space, and
         components are called R, G, B only where they are. Files say otherwise of such data: Bio-Formats writes
         ordinary JPEGs and tags them RGB (ome/bioformats 3856, libdicom 80).
         """
         if len(self.components) != 3:
             return None
-        proofs = set()
+        evaluations = set()
         if self.has_jfif:
-            proofs.add(True)
+            evaluations.add(True)
         if self.sampling[1] == self.sampling[2]:
             luma, chroma = self.sampling[0], self.sampling[1]
             if luma >> 4 > chroma >> 4 or luma & 15 > chroma & 15:
-                proofs.add(True)
+                evaluations.add(True)
         if self.adobe_transform in (0, 1):
-            proofs.add(self.adobe_transform == 1)
+            evaluations.add(self.adobe_transform == 1)
         if self.components == b"RGB":
-            proofs.add(False)
-        return proofs.pop() if len(proofs) == 1 else None
+            evaluations.add(False)
+        return evaluations.pop() if len(evaluations) == 1 else None
 
 
 def read_jpeg_frame(data: bytes) -> JpegFrame:
@@ -340,10 +340,10 @@ class JpegTiles:
 
     def contradicts(self, data: bytes) -> str:
         """How a tile's own markers contradict the file's tag, as a sentence; empty where they do not."""
-        proof = read_jpeg_frame(data).proves_ycbcr
-        if proof is None or proof == self.is_ycbcr:
+        evaluation = read_jpeg_frame(data).proves_ycbcr
+        if evaluation is None or evaluation == self.is_ycbcr:
             return ""
-        space, tag = ("YCbCr", "RGB") if proof else ("RGB", "YCbCr")
+        space, tag = ("YCbCr", "RGB") if evaluation else ("RGB", "YCbCr")
         return f"the JPEG's own markers say {space} where the file says {tag}"
 
     def whole(self, data: bytes, width: int, height: int) -> bytes:
@@ -364,8 +364,8 @@ class JpegTiles:
             raise BrokenTileError(f"its JPEG is {frame.width}x{frame.height} pixels, not {width}x{height}")
         if frame.is_progressive and data.count(b"\xff\xda") > _MAX_SCANS:
             raise BrokenTileError(f"its JPEG has more than {_MAX_SCANS} scans")
-        proof = frame.proves_ycbcr
-        is_ycbcr = bool(self.is_ycbcr) if proof is None else proof
+        evaluation = frame.proves_ycbcr
+        is_ycbcr = bool(self.is_ycbcr) if evaluation is None else evaluation
         if frame.looks_ycbcr == is_ycbcr:
             if not frame.is_progressive:
                 self._sound = data[: frame.scan + 4], width, height
@@ -496,7 +496,7 @@ class Jpeg2000Tiles:
         if frame.components != ((8, 1, 1),) * 3:
             raise UnsureError("JPEG 2000 of components that differ in size or depth")
         if not logging.getLogger("imagecodecs").isEnabledFor(logging.WARNING) and not _is_complete(data, frame.tiles):
-            raise BrokenTileError("its JPEG 2000 codestream is cut short")  # nobody would hear the decoder say so
+            raise BrokenTileError("its JPEG 2000 codestream is cut short")  # the decoder itself raises nothing
         with _listening() as said:
             try:
                 pixels = imagecodecs.jpeg2k_decode(data, numthreads=1, out=out, verbose=_SAY_WARNINGS)

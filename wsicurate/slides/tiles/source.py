@@ -97,7 +97,7 @@ def waiting_neighbours(folder: Path) -> list[str]:
 
 
 class _Descriptor:
-    """An open file descriptor, closed when nobody uses it any more: a thread may read while another closes."""
+    """An open file descriptor, closed when it is not used any more: a thread may read while another closes."""
 
     def __init__(self, path: Path) -> None:
         self.number = open_regular(path)

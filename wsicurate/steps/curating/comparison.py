@@ -1,4 +1,4 @@
-"""The proof: the subset beside what chance would have drawn from the same pool, as another encoder sees both."""
+"""The evaluation: the subset beside what chance would have drawn from the same pool, as another encoder sees both."""
 
 from __future__ import annotations
 
@@ -17,61 +17,61 @@ from wsicurate.steps.curating.draw import Draw, baselines
 from wsicurate.steps.curating.inputs import Inputs
 from wsicurate.steps.curating.pool import DAMAGE, Scratch, vectors_on_disk
 
-#: Borderline patches: they pass the thresholds of the filter, and nobody would miss them.
-JUNK_FOCUS_BELOW = 4.0
-JUNK_ABOVE = {"pen": 0.05, "dark": 0.25, "blank": 0.9}
+#: Borderline patches: they pass the thresholds of the filter, and are of little use.
+LOW_QUALITY_FOCUS_BELOW = 4.0
+LOW_QUALITY_ABOVE = {"pen": 0.05, "dark": 0.25, "blank": 0.9}
 
-#: Most clusters that the judge makes of the pool.
-_JUDGE_CLUSTERS = 500
+#: Most clusters that the evaluation encoder makes of the pool.
+_EVALUATION_CLUSTERS = 500
 
 Say = Callable[[str], None]
 
 
-def prove(inputs: Inputs, drawn: Draw, scratch: Scratch, say: Say) -> Mapping[str, Any]:
+def evaluate(inputs: Inputs, drawn: Draw, scratch: Scratch, say: Say) -> Mapping[str, Any]:
     """Measure the subset and the baselines, all drawn from what passed the same filters.
 
     Args:
-        inputs: of the curation; without a judge only labels can prove anything, and the record says so.
+        inputs: of the curation; without an evaluation encoder only labels can be measured, and the record says so.
         drawn: the subset, and its draws at other seeds.
-        scratch: where the judge's vectors are laid out.
+        scratch: where the evaluation encoder's vectors are laid out.
         say: takes a sentence for the user.
 
     Returns:
-        The proof as plain values, with ``table`` (rows of text) and ``summary``; or ``reason`` where there is none.
+        The evaluation as plain values, with ``table`` (rows of text) and ``summary``; or ``reason`` where there is none.
     """
-    if inputs.judge is None and inputs.no_judge:
-        return {"reason": inputs.no_judge}
-    if inputs.judge is None:
+    if inputs.evaluation_encoder is None and inputs.no_evaluation_encoder:
+        return {"reason": inputs.no_evaluation_encoder}
+    if inputs.evaluation_encoder is None:
         return {
-            "reason": "no second encoder judges: embed the store with another one, such as "
-            f"{'filter-bank' if inputs.config.encoder != 'filter-bank' else 'stain-texture'}, and name it by --judge"
+            "reason": "there is no evaluation encoder: embed the store with another one, such as "
+            f"{'filter-bank' if inputs.config.encoder != 'filter-bank' else 'stain-texture'}, and name it by --evaluation-encoder"
         }
     try:
-        return _proved(inputs, inputs.judge.encoder, drawn, scratch, say)
+        return _evaluated(inputs, inputs.evaluation_encoder.encoder, drawn, scratch, say)
     except (CurationError, *DAMAGE) as error:  # one patch, or damaged vectors: the choice stands all the same
         return {"reason": str(error)}
 
 
-def _proved(inputs: Inputs, judge: str, drawn: Draw, scratch: Scratch, say: Say) -> Mapping[str, Any]:
+def _evaluated(inputs: Inputs, evaluation_encoder: str, drawn: Draw, scratch: Scratch, say: Say) -> Mapping[str, Any]:
     config, pool = inputs.config, inputs.pool
-    say(f"proof: {config.proof_seeds} seeds beside what chance draws, judged by {judge}")
-    vectors = vectors_on_disk(inputs.store, judge, scratch, "judge")
+    say(f"evaluation: {config.evaluation_seeds} seeds beside what chance draws, evaluated by {evaluation_encoder}")
+    vectors = vectors_on_disk(inputs.store, evaluation_encoder, scratch, "evaluation_encoder")
     eligible = drawn.eligible
-    clusters = _judge_clusters(vectors, eligible, config.seed)
+    clusters = _evaluation_clusters(vectors, eligible, config.seed)
     delta = typical_distance(vectors, eligible, seed=config.seed)
-    junk = _junk(inputs)
+    low_quality = _low_quality(inputs)
 
     def measures_of(selected: NDArray[np.bool_], seed: int) -> list[Measures | LabelMeasures]:
         found: list[Measures | LabelMeasures] = [
             measure(
                 vectors,
                 selected,
-                judge_clusters=clusters,
+                evaluation_clusters=clusters,
                 site=pool.site,
                 patient=pool.patient,
                 slide=pool.slide,
                 pool=eligible,
-                junk=junk,
+                low_quality=low_quality,
                 delta=delta,
                 seed=seed,
             )
@@ -82,27 +82,27 @@ def _proved(inputs: Inputs, judge: str, drawn: Draw, scratch: Scratch, say: Say)
             )
         return found
 
-    seeds = tuple(config.seed + number for number in range(config.proof_seeds))
-    proof = compare(measures_of, [drawn.selected, *drawn.again], baselines(inputs, drawn, seeds), seeds=seeds)
+    seeds = tuple(config.seed + number for number in range(config.evaluation_seeds))
+    evaluation = compare(measures_of, [drawn.selected, *drawn.again], baselines(inputs, drawn, seeds), seeds=seeds)
     names = [] if inputs.labels is None else inputs.labels.names
-    facts = _named(proof.to_dict(), names)
+    facts = _named(evaluation.to_dict(), names)
     return {
-        "judge": judge,
+        "evaluation_encoder": evaluation_encoder,
         "pool": int(np.count_nonzero(eligible)),
         "delta": round(float(delta), 6),
-        "judge_clusters": int(clusters.max()) + 1,
+        "evaluation_clusters": int(clusters.max()) + 1,
         "labels": list(names),
         "held_out": _held_out_by(inputs),
-        "summary": proof.summary(),
-        "table": [[_with_names(cell, names) for cell in row] for row in proof.rows()],
+        "summary": evaluation.summary(),
+        "table": [[_with_names(cell, names) for cell in row] for row in evaluation.rows()],
         **facts,
     }
 
 
-def _judge_clusters(vectors: NDArray[np.float16], eligible: NDArray[np.bool_], seed: int) -> NDArray[np.int32]:
-    """Clusters of the pool in the judge's own space: about the square root of its size, at most 500."""
+def _evaluation_clusters(vectors: NDArray[np.float16], eligible: NDArray[np.bool_], seed: int) -> NDArray[np.int32]:
+    """Clusters of the pool in the evaluation encoder's own space: about the square root of its size, at most 500."""
     rows = np.flatnonzero(eligible)
-    count = int(min(max(2, round(len(rows) ** 0.5)), _JUDGE_CLUSTERS, len(rows)))
+    count = int(min(max(2, round(len(rows) ** 0.5)), _EVALUATION_CLUSTERS, len(rows)))
     members = vectors if len(rows) == len(vectors) else vectors[rows]
     centroids = spherical_kmeans(members, count, seed=seed).centroids
     clusters = np.full(len(vectors), -1, dtype=np.int32)
@@ -110,17 +110,17 @@ def _judge_clusters(vectors: NDArray[np.float16], eligible: NDArray[np.bool_], s
     return clusters
 
 
-def _junk(inputs: Inputs) -> NDArray[np.bool_]:
+def _low_quality(inputs: Inputs) -> NDArray[np.bool_]:
     """bool, (n,): borderline patches, by the scores in the store."""
-    junk = np.zeros(len(inputs.pool), dtype=bool)
+    low_quality = np.zeros(len(inputs.pool), dtype=bool)
     focus = inputs.pool.scores("focus")
     if focus is not None:
-        junk |= focus < JUNK_FOCUS_BELOW
-    for name, most in JUNK_ABOVE.items():
+        low_quality |= focus < LOW_QUALITY_FOCUS_BELOW
+    for name, most in LOW_QUALITY_ABOVE.items():
         scores = inputs.pool.scores(name)
         if scores is not None:
-            junk |= scores > most
-    return junk
+            low_quality |= scores > most
+    return low_quality
 
 
 def _held_out_by(inputs: Inputs) -> str:

@@ -60,7 +60,7 @@ def clear_copies(
     Args:
         inputs: of the curation.
         ledger: what was decided; copies of what is low in quality are not looked for.
-        vectors: (n, d), of the encoder that chooses.
+        vectors: (n, d), of the selection encoder.
         listed: bool, (n,): patches of listed patients.
         work: what it works with.
 
@@ -82,9 +82,9 @@ def _similar(
     inputs: Inputs, ledger: Ledger, vectors: NDArray[np.float16], threshold: float, work: Work
 ) -> dict[str, Any]:
     """DINOv2's rule: whatever is this similar to evaluation data goes, whether or not it is a copy."""
-    work.say(f"comparing with {len(inputs.evaluation)} evaluation stores at a cosine of {threshold:g}")
+    work.say(f"comparing with {len(inputs.evaluation_stores)} evaluation stores at a cosine of {threshold:g}")
     dropped = {}
-    for number, (path, store) in enumerate(zip(inputs.config.evaluation, inputs.evaluation, strict=True)):
+    for number, (path, store) in enumerate(zip(inputs.config.evaluation_sets, inputs.evaluation_stores, strict=True)):
         theirs = vectors_on_disk(store, inputs.config.encoder, work.scratch, f"evaluation-{number}")
         reason = f"cosine above {threshold:g} to a patch of {store.path.name}"
         dropped[str(path)] = ledger.decide(similar_to(theirs, vectors, threshold).similar, "leakage", reason)
@@ -127,9 +127,9 @@ def _dinov2(
 
 
 def _among_evaluation(inputs: Inputs, vectors: NDArray[np.float16], scratch: Scratch) -> Neighbours | None:
-    if not inputs.evaluation:
+    if not inputs.evaluation_stores:
         return None
-    theirs = vectors_on_disk(inputs.evaluation, inputs.config.encoder, scratch, "evaluation")
+    theirs = vectors_on_disk(inputs.evaluation_stores, inputs.config.encoder, scratch, "evaluation")
     return nearest_neighbours(theirs, 1, seed=inputs.config.seed, queries=vectors, least=EVALUATION_SIMILARITY)
 
 
@@ -146,7 +146,9 @@ def _apply(inputs: Inputs, ledger: Ledger, copies: Copies, listed: NDArray[np.bo
     """Turn confirmed copies into decisions, each with its evidence."""
     evidence = _evidence(copies.pairs)
     dropped_by_store = {}
-    for path, store, pairs in zip(inputs.config.evaluation, inputs.evaluation, copies.evaluation_pairs, strict=True):
+    for path, store, pairs in zip(
+        inputs.config.evaluation_sets, inputs.evaluation_stores, copies.evaluation_pairs, strict=True
+    ):
         found = np.zeros(len(listed), dtype=bool)
         rows = pairs.having("copy")
         found[pairs.a[rows]] = True
@@ -225,7 +227,7 @@ def _confirmed(
         config.encoder,
         settings,
         calibration=calibration,
-        evaluations=inputs.evaluation,
+        evaluations=inputs.evaluation_stores,
         among=pool,
         kept=inputs.kept_rows,
         vectors=vectors,

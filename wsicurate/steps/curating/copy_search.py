@@ -220,7 +220,7 @@ def _check_evaluation(store: Store, evaluation: Store, encoder: str) -> None:
 
 
 def _patients(store: Store) -> NDArray[np.int64]:
-    """A number for each patch's patient; a slide of nobody known is a patient of its own."""
+    """A number for each patch's patient; a slide without a known patient is a patient of its own."""
     names = [slide.record.patient or f"slide {slide.slide_id}" for slide in store.slides.values()]
     numbers = np.unique(names, return_inverse=True)[1]
     return np.repeat(numbers, [len(slide) for slide in store.slides.values()]).astype(np.int64)
@@ -283,7 +283,7 @@ def calibrate_threshold(
 
 
 def _mosaics(store: Store, rng: np.random.Generator, count: int, eligible: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Patches with their right, lower and lower right neighbours of the lattice, put together: (m, 2s, 2s, 3)."""
+    """Patches with their right, lower and lower right neighbours of the grid, put together: (m, 2s, 2s, 3)."""
     found = [np.empty((0, 4), dtype=np.int64)]
     start = 0
     for slide in store.slides.values():
@@ -319,7 +319,7 @@ def _quartets(cells: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _pitch(slide: SlidePatches) -> float:
-    """Level-0 pixels per patch of a slide whose patches lie on a lattice; 0 where they do not, or nobody knows."""
+    """Level-0 pixels per patch of a slide whose patches lie on a grid; 0 where they do not, or it is not known."""
     reading = slide.record.reading
     return 0.0 if reading.get("lattice") else float(reading.get("pitch", 0) or 0)
 

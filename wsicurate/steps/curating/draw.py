@@ -34,7 +34,7 @@ class Draw:
         over_cap: bool, (n,): would have been drawn, but its slide or patient had its share.
         eligible: bool, (n,): what was drawn from.
         budget: number of patches.
-        again: draws of other seeds, for the proof: the same pool, clusters and budget.
+        again: draws of other seeds, for the evaluation: the same pool, clusters and budget.
         notes: what the user should know, such as caps that had to be relaxed.
     """
 
@@ -70,12 +70,12 @@ def draw(
     clusters: NDArray[np.int32],
     similarity: NDArray[np.float32],
 ) -> Draw:
-    """Draw the subset from what is left, and draw it again at the proof's other seeds.
+    """Draw the subset from what is left, and draw it again at the evaluation's other seeds.
 
     Args:
         inputs: of the curation.
         ledger: what was decided so far.
-        vectors: (n, d), of the encoder that chooses.
+        vectors: (n, d), of the selection encoder.
         clusters: int32, (n, L), finest first.
         similarity: float32, (n,), to the finest centroid.
 
@@ -106,7 +106,7 @@ def draw(
         )
 
     chosen = at(config.seed)
-    others = range(1, config.proof_seeds) if config.proof and inputs.judge is not None else ()
+    others = range(1, config.evaluation_seeds) if config.evaluate and inputs.evaluation_encoder is not None else ()
     return Draw(
         selected=chosen.selected,
         over_cap=chosen.over_cap,

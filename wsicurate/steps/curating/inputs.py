@@ -54,11 +54,11 @@ class Inputs:
         config: settings.
         store: the store.
         pool: its patches.
-        encoder, judge: the embeddings that choose and judge; no judge, no proof.
-        no_judge: why there is no judge, where that is known; else empty.
+        encoder, evaluation_encoder: the embeddings of the selection and evaluation encoders; no evaluation encoder, no evaluation.
+        no_evaluation_encoder: why there is no evaluation encoder, where that is known; else empty.
         labels: classes, or None.
         listed: lines of the list of what must not be in the subset.
-        evaluation: stores whose patches must not be in it.
+        evaluation_stores: stores whose patches must not be in it.
         seeds: store of curated patches, or None.
         kept: the earlier curation whose choices stay, or None.
         kept_rows: bool, (n,): the patches that it selected; none where there is no such curation.
@@ -75,11 +75,11 @@ class Inputs:
     store: Store
     pool: Pool
     encoder: EmbeddingRecord
-    judge: EmbeddingRecord | None
-    no_judge: str
+    evaluation_encoder: EmbeddingRecord | None
+    no_evaluation_encoder: str
     labels: Labels | None
     listed: Sequence[str]
-    evaluation: Sequence[Store]
+    evaluation_stores: Sequence[Store]
     seeds: Store | None
     kept: Curation | None
     kept_rows: NDArray[np.bool_]
@@ -96,9 +96,9 @@ class Inputs:
         return _facts(self.encoder)
 
     @property
-    def judge_facts(self) -> dict[str, Any] | None:
-        """What the record says of the judge."""
-        return None if self.judge is None else _facts(self.judge)
+    def evaluation_encoder_facts(self) -> dict[str, Any] | None:
+        """What the record says of the evaluation encoder."""
+        return None if self.evaluation_encoder is None else _facts(self.evaluation_encoder)
 
 
 def _facts(record: EmbeddingRecord) -> dict[str, Any]:
@@ -119,21 +119,25 @@ def gather_inputs(path: Path, config: CurateConfig, damaged: Mapping[str, str] |
     )
     pool = gather_pool(store)
     encoder = embedding_identity(store, config.encoder)
-    judge, no_judge = _judge(store, config, encoder)
+    evaluation_encoder, no_evaluation_encoder = _evaluation_encoder(store, config, encoder)
     labels = None if config.labels is None else labels_of(pool, config.labels)
-    evaluation = [_other_store(store, Path(folder), encoder, "--evaluation") for folder in config.evaluation]
+    evaluation_stores = [
+        _other_store(store, Path(folder), encoder, "--evaluation-sets") for folder in config.evaluation_sets
+    ]
     seeds = None if config.seeds is None else _other_store(store, Path(config.seeds), encoder, "--seeds")
     kept = None if config.keep is None else _kept(store, config, encoder)
     settings = _settings(config)
     vectors = vectors_hashes(store, config.encoder)
     parts: dict[str, Any] = {
         "the vectors": vectors,
-        "the judge's vectors": {} if judge is None else {judge.encoder: vectors_hashes(store, judge.encoder)},
+        "the evaluation encoder's vectors": {}
+        if evaluation_encoder is None
+        else {evaluation_encoder.encoder: vectors_hashes(store, evaluation_encoder.encoder)},
         "the patches": pool.content_hashes(),
         "the table of patches": table_digest(pool.table),
         "the labels": _file_hash(config.labels) if config.labels not in (None, FROM_STORE) else None,
         "the list of what is excluded": _file_hash(config.exclude_patients),
-        "the evaluation stores": [vectors_hashes(each, config.encoder) for each in evaluation],
+        "the evaluation stores": [vectors_hashes(each, config.encoder) for each in evaluation_stores],
         "the seeds": None if seeds is None else vectors_hashes(seeds, config.encoder),
         "the curation that is kept": None if kept is None else kept.run["fingerprint"],
     }
@@ -143,11 +147,11 @@ def gather_inputs(path: Path, config: CurateConfig, damaged: Mapping[str, str] |
         store=store,
         pool=pool,
         encoder=encoder,
-        judge=judge,
-        no_judge=no_judge,
+        evaluation_encoder=evaluation_encoder,
+        no_evaluation_encoder=no_evaluation_encoder,
         labels=labels,
         listed=_lines(config.exclude_patients),
-        evaluation=evaluation,
+        evaluation_stores=evaluation_stores,
         seeds=seeds,
         kept=kept,
         kept_rows=_kept_rows(pool, kept, left_out),
@@ -256,18 +260,22 @@ def _settings(config: CurateConfig) -> dict[str, Any]:
     return plain
 
 
-def _judge(store: Store, config: CurateConfig, encoder: EmbeddingRecord) -> tuple[EmbeddingRecord | None, str]:
-    """The judge: the one that was asked for, else another encoder of the store; and why there is none.
+def _evaluation_encoder(
+    store: Store, config: CurateConfig, encoder: EmbeddingRecord
+) -> tuple[EmbeddingRecord | None, str]:
+    """The evaluation encoder: the one that was asked for, else another encoder of the store; and why there is none.
 
     Raises:
         EmbeddingMissingError: if the one asked for did not embed every slide.
-        CurationError: if it has the weights of the encoder that chooses.
+        CurationError: if it has the weights of the selection encoder.
     """
-    if not config.proof:
-        if config.judge is not None and config.judge not in store.encoders:
-            embedding_identity(store, config.judge)  # raises: a name that is wrong now is wrong with the proof as well
+    if not config.evaluate:
+        if config.evaluation_encoder is not None and config.evaluation_encoder not in store.encoders:
+            embedding_identity(
+                store, config.evaluation_encoder
+            )  # raises: a name that is wrong now is wrong with the evaluation as well
         return None, ""
-    if config.judge is None:
+    if config.evaluation_encoder is None:
         problem = ""
         for name in store.encoders:
             try:
@@ -279,15 +287,15 @@ def _judge(store: Store, config: CurateConfig, encoder: EmbeddingRecord) -> tupl
                 return found, ""
         return None, problem
     try:
-        judge = embedding_identity(store, config.judge)
+        evaluation_encoder = embedding_identity(store, config.evaluation_encoder)
     except DAMAGE as error:
         return None, str(error)
-    if judge.weights_hash == encoder.weights_hash:
+    if evaluation_encoder.weights_hash == encoder.weights_hash:
         raise CurationError(
-            f"--judge {config.judge} has the weights of {config.encoder}, which makes the choice and cannot evaluate "
+            f"--evaluation-encoder {config.evaluation_encoder} has the weights of {config.encoder}, which makes the choice and cannot evaluate "
             "it: name another encoder"
         )
-    return judge, ""
+    return evaluation_encoder, ""
 
 
 def _other_store(store: Store, path: Path, encoder: EmbeddingRecord, option: str) -> Store:

@@ -41,7 +41,7 @@ class Pool:
         starts: int64, (slides + 1,): first patch of each slide.
         slide: int32, (n,): number of the slide in ``keys``.
         patient: int32, (n,): a code per patient; a slide whose patient is not known has a code of its own, so that
-            nobody is taken for another.
+            no patient is taken for another.
         site, kind: int32, (n,): codes, -1 where not known.
         site_names, kind_names: what the codes mean.
     """

@@ -119,7 +119,7 @@ class EmbedRun(SlideRun[StoredSlide, Embedding]):
         self._source = source
         self._block_rows = engine.block_rows(config.batch_size or self._earlier_batch_size())
         self._begun: deque[_Job] = deque()
-        self._is_proven = False
+        self._is_confirmed = False
         self._damaged = damaged
         self._total = len(records) + len(damaged)
 
@@ -212,7 +212,7 @@ class EmbedRun(SlideRun[StoredSlide, Embedding]):
         self.bytes.checked_path(f"{embedding_path(job.key, self.encoder)}/{ROOT}")
         if not self._hold(job):
             return
-        record = read_slide_record(self.bytes, job.key)  # as it is now that nobody else can change it
+        record = read_slide_record(self.bytes, job.key)  # as it is now that no other run can change it
         if record is None:
             self._finish(job, "failed", "gone", "the slide was removed from the store meanwhile")
             return
@@ -242,9 +242,9 @@ class EmbedRun(SlideRun[StoredSlide, Embedding]):
     def _take_block(self, job: _Job, block: Block) -> None:
         work = job.progress
         fault = fault_of(block.vectors, is_varied=block.is_varied)
-        if fault and not self._is_proven and not means_something(block.vectors):
+        if fault and not self._is_confirmed and not means_something(block.vectors):
             raise EncoderError(f"{self.encoder} {fault} for the first patches of {job.source.name}; nothing was kept")
-        self._is_proven = True
+        self._is_confirmed = True
         with np.errstate(over="ignore"):
             work.vectors[block.start : block.start + len(block.vectors)] = block.vectors
         work.is_varied |= block.is_varied

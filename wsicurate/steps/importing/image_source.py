@@ -25,7 +25,7 @@ class ImageSource:
         root: the folder; names are below it.
         names: of the images, in the order of their rows.
         labels: of each, or None where no image has one.
-        xy: int32, (n, 2), in raster order: corners on the slide, or on a lattice that stands for one.
+        xy: int32, (n, 2), in raster order: corners on the slide, or on a grid that stands for one.
         is_placed: whether ``xy`` was given; otherwise it means nothing.
         mpp: µm per pixel.
         origin: who said so.

@@ -136,12 +136,12 @@ def _notes_on(sources: Sequence[ImageSource]) -> list[str]:
     notes = []
     if any(source.origin == "unknown" for source in sources):
         notes.append(
-            f"nobody says how large a pixel is: taken for {ASSUMED_MPP:g} µm and recorded as unknown; "
+            f"no resolution is specified: {ASSUMED_MPP:g} µm per pixel is assumed and recorded as unknown; "
             "--mpp, or a column mpp of --table, says it"
         )
     if not any(source.is_placed for source in sources):
         notes.append(
-            "nobody says where the images lie on their slides: x and y are those of a lattice made up for them"
+            "the positions of the images on their slides are not specified: x and y are those of an artificial grid"
         )
     return notes
 

@@ -50,7 +50,7 @@ class TileRun(FillingRun[TileConfig, SlideSource, Survey, SegmentCost]):
                 source=job.source,
                 stamp=result.stamp,
                 read_plan=present(result.read_plan),
-                lattice=present(result.lattice),
+                grid=present(result.grid),
                 findings=place,
                 number=number,
                 store_record=self.record,

@@ -19,7 +19,7 @@ from wsicurate.store.codecs import append_checksum
 from wsicurate.store.commit import commit_slide
 from wsicurate.store.records import SlideRecord, StoreRecord
 from wsicurate.store.segments import Segment, write_segment
-from wsicurate.tiling.geometry import Lattice, ReadPlan, Window
+from wsicurate.tiling.geometry import Grid, ReadPlan, Window
 from wsicurate.tiling.patches import cut_patch
 from wsicurate.tiling.plan import segment_rows
 from wsicurate.tissue.scores import SCORES, Scorer
@@ -31,7 +31,7 @@ class SegmentTask:
 
     Attributes:
         source, stamp: the slide, which must not have changed.
-        read_plan, lattice: where patches lie and how they are read.
+        read_plan, grid: where patches lie and how they are read.
         findings: where the survey's findings lie, which say where the patches do.
         number: of the segment.
         store_record: codec.
@@ -41,7 +41,7 @@ class SegmentTask:
     source: SlideSource
     stamp: FileStamp
     read_plan: ReadPlan
-    lattice: Lattice
+    grid: Grid
     findings: FindingsPlace
     number: int
     store_record: StoreRecord
@@ -123,7 +123,7 @@ def _cut(
     reasons: list[str] = []
     messages: dict[str, str] = {}
     for row, (column, line) in zip(plan_rows.tolist(), cells.tolist(), strict=True):
-        window = task.lattice.window(column, line)
+        window = task.grid.window(column, line)
         own: bytes | None = None
         try:
             found = _own_jpeg(slide, task, window)

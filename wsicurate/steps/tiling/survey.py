@@ -25,7 +25,7 @@ from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.layout import segment_path
 from wsicurate.store.records import SlideRecord, StoreRecord, as_committed, fingerprint_of
 from wsicurate.store.segments import is_finished
-from wsicurate.tiling.geometry import Lattice, ReadPlan, plan_reading
+from wsicurate.tiling.geometry import Grid, ReadPlan, plan_reading
 from wsicurate.tiling.patches import cut_patch
 from wsicurate.tiling.plan import plan_patches, segments, spread_sample, tiles_needed
 from wsicurate.tissue.brightfield import check_brightfield
@@ -68,18 +68,18 @@ class Survey:
         stamp: of its files when it was looked at.
         is_committed: the store holds these patches already; ``record`` is theirs, with the slide table's words of
             today.
-        read_plan, lattice: how patches are read and where they can lie; None where committed.
+        read_plan, grid: how patches are read and where they can lie; None where committed.
         segments: number of patches of each segment. Which these are is in the slide's `Findings`.
         bytes_per_patch: estimated in a dry run, else 0.
         tiles_needed: compressed tiles that the segments touch which are still to be cut; None where the reader does not
-            count tiles: then nobody has checked what the file says of them.
+            count tiles: then what the file says of them was not checked.
     """
 
     record: SlideRecord
     stamp: FileStamp
     is_committed: bool
     read_plan: ReadPlan | None = None
-    lattice: Lattice | None = None
+    grid: Grid | None = None
     segments: tuple[int, ...] = ()
     bytes_per_patch: float = 0.0
     tiles_needed: int | None = None
@@ -153,17 +153,17 @@ def survey(task: SurveyTask) -> Survey:
             raise
         raise TooCoarseError(f"{error}. Its resolution is in doubt: {'; '.join(resolution.warnings)}") from error
     full, level = slide.levels[0], slide.levels[read_plan.level]
-    lattice = Lattice.over(read_plan, full.width, full.height, level.width, level.height)
+    grid = Grid.over(read_plan, full.width, full.height, level.width, level.height)
     place = None if task.store is None else FindingsPlace(task.store, task.key, made_by(record))
     findings = None if place is None else place.read()
     if findings is None:
-        findings = _look(slide, resolution.mpp, read_plan, lattice, config, source.slide_id)
+        findings = _look(slide, resolution.mpp, read_plan, grid, config, source.slide_id)
         check_unchanged(source.files, before)
         if place is not None:
             place.write(findings)
     bytes_per_patch = 0.0
     if config.dry_run:
-        bytes_per_patch = _estimate(slide, findings.cells, read_plan, lattice, task.store_record)
+        bytes_per_patch = _estimate(slide, findings.cells, read_plan, grid, task.store_record)
     warnings = (*resolution.warnings, *slide.metadata.warnings, *findings.facts["suspicions"])
     return Survey(
         record=dataclasses.replace(
@@ -171,22 +171,22 @@ def survey(task: SurveyTask) -> Survey:
             resolution={**record.resolution, "warnings": warnings},
             reading={"width": full.width, "height": full.height, **dataclasses.asdict(read_plan)},
             counts={
-                "lattice": lattice.columns * lattice.rows,
+                "lattice": grid.columns * grid.rows,
                 "below_min_tissue": findings.facts["below_min_tissue"],
             },
         ),
         stamp=before,
         is_committed=False,
         read_plan=read_plan,
-        lattice=lattice,
+        grid=grid,
         segments=tuple(len(rows) for rows in segments(findings.cells)),
         bytes_per_patch=bytes_per_patch,
-        tiles_needed=None if place is None else _tiles_needed(slide, findings.cells, read_plan, lattice, place),
+        tiles_needed=None if place is None else _tiles_needed(slide, findings.cells, read_plan, grid, place),
     )
 
 
 def _look(
-    slide: Slide, slide_mpp: float, read_plan: ReadPlan, lattice: Lattice, config: TileConfig, slide_id: str
+    slide: Slide, slide_mpp: float, read_plan: ReadPlan, grid: Grid, config: TileConfig, slide_id: str
 ) -> Findings:
     """Read the overview, find the tissue and plan the patches.
 
@@ -201,7 +201,7 @@ def _look(
     suspicions = list(check_colours(slide, overview, read_plan.level))
     mask |= overview.unreadable  # planned, so that what cannot be read is dropped on record, not passed over
     plan = plan_patches(
-        lattice,
+        grid,
         mask,
         overview.downsample,
         min_tissue=config.min_tissue,
@@ -255,14 +255,14 @@ def _record(
 
 
 def _estimate(
-    slide: Slide, cells: NDArray[np.int32], read_plan: ReadPlan, lattice: Lattice, store_record: StoreRecord
+    slide: Slide, cells: NDArray[np.int32], read_plan: ReadPlan, grid: Grid, store_record: StoreRecord
 ) -> float:
     """Mean size of a few encoded patches, bytes."""
     if store_record.codec == "none":
         return 0.0
     codec, sizes = store_record.chunk_codec(), []
     for index in spread_sample(cells, min(DRY_RUN_PATCHES, len(cells)), seed=0, name="dry run"):
-        window = lattice.window(*(int(value) for value in cells[index]))
+        window = grid.window(*(int(value) for value in cells[index]))
         try:
             patch = cut_patch(slide.read, read_plan, window, store_record.patch_px)
         except UnreadableRegionError:
@@ -272,7 +272,7 @@ def _estimate(
 
 
 def _tiles_needed(
-    slide: Slide, cells: NDArray[np.int32], read_plan: ReadPlan, lattice: Lattice, place: FindingsPlace
+    slide: Slide, cells: NDArray[np.int32], read_plan: ReadPlan, grid: Grid, place: FindingsPlace
 ) -> int | None:
     """Compressed tiles that the segments touch which are not there yet; None where the reader does not count tiles."""
     tile_px = slide.levels[read_plan.level].tile_px
@@ -285,7 +285,7 @@ def _tiles_needed(
     ]
     if not rows:
         return None
-    return tiles_needed(lattice, cells[np.concatenate(rows)], read_plan.downsample, tile_px)
+    return tiles_needed(grid, cells[np.concatenate(rows)], read_plan.downsample, tile_px)
 
 
 def present(value: T | None) -> T:
