@@ -11,20 +11,23 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pairs import PatchPair, pair_sheet
 
 from wsicurate.config import ImportConfig, TileConfig
 from wsicurate.curation.copies.registration import Criteria, PreparedPatch, confirm
 from wsicurate.curation.copies.threshold import changed
 from wsicurate.curation.neighbours.nearest import nearest_neighbours
 from wsicurate.embedding.descriptors.stain_texture import StainTexture
-from wsicurate.report.pairs import PatchPair, pair_sheet
-from wsicurate.steps.curating.copy_search import CopiesConfig, find_copies
+from wsicurate.steps.curating.copy_search import find_copies
+from wsicurate.steps.curating.copy_settings import CopiesConfig
 from wsicurate.steps.imports import import_patches
 from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
 from wsicurate.store.embeddings import EmbeddingRecord, write_embedding
 from wsicurate.store.store import Store
-from wsicurate.synthetic.slide import GroundTruth, SyntheticSlide, write_slide
+from wsicurate.synthetic.description import SyntheticSlide
+from wsicurate.synthetic.ground_truth import GroundTruth
+from wsicurate.synthetic.slide import write_slide
 
 Image = NDArray[np.uint8]
 

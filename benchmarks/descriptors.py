@@ -303,7 +303,7 @@ def describe(data: Path) -> dict[str, Described]:
 
 def share_tissue(first: Image, second: Image) -> bool:
     """Whether SIFT and RANSAC find a similarity that maps 30 points or more, and half of all matches, on each other."""
-    sift = cv2.SIFT_create()
+    sift = cv2.SIFT_create()  # type: ignore[attr-defined]
     (points_1, about_1), (points_2, about_2) = (sift.detectAndCompute(image, None) for image in (first, second))
     if min(len(points_1), len(points_2)) < 2:
         return False

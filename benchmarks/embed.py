@@ -21,10 +21,13 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from wsicurate import EmbedConfig, TileConfig, embed, open_store, tile
+from wsicurate import embed, tile
+from wsicurate.config import EmbedConfig, TileConfig
 from wsicurate.embedding.encoders import load_encoder
 from wsicurate.embedding.networks.inference import LARGEST_BATCH, choose_device
-from wsicurate.synthetic.slide import SyntheticSlide, write_cohort
+from wsicurate.steps.open_store import open_store
+from wsicurate.synthetic.cohort import write_cohort
+from wsicurate.synthetic.description import SyntheticSlide
 
 BATCH = 32
 
@@ -52,7 +55,7 @@ def make_store(folder: Path, patches: int) -> Path:
 def plain_loop(store: Path, model: torch.nn.Module, size: int) -> tuple[float, float, np.ndarray]:
     """What one would write first: read a batch, resize, normalise, run the network in float32."""
     opened = open_store(store)
-    config = timm.data.resolve_model_data_config(model)
+    config = timm.data.resolve_model_data_config(model)  # type: ignore[attr-defined]
     mean = torch.tensor(config["mean"]).view(1, 3, 1, 1)
     std = torch.tensor(config["std"]).view(1, 3, 1, 1)
     found = []

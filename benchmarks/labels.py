@@ -1,6 +1,7 @@
 """Does a curated subset hold more of rare kinds than chance, and do probes learn more from it? On real labels.
 
-    python benchmarks/labels.py [--data ../shared/data] [--budget 0.1] [--choose stain-texture --evaluation-encoder filter-bank]
+    python benchmarks/labels.py [--data ../shared/data] [--budget 0.1] [--choose stain-texture --evaluation-encoder
+    filter-bank]
                                 [--selector module:function] [--thin slides] [--geometry]
 
 Long-tailed pools from three public sets of labelled H&E fields. Three classes make up 80, 15 and 5% of a pool; which is
@@ -46,9 +47,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.evaluation.comparison import Evaluation, Measured, MeasureOf, compare, require_other_encoder
+from wsicurate.curation.evaluation.comparison import Evaluation, Measured, MeasureOf, compare
 from wsicurate.curation.evaluation.coverage import typical_distance
-from wsicurate.curation.evaluation.measures import label_measures, measure
+from wsicurate.curation.evaluation.label_measures import label_measures
+from wsicurate.curation.evaluation.measures import measure
 from wsicurate.curation.neighbours.blocks import Vectors
 
 CLASSES = ("tumour", "normal", "necrosis")
@@ -204,7 +206,8 @@ def selector_of(name: str | None) -> Selector:
     return found
 
 
-# --- the evaluation ----------------------------------------------------------------------------------------------------
+# --- the evaluation
+# ----------------------------------------------------------------------------------------------------
 
 Selections = dict[str, list[NDArray[np.bool_]]]
 BASELINES = ("random over slides", "stratified by patient", "random")
@@ -360,7 +363,8 @@ def main() -> None:
     parser.add_argument("--thin", choices=("slides", "patches"), default="slides")
     parser.add_argument("--geometry", action="store_true", help="the diagnostics as well")
     options = parser.parse_args()
-    require_other_encoder(options.choose, options.evaluation_encoder)
+    if options.choose == options.evaluation_encoder:
+        parser.error(f"--evaluation-encoder is {options.evaluation_encoder}, the selection encoder; name another")
     began = time.perf_counter()
     fields = describe(read_fields(options.data / "patches"), (options.choose, options.evaluation_encoder), options.thin)
     print(f"{len(fields.labels)} patches described in {time.perf_counter() - began:.0f} s")
@@ -372,7 +376,8 @@ def main() -> None:
         )
         subset, others = selections["subset"], {k: v for k, v in selections.items() if k != "subset"}
         print(
-            f"\nbudget {options.budget:.0%}, {options.choose} chooses, {options.evaluation_encoder} evaluates, {held_out} held out"
+            f"\nbudget {options.budget:.0%}, {options.choose} selects, {options.evaluation_encoder} evaluates, "
+            f"{held_out} held out"
         )
         show(compare(measure_of, subset, others, seeds=DRAWS))
         show_most(fields, measure_of, selections, options.budget)

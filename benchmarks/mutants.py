@@ -59,7 +59,7 @@ TESTS: Sequence[tuple[str, Sequence[str]]] = (
         ("tests/steps/curating/test_copy_evidence.py", "tests/steps/curating/test_copy_search.py"),
     ),
     (
-        "wsicurate/steps/curating/copy_search.py",
+        "wsicurate/steps/curating/copy_[cst]*.py",
         ("tests/steps/curating/test_copy_search.py", "tests/steps/curating/test_decisions.py"),
     ),
     ("wsicurate/steps/curating/pool.py", ("tests/steps/curating/test_pool.py", "tests/steps/curating/test_damaged.py")),
@@ -68,6 +68,10 @@ TESTS: Sequence[tuple[str, Sequence[str]]] = (
         ("tests/steps/curating/test_damaged.py", "tests/steps/curating/test_decisions.py"),
     ),
     ("wsicurate/steps/curating/copies.py", ("tests/steps/curating/test_decisions.py",)),
+    (
+        "wsicurate/steps/curating/clusters.py",
+        ("tests/steps/curating/test_clusterings.py", "tests/steps/test_curate.py"),
+    ),
     ("wsicurate/steps/curating/draw.py", ("tests/steps/curating/test_decisions.py",)),
     ("wsicurate/steps/embedding/reembedding.py", ("tests/steps/embedding/test_reembedding.py",)),
     ("wsicurate/steps/curating/comparison.py", ("tests/steps/test_curate.py",)),
@@ -85,6 +89,10 @@ TESTS: Sequence[tuple[str, Sequence[str]]] = (
     (
         "wsicurate/curation/copies/serial.py",
         ("tests/curation/copies/test_groups.py", "tests/steps/curating/test_copy_search.py"),
+    ),
+    *(
+        (f"wsicurate/curation/selection/{part}.py", ("tests/curation/selection/test_draw.py",))
+        for part in ("tree", "caps", "turns")
     ),
     ("wsicurate/curation/clustering/lloyd.py", ("tests/curation/clustering/test_kmeans.py",)),
     (

@@ -6,11 +6,12 @@
 
 Slides (20x, sixteen patients of four sites, three sizes, some with pen, folds or blur) whose tissue is 0.5% mucin, in
 small pools, are tiled and embedded by both weightless descriptors; `curate` draws 10%, once with either as the one that
-chooses and the other as the evaluation encoder, and anew at each of five seeds: clusters and draw. The kind of a patch is the
+chooses and the other as the evaluation encoder, and anew at each of five seeds: clusters and draw. The kind of a patch
+is the
 commonest kind in it. Beside the subset stand the baselines, drawn with the same seed from the same pool: what the
 filters leave. Printed are the recall of every kind; that of the rare one seed by seed, and its ratio to that of random
-over slides (drawn with the same seed, and the mean of 200 draws) with a 95% t interval; and the evaluation that `curate`
-itself makes at the first seed.
+over slides (drawn with the same seed, and the mean of 200 draws) with a 95% t interval; and the evaluation that
+`curate` itself makes at the first seed.
 """
 
 from __future__ import annotations
@@ -36,8 +37,11 @@ from wsicurate.steps.demo import write_truth_labels
 from wsicurate.steps.embed import embed
 from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
+from wsicurate.synthetic.cohort import cohort_names
+from wsicurate.synthetic.description import SyntheticSlide
+from wsicurate.synthetic.ground_truth import truth_path
 from wsicurate.synthetic.layout import Kind
-from wsicurate.synthetic.slide import SyntheticSlide, cohort_names, truth_path, write_slide
+from wsicurate.synthetic.slide import write_slide
 
 DESCRIPTORS = ("stain-texture", "filter-bank")
 RARE = Kind.MUCIN.name.lower()
@@ -99,7 +103,7 @@ def draw_all(
             labels=store.parent / "labels.csv",
             budget=budget,
             seed=seed,
-            evaluation=seed == SEEDS[0],
+            evaluate=seed == SEEDS[0],
             overwrite=True,
             **options,  # type: ignore[arg-type]
         )
@@ -181,8 +185,9 @@ def main() -> None:
             extra = {"copies": options.copies, "workers": options.workers}
             drawn, eligible, report = draw_all(store, selection_encoder, evaluation_encoder, options.budget, extra)
             print(
-                f"\n{selection_encoder} chooses, {evaluation_encoder} evaluates: {report.selected:,} of {eligible.sum():,} patches, clusters "
-                f"{report.run['clusters']['counts']}, cohort {options.seed}, {time.perf_counter() - began:.0f} s"
+                f"\n{selection_encoder} selects, {evaluation_encoder} evaluates: {report.selected:,} of "
+                f"{eligible.sum():,} patches, clusters {report.run['clusters']['counts']}, cohort {options.seed}, "
+                f"{time.perf_counter() - began:.0f} s"
             )
             show(pool, folder / "labels.csv", drawn, eligible)
             show_evaluation(report)

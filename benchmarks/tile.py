@@ -36,11 +36,12 @@ import simplejpeg
 import tifffile
 import zarr
 
-from wsicurate import open_store
 from wsicurate.pixels.jpeg import decode_jpeg, encode_jpeg
 from wsicurate.slides.opening import open_slide
-from wsicurate.store.store import SlidePatches
-from wsicurate.synthetic.slide import SyntheticSlide, write_slide
+from wsicurate.steps.open_store import open_store
+from wsicurate.store.slide_patches import SlidePatches
+from wsicurate.synthetic.description import SyntheticSlide
+from wsicurate.synthetic.slide import write_slide
 
 PATCH_PX = 256
 

@@ -37,7 +37,7 @@ def write_through_zarr(output: str, count: int, patches: Callable[[int], np.ndar
         shards=(SHARD, PATCH_PX, PATCH_PX, 3),
         dtype="uint8",
         serializer=JpegCodec(quality=90),
-        compressors=[zarr.codecs.Crc32cCodec()],
+        compressors=[zarr.codecs.Crc32cCodec()],  # type: ignore[attr-defined]
     )
     for start in range(0, count, SHARD):
         stop = min(start + SHARD, count)
@@ -91,7 +91,7 @@ def main(peer: str, slide: str, windows: str, output: str) -> None:
     else:
         raise SystemExit(f"no such peer: {peer}")
 
-    def patch(index: int) -> np.ndarray:
+    def patch(index: int) -> np.ndarray:  # type: ignore[no-redef]
         pixels = np.ascontiguousarray(read(index))
         return cv2.resize(pixels, (PATCH_PX, PATCH_PX), interpolation=cv2.INTER_AREA) if size != PATCH_PX else pixels
 

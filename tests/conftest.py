@@ -13,7 +13,12 @@ import pytest
 from hypothesis import settings
 
 from wsicurate.steps.demo import write_demo_cohort
-from wsicurate.synthetic.slide import CohortSlide, GroundTruth, SyntheticSlide, write_cohort, write_slide
+from wsicurate.synthetic.cohort import CohortSlide, write_cohort
+from wsicurate.synthetic.description import SyntheticSlide
+from wsicurate.synthetic.ground_truth import GroundTruth
+from wsicurate.synthetic.slide import write_slide
+
+pytest.register_assert_rewrite("wsicurate.testing")
 
 settings.register_profile("project", deadline=None)  # shared machines pause when they like
 settings.load_profile("project")

@@ -30,7 +30,8 @@ from wsicurate.steps.curate import curate
 from wsicurate.steps.embed import embed
 from wsicurate.steps.imports import import_patches
 from wsicurate.steps.tile import tile
-from wsicurate.synthetic.slide import SyntheticSlide, write_slide
+from wsicurate.synthetic.description import SyntheticSlide
+from wsicurate.synthetic.slide import write_slide
 
 CURATE = CurateConfig(encoder="filter-bank", budget=0.5, copies="none", evaluation_encoder=None, name="half")
 
@@ -228,8 +229,8 @@ def _pipe(path: Path) -> None:
 
 def _vectors(sound: Sound) -> Iterator[Damage]:
     """Vectors that are written as they should be, and are not those that belong there."""
-    from wsicurate.store.bytestore import LocalBytes
     from wsicurate.store.embeddings import read_embedding, read_embedding_record, write_embedding
+    from wsicurate.store.local_bytes import LocalBytes
 
     def rewrite(store: Path, key: str, change: Callable[[Any, Any], tuple[Any, Any]]) -> None:
         local = LocalBytes(store)

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from tests.conftest import tree
+from tests.store.curation_record import RECORD
 from wsicurate.config import EmbedConfig, ImportConfig, TileConfig
 from wsicurate.engine import slide_run
 from wsicurate.engine.tidy import tidy
@@ -34,10 +35,11 @@ from wsicurate.steps.embed import embed
 from wsicurate.steps.imports import import_patches
 from wsicurate.steps.tile import tile
 from wsicurate.store import leases as leases_module
-from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.leases import Lease, Leases
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.manifest import write_curation
-from wsicurate.synthetic.slide import SyntheticSlide, write_slide
+from wsicurate.synthetic.description import SyntheticSlide
+from wsicurate.synthetic.slide import write_slide
 
 EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.listdir", "os.scandir"}
 
@@ -153,7 +155,7 @@ class Manifest(Scenario):
         import pyarrow as pa
 
         table = pa.table({"decision": ["selected"] * rows, "selected": [True] * rows, "row": list(range(rows))})
-        run = {"inputs": {}, "fingerprint": "f", "settings": {}, "counts": {"selected": rows}, "clusters": None}
+        run = {**RECORD, "name": "x", "counts": {"selected": rows}, "clusters": None}
         write_curation(LocalBytes(store), "x", table, run, {})
         tidy(LocalBytes(store))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import pytest
@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "report": {"store", *GROUND},
     "formats": {"store", *GROUND},
     "engine": {"store", "streams", *GROUND},
-    "testing": {"slides", "store", *GROUND},
+    "testing": {"store", *KERNELS, *GROUND},
     "steps": {"engine", "store", "streams", "report", "formats", *KERNELS, *GROUND},
     "streams": set(),
     "console": {"steps", "engine", "streams", *GROUND},
@@ -73,6 +73,7 @@ LIBRARIES = {
     "pydicom": {"slides.dicom"},
     "typer": {"cli", "command", "options"},
     "rich": {"console"},
+    "pytest": {"testing"},
     "csv": {"tables", "steps"},  # steps: the demo writes one
 }
 
@@ -108,6 +109,52 @@ def test_imports_point_downward(path: Path) -> None:
             place = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
             homes = LIBRARIES[parts[0]]
             assert any(f"{place}.".startswith(f"{home}.") for home in homes), f"{place} must not import {name}"
+
+
+def test_no_module_imports_one_that_imports_it() -> None:
+    names = {module_name(path): path for path in modules()}
+    graph = {name: sorted(set(modules_imported(path, names)) & set(names)) for name, path in names.items()}
+    circles = [circle for name in graph if (circle := way_back(graph, name))]
+    assert not circles, "\n".join(" -> ".join(circle) for circle in circles)
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def modules_imported(path: Path, names: Container[str]) -> Iterator[str]:
+    """Modules that a module imports, in functions and under TYPE_CHECKING too: ``from a import b`` is ``a.b`` if that is a module."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in names else str(node.module) for name in inner)
+
+
+def way_back(graph: dict[str, list[str]], start: str) -> list[str]:
+    """The shortest way along imports from a module to itself; empty if there is none."""
+    before: dict[str, str] = {}
+    queue = [start]
+    for module in queue:
+        for following in graph[module]:
+            if following == start:
+                way = [start]
+                while module != start:
+                    way.append(module)
+                    module = before[module]
+                return [start, *reversed(way)]
+            if following not in before:
+                before[following] = module
+                queue.append(following)
+    return []
+
+
+def test_circles_are_found() -> None:
+    assert way_back({"a": ["b"], "b": ["c", "d"], "c": [], "d": ["a"]}, "a") == ["a", "b", "d", "a"]
+    assert way_back({"a": ["a"]}, "a") == ["a", "a"]
+    assert way_back({"a": ["b"], "b": ["c"], "c": ["b"]}, "a") == []
 
 
 def test_every_room_of_the_package_is_known() -> None:

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from wsicurate import __version__
+from wsicurate._version import __version__
 from wsicurate.cli import app
-from wsicurate.config import ImportConfig, TileConfig
+from wsicurate.config import EmbedConfig, ImportConfig, TileConfig
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -69,13 +69,13 @@ def test_info_and_check(store: Path) -> None:
     assert "last run: tile, complete" in ended.stdout
     ended = run("check", store)
     assert ended.returncode == 0
-    assert "no problems found: 3 slides" in ended.stdout
+    assert "OK: 3 slides" in ended.stdout
     (store / "stray").touch()
     ended = run("check", store)
     (store / "stray").unlink()
     assert ended.returncode == 1
     assert "stray: it is not part of a store; remove it" in ended.stdout
-    assert "1 problems: 3 slides" in ended.stdout
+    assert "1 problems found: 3 slides" in ended.stdout
 
 
 def test_a_dry_run_says_patches_and_bytes(small_slides: Path, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_dry_run_says_patches_and_bytes(small_slides: Path, tmp_path: Path) ->
     ("arguments", "status", "message"),
     [
         (["tile"], 2, "Missing argument 'SLIDES...'"),
-        (["tile", ".", "-o", "x", "--codec", "png"], 2, "png"),
+        (["tile", ".", "-o", "x", "--codec", "png"], 2, "--codec is 'png'; choose one of jpeg, zstd, none"),
         (["tile", ".", "-o", "x", "--mpp", "0"], 2, "--mpp is 0.0; give µm per pixel"),
         (["tile", "nowhere", "-o", "x"], 2, "the input nowhere does not exist"),
         (["tile", "tests/golden", "-o", "x"], 1, "no slide in tests/golden"),
@@ -113,10 +113,13 @@ def test_wrong_usage(arguments: list[str], status: int, message: str) -> None:
     assert not Path("x").exists()
 
 
-@pytest.mark.parametrize(("verb", "config"), [("tile", TileConfig), ("import", ImportConfig)])
-def test_every_setting_is_an_option_of_the_same_name(verb: str, config: type[TileConfig | ImportConfig]) -> None:
+@pytest.mark.parametrize(("verb", "config"), [("tile", TileConfig), ("import", ImportConfig), ("embed", EmbedConfig)])
+def test_every_setting_is_an_option_of_the_same_name(
+    verb: str, config: type[TileConfig | ImportConfig | EmbedConfig]
+) -> None:
     text = CliRunner().invoke(app, [verb, "--help"]).output
-    options = {name.replace("-", "_") for name in re.findall(r"--([a-z][a-z-]+)", text)} - {"help", "output"}
+    options = {name.replace("-", "_") for name in re.findall(r"^  .{0,4}--([a-z][a-z-]+)", text, re.MULTILINE)}
+    options -= {"help", "output"}
     assert options == set(config.__dataclass_fields__)
 
 

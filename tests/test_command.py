@@ -20,8 +20,11 @@ from typer.testing import CliRunner, Result
 
 import wsicurate.steps.info as info_module
 from tests.conftest import REPOSITORY
-from wsicurate import console, errors
+from wsicurate import errors
 from wsicurate.cli import app
+from wsicurate.console.progress import ProgressDisplay
+from wsicurate.console.slides import show_tiled
+from wsicurate.console.terminal import complain
 from wsicurate.engine.progress import Progress, SlideOutcome
 from wsicurate.steps.tile import TileReport
 from wsicurate.streams import SafeStream, printable
@@ -187,10 +190,10 @@ def test_hostile_names_do_not_reach_the_terminal(capfd: pytest.CaptureFixture[st
         slide_id="a", name=HOSTILE, status="failed", reason=HOSTILE, message=HOSTILE, dropped={HOSTILE: 3}, warnings=(HOSTILE,)
     )  # fmt: skip
     report = TileReport(store=Path(HOSTILE), outcomes=[outcome], unmatched=(), seconds=1.0, dry_run=False)
-    console.show_tiled(report)
-    with console.ProgressDisplay("tiling") as display:
+    show_tiled(report)
+    with ProgressDisplay("tiling") as display:
         display(Progress(slides_done=1, slides_total=1, outcome=outcome, note=HOSTILE))
-    console.complain(HOSTILE)
+    complain(HOSTILE)
     out, err = capfd.readouterr()
     for text in (out, err):
         assert text.replace("\n", "").isprintable(), "signs that do not show"

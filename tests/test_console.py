@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from wsicurate import console
-from wsicurate.console import ProgressDisplay
+from wsicurate.console import progress as console
+from wsicurate.console.progress import ProgressDisplay
 from wsicurate.engine.progress import Progress
 
 
@@ -17,7 +17,7 @@ def test_a_long_stage_is_counted_with_the_time_that_is_left(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = [100.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])  # type: ignore[attr-defined]
     with ProgressDisplay("curating") as display:
         for seconds, done in ((0, 200), (10, 300), (16, 360), (20, 400), (40, 600)):
             clock[0] = 100.0 + seconds

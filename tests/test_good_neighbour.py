@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.store.curation_record import RECORD
 
 PREAMBLE = """
 import sys, warnings
@@ -107,20 +109,21 @@ def test_reading_a_manifest_leaves_no_threads(tmp_path: Path) -> None:
     """Threads of pyarrow's pools that are left abort the interpreter at its end, now and then."""
     run_script(
         """
-import os, sys
+import json, os, sys
 import numpy as np, pyarrow as pa
-from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.manifest import read_curation, write_curation
 rows = 300_000
 table = pa.table({"slide_id": pa.array(["a"] * rows).dictionary_encode(), "row": np.arange(rows)})
 store = LocalBytes(__import__("pathlib").Path(sys.argv[1]))
-write_curation(store, "c", table, {"fingerprint": "f", "settings": {}, "inputs": {}}, {})
+write_curation(store, "c", table, json.loads(sys.argv[2]), {})
 count = len(os.listdir("/proc/self/task"))
 read = read_curation(store, "c", "here").manifest()
 assert read.num_rows == rows
 assert len(os.listdir("/proc/self/task")) == count, "threads are left"
 """,
         tmp_path / "s",
+        json.dumps({**RECORD, "name": "c"}),
     )
 
 
@@ -140,7 +143,8 @@ def ends(store: Path, times: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def curated(small_slides: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from wsicurate import CurateConfig, EmbedConfig, TileConfig, curate, embed, tile
+    from wsicurate import curate, embed, tile
+    from wsicurate.config import CurateConfig, EmbedConfig, TileConfig
 
     store = tmp_path_factory.mktemp("neighbour") / "a.zarr"
     tile(small_slides, store, TileConfig(patch_px=128, max_patches_per_slide=20, workers=1))

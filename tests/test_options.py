@@ -1,24 +1,74 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from wsicurate.cli import app
 from wsicurate.config import CurateConfig, TileConfig
 from wsicurate.errors import ConfigError
-from wsicurate.options import field_help, made, number_or_share
+from wsicurate.options import made, number_or_share
 
 runner = CliRunner()
 
 
-@pytest.mark.parametrize("config", [CurateConfig, TileConfig])
-def test_every_field_has_its_sentence(config: type) -> None:
-    told = field_help(config)
-    for field in dataclasses.fields(config):
-        assert told.get(field.name, "").endswith("."), field.name
+def options() -> Iterator[tuple[str, str, str]]:
+    """Verb, name without the prefix of a step, and help of every option of the command."""
+    for verb, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        for option in command.params:
+            if option.param_type_name == "option":
+                yield verb, re.sub("^(tile|curate)_", "", option.name), option.help
+
+
+def test_every_option_has_a_help_of_one_sentence() -> None:
+    verbs = set()
+    for verb, name, words in options():
+        verbs.add(verb)
+        assert re.fullmatch(r"[A-Zµ].{10,}\.", words), f"{verb} {name}: {words!r}"
+        assert not re.search(r"[.!?]\s|  |`|\bNone\b", words), f"{verb} {name}: {words!r}"
+    assert verbs == {"tile", "import", "embed", "curate", "run", "check", "demo", "encoders"}
+
+
+def test_no_two_verbs_explain_an_option_differently() -> None:
+    helps: dict[str, set[str]] = defaultdict(set)
+    for _, name, words in options():
+        helps[name].add(words)
+    assert not {name: words for name, words in helps.items() if len(words) > 1}
+
+
+def test_the_default_is_shown_once_in_words_where_there_is_none() -> None:
+    text = " ".join(runner.invoke(app, ["embed", "--help"], terminal_width=200).output.split())
+    assert "Number of worker processes or threads. [default: (one per usable core)]" in text
+    assert "or auto for a GPU where there is one. [default: auto]" in text
+    assert "Run the network through torch.compile. --" in text
+    text = " ".join(runner.invoke(app, ["curate", "--help"], terminal_width=200).output.split())
+    assert "Balance frozen and diagnostic slides separately. [default: separate-kinds]" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [(["--kinds", "dx,TS"], ("DX", "TS")), (["--kinds", "DX", "--kinds", "ts"], ("DX", "TS")), ([], None)],
+)
+def test_words_are_given_with_commas_or_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, given: list[str], wanted: tuple[str, ...] | None
+) -> None:
+    import wsicurate.steps.tile as module
+
+    taken: list[TileConfig] = []
+
+    def stop(slides: list[Path], store: Path, config: TileConfig, **_: object) -> None:
+        taken.append(config)
+        raise ConfigError("seen")
+
+    monkeypatch.setattr(module, "tile", stop)
+    ended = runner.invoke(app, ["tile", "slides", "-o", "a.zarr", "--quality", "80", *given])
+    assert (ended.exit_code, taken) == (2, [TileConfig(quality=80, kinds=wanted)])
 
 
 def test_budgets_are_numbers_or_shares() -> None:
@@ -50,7 +100,7 @@ def test_every_setting_is_an_option_of_curate_and_run() -> None:
         "--evaluation-encoder",
     ):
         assert option in run
-    assert "One of confirmed, dinov2, none." in " ".join(curate.split())
+    assert "--copies confirmed|dinov2|none " in curate
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,12 @@ if TYPE_CHECKING:
     from wsicurate.steps.run import RunReport, run
     from wsicurate.steps.tile import TileReport, tile
     from wsicurate.store.manifest import Curation
-    from wsicurate.store.store import SlidePatches, Store
-    from wsicurate.synthetic.slide import GroundTruth, SyntheticSlide, write_cohort, write_slide
+    from wsicurate.store.slide_patches import SlidePatches
+    from wsicurate.store.store import Store
+    from wsicurate.synthetic.cohort import write_cohort
+    from wsicurate.synthetic.description import SyntheticSlide
+    from wsicurate.synthetic.ground_truth import GroundTruth
+    from wsicurate.synthetic.slide import write_slide
 
 #: Where each name lives.
 _HOMES = {
@@ -40,16 +44,16 @@ _HOMES = {
     "Curation": "store.manifest",
     "EmbedConfig": "config",
     "EmbedReport": "steps.embed",
-    "GroundTruth": "synthetic.slide",
+    "GroundTruth": "synthetic.ground_truth",
     "ImportConfig": "config",
     "ImportReport": "steps.imports",
     "RunReport": "steps.run",
     "Slide": "slides.base",
     "SlideError": "errors",
-    "SlidePatches": "store.store",
+    "SlidePatches": "store.slide_patches",
     "Store": "store.store",
     "StoreError": "errors",
-    "SyntheticSlide": "synthetic.slide",
+    "SyntheticSlide": "synthetic.description",
     "TileConfig": "config",
     "TileReport": "steps.tile",
     "WsicurateError": "errors",
@@ -68,7 +72,7 @@ _HOMES = {
     "pca_rgb": "embedding.networks.attention",
     "run": "steps.run",
     "tile": "steps.tile",
-    "write_cohort": "synthetic.slide",
+    "write_cohort": "synthetic.cohort",
     "write_slide": "synthetic.slide",
 }
 

@@ -63,7 +63,7 @@ class Command(TyperGroup):
 
 def complain(message: str) -> None:
     """Print an error to standard error, on one line."""
-    from wsicurate.console import complain
+    from wsicurate.console.terminal import complain
 
     complain(message)
 

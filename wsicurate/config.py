@@ -69,6 +69,16 @@ Clusters = Annotated[
         "give falling numbers, finest first, such as 2000,200,20",
     ),
 ]
+Clusterer = Annotated[
+    str | object,
+    Rule(
+        lambda value: (
+            isinstance(value, str)
+            or all(callable(getattr(value, name, None)) for name in ("fit", "assign", "to_arrays", "from_arrays"))
+        ),
+        "give a name, or an object with fit, assign, to_arrays and from_arrays",
+    ),
+]
 
 
 def is_plausible_mpp(mpp: float) -> bool:
@@ -91,23 +101,28 @@ class TileConfig:
     """Settings of ``wsicurate tile``.
 
     Attributes:
-        mpp: target resolution, µm per pixel; 0.5 is 20x.
-        patch_px: edge of a stored patch, pixels at the target resolution.
-        min_tissue: a patch is planned where at least this share of its area is tissue, 0 to 1.
-        codec: how patches are stored: ``jpeg``, ``zstd`` (lossless), or ``none`` (coordinates alone).
-        quality: JPEG quality, 1 to 100; used by ``codec="jpeg"``.
-        workers: processes; None means one per usable core.
-        slide_table: CSV with the columns ``slide, mpp, patient, slide_id, label, ...``.
-        default_mpp: µm per level-0 pixel of slides that do not say.
-        kinds: TCGA kinds to tile (``DX``, ``TS``, ``BS``, ``MS``); None means all.
-        max_patches_per_slide: a seeded sample, spread over the tissue, where more are planned.
-        allow_upsampling: tile slides coarser than the target as well, interpolating.
-        mask: name of the tissue mask.
-        seed: of the sample.
-        slide_timeout: seconds of work, of all workers together, after which a slide is given up; None: never.
-        overwrite: redo slides that the store holds otherwise than this run would make them, or damaged. Each stays
+        mpp: resolution of the patches in µm per pixel; 0.5 is 20x.
+        patch_px: width and height of a patch in pixels.
+        min_tissue: least share of a patch's area that is tissue, from 0 to 1.
+        codec: how patches are stored: ``jpeg``, ``zstd`` (lossless), or ``none`` (coordinates alone; the slides are
+            read again).
+        quality: JPEG quality of patches that are compressed here, from 1 to 100.
+        workers: number of worker processes or threads. None means one per usable core.
+        slide_table: CSV file about the slides, with the column slide and any of mpp, patient, slide_id, label, site and
+            kind.
+        default_mpp: resolution of slides without resolution metadata, in µm per pixel of the full image. None means
+            that such slides are skipped.
+        kinds: TCGA kinds of slides to tile, separated by commas: DX (diagnostic), TS, MS or BS (frozen). None means
+            all.
+        max_patches_per_slide: most patches of a slide, a random sample that is spread over its tissue. None means no
+            limit.
+        allow_upsampling: also tile slides that are coarser than the wanted resolution, with interpolation.
+        mask: tissue mask: otsu, tiatoolbox-otsu, tiatoolbox-morphological, or one that another package brings.
+        seed: seed of all random choices; the same seed gives the same result.
+        slide_timeout: seconds of work, summed over all workers, after which a slide is given up. None means never.
+        overwrite: replace results in the store that were made with other settings, or are damaged. Each slide stays
             readable until its successor is complete.
-        dry_run: plan, say what would be done, write nothing.
+        dry_run: report what would be done, and write nothing.
     """
 
     mpp: Mpp = 0.5
@@ -158,48 +173,64 @@ class CurateConfig:
     """Settings of ``wsicurate curate``.
 
     Attributes:
-        encoder: whose vectors choose.
-        name: of the curation.
-        budget: a number of patches, or as a float up to 1 a share of those that the filters leave.
-        seed: of every draw.
-        evaluation_encoder: encoder whose vectors evaluation_encoder the choice; never the one that chose. None takes another that the store
-            holds, and without one there is no evaluation.
-        labels: what the evaluation knows of classes: a CSV (columns ``label`` and one or more of ``slide_id``, ``row``,
-            ``slide``, ``patient``), ``store`` for the labels in the store, or None.
-        min_tissue: least share of tissue.
-        min_focus: least focus score; about 3 and less is blurred.
-        max_pen: largest share of a patch that has the colours of ink.
-        max_dark: largest share that is darker than stained tissue gets.
-        max_blank: largest share that is as light and colourless as background.
-        copies: how copies are found: ``confirmed`` by pixels, by DINOv2's similarity rule, or not at all.
-        copy_rate: share of patches that may have a negative among their candidates; sets the candidates' threshold.
-        copy_threshold: candidates' least similarity; None calibrates it on the store.
-        weights: file of the encoder's weights, where it has one: the calibration embeds changed patches.
-        arch: timm architecture of weights from a file.
-        slides: folders to look for moved slides in, where the store keeps coordinates alone.
-        redundancy: drop what has a cosine above 1 - redundancy to another of its cluster (SemDeDup); None keeps it.
-        exclude_patients: file of patients, samples, slides and sites, one a line, that must not be in the subset.
-        evaluation_sets: stores of patches whose copies must not be in the subset.
-        leakage_threshold: drop what is this similar to a patch of the evaluation stores (DINOv2: 0.45); None asks for
-            confirmed copies alone.
-        seeds: store of curated patches; what is retrieved by them is the pool.
-        retrieve: per seed patch (``sample``) or per cluster (``cluster``).
-        retrieve_k: neighbours of each seed patch, or patches of each cluster.
-        retrieve_more_than: a cluster counts where it holds more seed patches than this.
-        retrieve_cap: most patches that the seeds may retrieve; None: no cap.
-        clusters: number of clusters of each level, finest first, such as 2000,200,20; None derives them from the number
-            of patches.
-        clusters_made_for: the number of patches that ``clusters`` were published for; they are scaled to the store's.
-        sampler: how the budget is drawn: balanced over the hierarchy, or one of the baselines.
-        within: which patches of a cluster are drawn.
-        share_cap: no slide or patient has more than this many times its equal share of the budget.
-        separate_kinds: whether frozen and diagnostic slides are balanced separately.
-        keep: earlier curation whose choices are kept, and whose clusters are used.
-        evaluate: whether the choice is measured against the baselines.
-        evaluation_seeds: number of seeds of the evaluation.
-        device: where clusters are made: ``auto`` (an NVIDIA GPU where there is one), ``cpu``, ``cuda``, ``mps``.
-        workers: processes; None means one per usable core.
-        overwrite: redo a curation of this name.
+        encoder: encoder of the patches, by a name that wsicurate encoders lists or that its vectors have in the store;
+            embed also takes a timm model, hf-hub:OWNER/NAME, a file of weights, or a TOML file. Here it is the
+            selection encoder: the patches are selected by its vectors.
+        name: name of the result in the store, by which later commands find it.
+        budget: number of patches to select, or a share of those that pass the filters, such as 0.25 or 25%.
+        seed: seed of all random choices; the same seed gives the same result.
+        evaluation_encoder: evaluation encoder: its vectors measure the quality of the selection, so it must differ from
+            the encoder that made the selection. None means another encoder of the store, if there is one. Without one
+            there is no evaluation.
+        labels: labels of the patches for the evaluation: a CSV file with the column label and one or more of slide_id,
+            slide, patient, row, x and y, or the value store for the labels in the store. None means no labels.
+        min_tissue: least share of a patch's area that is tissue, from 0 to 1.
+        min_focus: least focus score of a patch, from 0 to 12; about 3 and less is blurred, 5 and more is sharp.
+        max_pen: largest share of a patch that has the colours of pen marks, from 0 to 1.
+        max_dark: largest share of a patch that is darker than stained tissue, such as folds and dirt, from 0 to 1.
+        max_blank: largest share of a patch that is as bright and colourless as empty background, from 0 to 1.
+        copies: how copies (near-duplicates: the same tissue again) are found: by comparing pixels (confirmed), by
+            DINOv2's similarity rule (dinov2), or not at all (none).
+        copy_rate: share of patches that may get tissue of another patient as a candidate copy by chance; a smaller
+            share means fewer pairs to compare.
+        copy_threshold: least cosine similarity of two patches whose pixels are compared as possible copies. None means
+            calibrated on the store.
+        weights: file or folder with the encoder's weights, to be used instead of a download. Here for the calibration
+            of copies, which embeds changed patches.
+        arch: architecture of a file of weights, by its name in timm.
+        slides: folder to search for the slides of patches that are given by their coordinates alone; repeat the option
+            for several folders.
+        redundancy: remove patches within this cosine distance of another patch of their cluster, which stays
+            (SemDeDup). None means none are removed.
+        exclude_patients: text file of patients, samples, slides and sites that must not be selected, one per line.
+        evaluation_sets: store of held-out patches, copies of which must not be selected; repeat the option for several
+            stores.
+        leakage_threshold: also exclude patches with at least this cosine similarity to a patch of an evaluation store
+            (DINOv2: 0.45). None means only copies are excluded.
+        seeds: store of curated patches; the selection is made among patches that are similar to them. None means all
+            patches.
+        retrieve: how the patches of --seeds find similar ones: each its nearest neighbours (sample), or by the clusters
+            that they lie in (cluster).
+        retrieve_k: number of patches that are retrieved for each seed patch, or from each cluster.
+        retrieve_min_seeds: fewest seed patches of a cluster for patches to be retrieved from it.
+        retrieve_cap: most patches that are retrieved in all. None means no limit by sample, 1,000,000 by cluster.
+        clusters: number of clusters of each level, finest first, separated by commas, such as 2000,200,20. None means
+            derived from the number of patches.
+        clusters_made_for: number of patches that --clusters were published for, to scale them to this store. None means
+            no scaling.
+        clustering: name of the clustering that the budget is balanced over: hierarchy, or one of another package; from
+            Python also an object.
+        sampler: how patches are drawn: balanced over the clusters, or by one of the baselines.
+        within: which patches of a cluster are drawn: at random, the nearest to its centre, or spread out by one of
+            three rules.
+        share_cap: most patches of one slide or patient, as a multiple of its equal share of the budget.
+        separate_kinds: balance frozen and diagnostic slides separately.
+        keep: name of an earlier curation, whose selected patches stay selected and whose clusters are used.
+        evaluate: evaluate the selection against baselines.
+        evaluation_seeds: number of draws with different seeds that the evaluation repeats.
+        device: processor for networks and clustering: cpu, cuda, cuda:1, mps, or auto for a GPU where there is one.
+        workers: number of worker processes or threads. None means one per usable core.
+        overwrite: replace results in the store that were made with other settings, or are damaged.
     """
 
     encoder: Encoder = "dinov2-small"
@@ -228,10 +259,11 @@ class CurateConfig:
     seeds: Path | str | None = None
     retrieve: Retrieval = "sample"
     retrieve_k: Annotated[int, _at_least(1)] = 4
-    retrieve_more_than: Annotated[int, _at_least(0)] = 3
+    retrieve_min_seeds: Annotated[int, _at_least(1)] = 4
     retrieve_cap: Annotated[int, _at_least(1)] | None = None
     clusters: Clusters | None = None
     clusters_made_for: Annotated[int, _at_least(2)] | None = None
+    clustering: Clusterer = "hierarchy"
     sampler: Sampler = "balanced"
     within: Within = "random"
     share_cap: Annotated[
@@ -251,7 +283,7 @@ class CurateConfig:
             object.__setattr__(self, "labels", "store")
         _require(
             self.evaluation_encoder is None or self.evaluation_encoder != self.encoder,
-            f"--evaluation-encoder is {self.evaluation_encoder!r}, the selection encoder; a choice is evaluated by another, such as "
+            f"--evaluation-encoder is {self.evaluation_encoder!r}, the selection encoder; give another, such as "
             f"{'filter-bank' if self.encoder != 'filter-bank' else 'stain-texture'}",
         )
         _require(
@@ -273,21 +305,25 @@ class ImportConfig:
     """Settings of ``wsicurate import``.
 
     Attributes:
-        mpp: µm per pixel of the patches; None leaves it to the table, the coordinates and the slides. Images without a
-            resolution are taken to be at 0.5, recorded as ``unknown``.
-        patch_px: edge of a patch, pixels; None takes that of the images or coordinates. Images of another size are
-            left out, on record.
-        codec: ``jpeg`` (JPEG files are stored as they are), ``zstd`` (lossless), or ``none`` (coordinates alone).
-        quality: JPEG quality of what is not a JPEG file already.
-        layout: what each level of folders is, such as ``label/slide``.
-        name_pattern: regular expression with named groups, searched for in each file name.
-        table: CSV with the columns ``path, label, patient, slide, site, kind, x, y, mpp``.
-        slides: folders with the slides that coordinates belong to.
-        encoder_name: encoder that made the vectors that come with the patches.
-        workers: processes; None means one per usable core.
-        slide_timeout: as for `TileConfig`.
-        overwrite: as for `TileConfig`.
-        dry_run: say what would be done, write nothing.
+        mpp: resolution of the patches in µm per pixel; 0.5 is 20x. None means that of the table, the coordinates or the
+            slides. Images without any are taken for 0.5, and it is recorded as ``unknown``.
+        patch_px: width and height of a patch in pixels. None means that of the images or coordinates. Images of another
+            size are left out, on record.
+        codec: how patches are stored: ``jpeg``, ``zstd`` (lossless), or ``none`` (coordinates alone; the slides are
+            read again). JPEG files are stored as they are.
+        quality: JPEG quality of patches that are compressed here, from 1 to 100.
+        layout: what each level of folders is called after, such as label/slide.
+        name_pattern: regular expression that is searched for in file names, with groups named label, patient, slide, x,
+            y and the like.
+        table: CSV file about the patches, with the column path and any of label, patient, slide, site, kind, x, y and
+            mpp.
+        slides: folder to search for the slides of patches that are given by their coordinates alone; repeat the option
+            for several folders.
+        encoder_name: name of the encoder that made the imported vectors.
+        workers: number of worker processes or threads. None means one per usable core.
+        slide_timeout: seconds of work, summed over all workers, after which a slide is given up. None means never.
+        overwrite: replace results in the store that were made with other settings, or are damaged.
+        dry_run: report what would be done, and write nothing.
     """
 
     mpp: Mpp | None = None
@@ -313,24 +349,25 @@ class EmbedConfig:
     """Settings of ``wsicurate embed``.
 
     Attributes:
-        encoder: a name that ``wsicurate encoders`` lists, a timm model, ``hf-hub:OWNER/NAME``, a file of weights, or a
-            TOML file that describes one encoder.
-        weights: file or folder to take the encoder's weights from, instead of the hub.
-        arch: timm architecture of weights from a file.
-        presets: TOML file with more encoders.
-        name: of the arrays in the store; None means the encoder's.
-        input_px: edge of the image that the encoder sees; None means its own.
-        pooling: how tokens become one vector; None means the encoder's own.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-        batch_size: patches at once; None means the size that earlier slides of the store had, else the largest power
-            of two that fits.
-        compile: run the network through `torch.compile`.
-        workers: threads that decode, or processes of a weightless descriptor; None means one per usable core.
-        slides: folders to look for moved slides in, where the store keeps coordinates alone.
-        trust_code: let a file that describes encoders name Python code to run: a descriptor's module, or code from the
-            hub.
-        overwrite: redo slides that were embedded otherwise.
+        encoder: encoder of the patches, by a name that wsicurate encoders lists or that its vectors have in the store;
+            embed also takes a timm model, hf-hub:OWNER/NAME, a file of weights, or a TOML file.
+        weights: file or folder with the encoder's weights, to be used instead of a download.
+        arch: architecture of a file of weights, by its name in timm.
+        presets: TOML file that describes more encoders.
+        name: name of the result in the store, by which later commands find it. None means the encoder's name.
+        input_px: width and height in pixels of the image that the encoder sees. None means the encoder's own.
+        pooling: how the tokens of an image become one vector: model, class, mean or class+mean. None means the
+            encoder's own.
+        device: processor for networks and clustering: cpu, cuda, cuda:1, mps, or auto for a GPU where there is one.
+        precision: floating-point format of the network: fp32, bf16, fp16, or auto for the fastest safe one.
+        batch_size: number of patches that the network sees at once. None means that of earlier slides, else as many as
+            fit. The latter is a power of two.
+        compile: run the network through torch.compile.
+        workers: number of worker processes or threads. None means one per usable core.
+        slides: folder to search for the slides of patches that are given by their coordinates alone; repeat the option
+            for several folders.
+        trust_code: let a file that describes encoders run Python code: a descriptor's module, or code from the hub.
+        overwrite: replace results in the store that were made with other settings, or are damaged.
     """
 
     encoder: Encoder = "dinov2-small"

@@ -1,34 +1,45 @@
 """The command's options, made from the settings' dataclasses: a field is an option, its docstring the help.
 
-So option names are the Python keywords, and neither can be forgotten when the other changes.
+So option names are the Python keywords, and neither can be forgotten when the other changes. In the ``Attributes``
+section of the dataclass's docstring the first sentence about a field is its option's help, and what follows
+``None means`` is shown as the default.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
+#: The fields of a step's settings that stand on the command line.
+Given = Mapping[str, Any]
 
-def field_help(config: type) -> dict[str, str]:
-    """The sentence about each field in the ``Attributes`` section of a dataclass's docstring."""
+
+@functools.cache
+def field_docs(config: type) -> Mapping[str, str]:
+    """What the ``Attributes`` section of a dataclass's docstring says of each field, without markup, by field."""
     section = inspect.cleandoc(config.__doc__ or "").partition("Attributes:\n")[2]
     entries = re.findall(r"^    (\w[\w, ]*): (.*?)(?=^    \w|\Z)", section, flags=re.MULTILINE | re.DOTALL)
-    return {
-        name: _sentence(" ".join(text.replace("``", "").split()))
-        for names, text in entries
-        for name in names.split(", ")
-    }
+    return {name: " ".join(text.replace("`", "").split()) for names, text in entries for name in names.split(", ")}
 
 
-def _sentence(text: str) -> str:
+def field_help(config: type, name: str) -> str:
+    """The first sentence about a field, as a sentence: with a capital and a full stop."""
+    text = re.split(r"\.(?:\s|$)", field_docs(config).get(name, ""), maxsplit=1)[0]
     first = text[:1].upper() if text[:1].isascii() else text[:1]  # µ is no M
-    return first + text[1:] + ("" if text.endswith(".") else ".")
+    return f"{first}{text[1:]}."
+
+
+def _words_for_none(config: type, name: str) -> str | None:
+    """What None means in a field, or None where its docstring does not say."""
+    found = re.search(r"None means (?:that )?(.*?)(?:[.;](?:\s|$)|$)", field_docs(config).get(name, ""))
+    return found[1] if found else None
 
 
 def number_or_share(text: str) -> int | float:
@@ -56,113 +67,105 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise ConfigError(f"{text!r} is not a list of whole numbers such as 2000,200,20") from None
 
 
+def _parts(hint: Any) -> set[Any]:
+    """A type and all that it is made of: ``Sequence[Path | str]`` has ``Sequence[...]``, ``Path`` and ``str``."""
+    return {hint}.union(*(_parts(part) for part in get_args(hint)))
+
+
 def _option(config: type, field: dataclasses.Field[Any], hint: Any, name: str) -> tuple[Any, Any]:
-    """The annotation and the default of a field's option. Lists are text with commas, choices are text."""
-    kinds = [kind for kind in get_args(hint) if kind is not type(None)] or [hint]
-    kind: Any
-    if bool in kinds:
-        kind = bool
-    elif {int, float} <= set(kinds):
-        kind = str
-    elif Path in kinds:
-        kind = Path
-    elif int in kinds or float in kinds:
-        kind = next(each for each in kinds if each in (int, float))
-    else:
-        kind = str
-    default = field.default
+    """The annotation and the default of a field's option.
+
+    Numbers and paths are parsed by typer, all else is text that the settings check. Sequences can be given several
+    times, those of words and numbers also with commas.
+    """
+    parts = _parts(hint)
+    is_sequence = any(get_origin(part) is Sequence for part in parts)
+    default = None if is_sequence else field.default
+    kind: Any = next((each for each in (bool, Path) if each in parts), str)
+    if kind is str and not is_sequence and len(numeric := parts & {int, float}) == 1:
+        kind = numeric.pop()
+    if is_sequence:
+        kind = list[kind]
     flags = f"--{name.replace('_', '-')}"
-    shown = default not in (None, "", ())
-    if kind is bool:
-        flags = f"{flags}/--no-{flags[2:]}" if default else flags
-    elif _is_sequence(hint) or default is None:
-        default, kind = None, kind | None
+    if kind is bool and default:
+        flags = f"{flags}/--no-{flags[2:]}"
+    choices = [value for part in parts if get_origin(part) is Literal for value in get_args(part)]
+    shown: bool | str = kind is not bool or bool(default)
+    if default is None:
+        shown, kind = _words_for_none(config, field.name) or False, kind | None
     elif kind is str:
         default = str(default)
-    choices = [
-        value for part in _parts(hint) if getattr(part, "__origin__", None) is Literal for value in get_args(part)
-    ]
-    words = field_help(config).get(field.name, "") + (f" One of {', '.join(choices)}." if choices else "")
-    option = typer.Option(flags, help=words, show_default=shown)
-    if _is_sequence(hint) and Path in _parts(hint):
-        kind = list[Path] | None
-    return Annotated[kind, option], default
-
-
-def _is_sequence(hint: Any) -> bool:
-    return any(getattr(part, "__origin__", None) is Sequence for part in (hint, *get_args(hint)))
-
-
-def _parts(hint: Any) -> set[Any]:
-    found = {hint}
-    for part in get_args(hint):
-        found |= _parts(part)
-    return found
+    words, metavar = field_help(config, field.name), "|".join(choices) or None
+    return Annotated[kind, typer.Option(flags, help=words, metavar=metavar, show_default=shown)], default
 
 
 def with_options(
-    configs: Mapping[str, type], *, without: Iterable[str] = (), shared: Iterable[str] = ()
+    *, only: Sequence[str] | None = None, without: Sequence[str] = (), shared: Sequence[str] = (), **configs: type
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one option for every field of some settings.
 
-    The command is called with its own arguments and ``settings``: for each name of ``configs`` the fields that were
-    given on the command line. A field that several settings have is prefixed by their name (``--tile-min-tissue``),
-    unless it is among ``shared``: then one option sets it in all.
+    The command is called with its own arguments and, for each keyword of ``configs``, the fields that stand on the
+    command line. A field that several settings have gets the keyword as prefix (``--tile-min-tissue``), unless it is
+    among ``shared``: then one option sets it in all.
 
     Args:
-        configs: dataclass of each step, by the step's name.
+        only: fields that have an option; None means all.
         without: fields that have no option.
         shared: fields that mean the same in all.
+        configs: dataclasses of settings.
     """
-    left_out, common = set(without), set(shared)
-    fields: dict[str, list[str]] = {}
-    for step, config in configs.items():
-        for field in dataclasses.fields(config):
-            if field.name not in left_out:
-                fields.setdefault(field.name, []).append(step)
+    fields = {
+        (step, field.name): field
+        for step, config in configs.items()
+        for field in dataclasses.fields(config)
+        if field.name not in without and (only is None or field.name in only)
+    }
+    names = [name for _, name in fields]
+    options: dict[str, list[tuple[str, str]]] = {}  # option -> the settings' fields that it sets
+    for step, name in fields:
+        is_plain = name in shared or names.count(name) == 1
+        options.setdefault(name if is_plain else f"{step}_{name}", []).append((step, name))
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = inspect.signature(command, eval_str=True)
-        parameters = [each for each in own.parameters.values() if each.name != "settings"]
-        targets: dict[str, list[tuple[str, str]]] = {}
-        for step, config in configs.items():
-            hints = get_type_hints(config)
-            for field in dataclasses.fields(config):
-                if field.name in left_out:
-                    continue
-                alone = len(fields[field.name]) == 1 or field.name in common
-                name = field.name if alone else f"{step}_{field.name}"
-                if name not in targets:
-                    annotation, default = _option(config, field, hints[field.name], name)
-                    parameters.append(
-                        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-                    )
-                targets.setdefault(name, []).append((step, field.name))
-
-        def run(**given: Any) -> None:
-            context: typer.Context = given["context"]
+        def run(context: typer.Context, **given: Any) -> None:
             settings: dict[str, dict[str, Any]] = {step: {} for step in configs}
-            for name, places in targets.items():
-                value = given.pop(name)
-                source = context.get_parameter_source(name)
+            for option, targets in options.items():
+                value = given.pop(option)
+                source = context.get_parameter_source(option)
                 if source is not None and source.name != "DEFAULT":
-                    for step, field in places:
-                        settings[step][field] = value
-            command(**given, settings=settings)
+                    for step, name in targets:
+                        settings[step][name] = _joined(value)
+            command(**given, **settings)
 
-        parameters.sort(key=lambda each: each.kind is inspect.Parameter.KEYWORD_ONLY)
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
+        parameters += [each.replace(kind=each.KEYWORD_ONLY) for each in own if each.name not in configs]
+        hints = {step: get_type_hints(config) for step, config in configs.items()}
+        for option, targets in options.items():
+            step, name = targets[0]
+            annotation, default = _option(configs[step], fields[targets[0]], hints[step][name], option)
+            parameters.append(
+                inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            )
         run.__name__, run.__doc__ = command.__name__, command.__doc__
-        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
-        )
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {each.name: each.annotation for each in parameters}
         return run
 
     return decorate
 
 
-def made(config: type, *layers: Mapping[str, Any]) -> Any:
-    """Settings from layers, later ones first in rank, texts parsed where fields hold numbers or lists.
+def _joined(value: Any) -> Any:
+    """Words that were given one by one as one text with commas, as the settings take them; other values as they are."""
+    if isinstance(value, list) and all(isinstance(word, str) for word in value):
+        return ",".join(value)
+    return value
+
+
+def made(config: type, *layers: Given) -> Any:
+    """Settings made from layers, of which a later one goes before an earlier one.
+
+    A text becomes a number or a list of numbers where the field holds these.
 
     Raises:
         ConfigError: as the dataclass does.

@@ -124,8 +124,8 @@ def checked(option: str, value: Any, hint: Any) -> Any:
     Args:
         option: what the message calls it.
         value: anything.
-        hint: ``bool``, ``int``, ``float``, ``str``, ``Path | str``, a ``Literal``, a ``Sequence`` of these, each
-            perhaps ``Annotated`` with a `Rule`, perhaps ``| None``.
+        hint: ``bool``, ``int``, ``float``, ``str``, ``Path | str``, ``str | object``, a ``Literal``, a ``Sequence`` of
+            these, each perhaps ``Annotated`` with a `Rule`, perhaps ``| None``.
 
     Returns:
         The value, converted.
@@ -254,12 +254,21 @@ def _path(value: Any) -> Path:
     raise _Refused("give a path")
 
 
+def _object(value: Any) -> Any:
+    """An object with methods of its own, as it is: no number, text, path or container."""
+    plain = (str, bytes, bytearray, numbers.Number, os.PathLike, Mapping, Iterable)
+    if value is None or isinstance(value, plain):
+        raise _Refused("give a name, or an object")
+    return value
+
+
 _PLAIN: Mapping[Any, Callable[[Any], Any]] = {
     bool: _flag,
     int: _whole,
     float: _number,
     str: _text,
     Path: _path,
+    object: _object,
 }
 
 

@@ -1,4 +1,4 @@
-"""One synthetic patch with structure at every scale."""
+"""Synthetic patches with structure at every scale, and a small encoder."""
 
 from __future__ import annotations
 
@@ -7,29 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.embedding.small import small as small
-from wsicurate.pixels.stain import from_stains
-
-
-def tissue(seed: int, side: int = 256) -> NDArray[np.uint8]:
-    """Round nuclei on fibres, drawn by formula: no library's random field, no filter."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:side, :side].astype(np.float64)
-    angle, period = rng.uniform(0, np.pi), rng.uniform(9, 25)
-    waves = np.cos((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / period + np.sin(x / 17) + np.cos(y / 23))
-    haematoxylin = np.zeros((side, side))
-    for _ in range(rng.integers(20, 90)):
-        centre_x, centre_y, radius = rng.uniform(0, side), rng.uniform(0, side), rng.uniform(3, 9)
-        distance = np.hypot(x - centre_x, (y - centre_y) * rng.uniform(0.7, 1.4))
-        haematoxylin += 0.8 / (1 + np.exp((distance - radius) * 1.5))
-    noise = rng.uniform(-0.02, 0.02, (side, side))
-    stains = from_stains(
-        (np.minimum(haematoxylin, 1.2) + 0.05 + noise).astype(np.float32),
-        (0.25 + 0.15 * waves * rng.uniform(0.3, 1)).astype(np.float32),
-    )
-    return np.clip(stains + 0.5, 0, 255).astype(np.uint8)
+from wsicurate.testing.tissue_patches import tissue_patches
 
 
 @pytest.fixture(scope="package")
 def patches() -> NDArray[np.uint8]:
     """Twelve different patches, uint8 (12, 256, 256, 3)."""
-    return np.stack([tissue(seed) for seed in range(12)])
+    return tissue_patches(12)

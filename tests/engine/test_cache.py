@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wsicurate.engine.cache import Stages
-from wsicurate.store.bytestore import MemoryBytes
+from wsicurate.testing.memory_bytes import MemoryBytes
 
 
 def test_a_stage_is_computed_once_for_the_same_inputs() -> None:

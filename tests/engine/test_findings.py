@@ -8,7 +8,7 @@ import pytest
 from wsicurate.engine import findings as module
 from wsicurate.engine.findings import Findings, FindingsPlace
 from wsicurate.errors import CorruptStoreError, LeaseLostError
-from wsicurate.store.bytestore import MemoryBytes
+from wsicurate.testing.memory_bytes import MemoryBytes
 
 FOUND = Findings(
     cells=np.array([[0, 1], [2, 3]], np.int32),

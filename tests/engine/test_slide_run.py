@@ -23,8 +23,8 @@ from wsicurate.errors import (
     StoreWriteError,
     UnreadableSlideError,
 )
-from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.leases import Lease, Leases
+from wsicurate.store.local_bytes import LocalBytes
 
 
 @dataclass(frozen=True)

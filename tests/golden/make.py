@@ -13,26 +13,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 from PIL import Image
 
-from wsicurate import (
-    CurateConfig,
-    EmbedConfig,
-    ImportConfig,
-    SyntheticSlide,
-    TileConfig,
-    __version__,
-    curate,
-    embed,
-    import_patches,
-    open_store,
-    tile,
-    write_cohort,
-)
-from wsicurate.store.bytestore import LocalBytes
+from wsicurate import curate, embed, tile
+from wsicurate._version import __version__
+from wsicurate.config import CurateConfig, EmbedConfig, ImportConfig, TileConfig
+from wsicurate.steps.imports import import_patches
+from wsicurate.steps.open_store import open_store
 from wsicurate.store.layout import mark_path
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.patch_fields import LABEL, NAME
 from wsicurate.store.store import Store
+from wsicurate.synthetic.cohort import write_cohort
+from wsicurate.synthetic.description import SyntheticSlide
 
 HERE = Path(__file__).parent
 
@@ -62,6 +56,9 @@ def describe(store: Store) -> dict[str, object]:
             slides[key][f"embedding {encoder}"] = digest(slide.embedding(encoder))
         if NAME in slide.record.patch_fields:
             slides[key]["names"] = list(slide.names)
+        if slide.dropped_names:
+            slides[key]["dropped_names"] = list(slide.dropped_names)
+            slides[key]["dropped_reasons"] = list(slide.dropped_reason)
         if LABEL in slide.record.patch_fields:
             slides[key]["labels"] = list(slide.labels)
     description: dict[str, object] = {"patches": len(store), "slides": slides}
@@ -75,6 +72,10 @@ def describe(store: Store) -> dict[str, object]:
             "rows": digest(table["row"].to_numpy()),
             "clusters": {each: digest(values) for each, values in curation.clusters().items()},
         }
+        copies = table.filter(pc.equal(table["decision"].cast("string"), "copy"))
+        description[f"copies {name}"] = [
+            [row[f"copy_of_{part}"] for part in ("mpp", "slide", "row")] for row in copies.to_pylist()
+        ]
     return description
 
 
@@ -83,7 +84,8 @@ def forget_places(path: Path) -> None:
     store = LocalBytes(path)
     for key, slide in open_store(path).slides.items():
         place = f"/slides/{Path(slide.record.source['path']).name}"
-        store.put(mark_path(key), [replace(slide.record, source={**slide.record.source, "path": place}).to_json()])
+        source, messages = {**slide.record.source, "path": place}, dict.fromkeys(slide.record.messages, "an example")
+        store.put(mark_path(key), [replace(slide.record, source=source, messages=messages).to_json()])
     for record in path.glob("runs/2*.json"):
         record.unlink()
 
@@ -95,12 +97,16 @@ def main() -> None:
         cohort = [SyntheticSlide(**small, seed=1), SyntheticSlide(**small, seed=2, tile_px=128)]
         cohort.append(SyntheticSlide(width=768, height=768, seed=3, tissue=0.0))
         write_cohort(slides, cohort, patients=2, seed=1)
-        for name in ("jpeg", "zstd", "none", "import"):
+        for name in ("jpeg", "zstd", "none", "import", "dropped"):
             path = HERE / f"{__version__}-{name}.zarr"
             shutil.rmtree(path, ignore_errors=True)
-            if name == "import":
+            if name in ("import", "dropped"):
                 write_images(images, open_store(HERE / f"{__version__}-zstd.zarr"))
-                import_patches(images, path, ImportConfig(mpp=0.5, layout="label/slide", workers=1))
+                patch_px = None
+                if name == "dropped":
+                    break_images(images)
+                    patch_px = 32
+                import_patches(images, path, ImportConfig(mpp=0.5, layout="label/slide", patch_px=patch_px, workers=1))
             else:
                 tile(slides, path, TileConfig(patch_px=32, codec=name, max_patches_per_slide=12, seed=5, workers=1))
             forget_places(path)
@@ -114,6 +120,14 @@ def main() -> None:
                 for record in path.glob("runs/2*.json"):
                     record.unlink()
             path.with_suffix(".json").write_text(json.dumps(describe(open_store(path)), indent=2) + "\n")
+
+
+def break_images(folder: Path) -> None:
+    """Every third image cannot be read; of the first slide, one has another size."""
+    files = sorted(folder.rglob("*.png"))
+    for file in files[::3]:
+        file.write_bytes(b"no image")
+    Image.new("RGB", (31, 31)).save(files[1])
 
 
 def write_images(folder: Path, store: Store) -> None:

@@ -29,7 +29,8 @@ from wsicurate.errors import (
 from wsicurate.slides.opening import open_slide
 from wsicurate.slides.openslide import OpenSlideSlide
 from wsicurate.slides.tiatoolbox import tiatoolbox_is_installed
-from wsicurate.slides.tiff.reader import MAX_TILES, TiffSlide
+from wsicurate.slides.tiff.doubts import MAX_TILES
+from wsicurate.slides.tiff.reader import TiffSlide
 from wsicurate.slides.tiles.source import FileSource
 
 HEIGHT, WIDTH = 200, 330

@@ -1,9 +1,8 @@
-"""One contract for all readers, and what each does beyond it."""
+"""The contract of `wsicurate.testing.slide_contract` for all readers, and what each does beyond it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -15,7 +14,6 @@ from PIL import Image
 from tests.slides.dicom.dicom_files import jfif, write_instance
 from tests.slides.tiff.test_reader import stained
 from wsicurate.errors import SlideNotFoundError, UnreadableRegionError, UnreadableSlideError, UnscannedRegionError
-from wsicurate.pixels.resample import resample_area
 from wsicurate.slides.base import Slide
 from wsicurate.slides.dicom.reader import DicomSlide
 from wsicurate.slides.image import ImageSlide
@@ -23,106 +21,68 @@ from wsicurate.slides.opening import open_slide
 from wsicurate.slides.openslide import OpenSlideSlide
 from wsicurate.slides.tiatoolbox import TiatoolboxSlide, tiatoolbox_is_installed
 from wsicurate.slides.tiff.reader import TiffSlide
-from wsicurate.synthetic.slide import GroundTruth
+from wsicurate.synthetic.description import SyntheticSlide
+from wsicurate.synthetic.ground_truth import GroundTruth
+from wsicurate.synthetic.slide import write_slide
 from wsicurate.testing.fake_slide import FakeSlide, Rectangle
+from wsicurate.testing.slide_contract import SlideContract
 
 Paint = Callable[..., tuple[Path, GroundTruth]]
 
 
-def fake(tmp_path: Path, paint: Paint) -> Slide:
-    return FakeSlide(np.random.default_rng(0).integers(0, 256, (400, 600, 3), dtype=np.uint8), downsamples=(1.0, 4.0))
+class TestFakeSlide(SlideContract):
+    def make_slide(self, tmp_path: Path) -> Slide:
+        pixels = np.random.default_rng(0).integers(0, 256, (400, 600, 3), dtype=np.uint8)
+        return FakeSlide(pixels, downsamples=(1.0, 4.0), unscanned=[Rectangle(100, 60, 40, 20)])
+
+    def unscanned(self) -> tuple[int, int, int, int]:
+        return (100, 60, 40, 20)
 
 
-def openslide(tmp_path: Path, paint: Paint) -> Slide:
-    return OpenSlideSlide(paint(width=600, height=700)[0])
+class TestOpenSlideSlide(SlideContract):
+    def make_slide(self, tmp_path: Path) -> Slide:
+        write_slide(tmp_path / "slide.svs", SyntheticSlide(width=600, height=700, seed=3))
+        return OpenSlideSlide(tmp_path / "slide.svs")
 
 
-def tiff(tmp_path: Path, paint: Paint) -> Slide:
-    return TiffSlide(paint(width=600, height=700)[0])
+class TestTiffSlide(SlideContract):
+    """The tiles are JPEG, and one of them was never scanned."""
+
+    def make_slide(self, tmp_path: Path) -> Slide:
+        path = tmp_path / "slide.svs"
+        write_slide(path, SyntheticSlide(width=600, height=700, seed=3))
+        slide = TiffSlide(path)
+        slide._pages[0].lengths[1] = 0
+        return slide
+
+    def unscanned(self) -> tuple[int, int, int, int]:
+        return (260, 10, 40, 20)
 
 
-def dicom(tmp_path: Path, paint: Paint) -> Slide:
-    for level in range(2):
-        pixels = stained(300, 400)[:: 1 + level, :: 1 + level]
-        write_instance(tmp_path / f"level{level}.dcm", pixels, jfif, tile=64, mpp=0.5 * (1 + level))
-    return DicomSlide(tmp_path / "level1.dcm")
+class TestDicomSlide(SlideContract):
+    def make_slide(self, tmp_path: Path) -> Slide:
+        for level in range(2):
+            pixels = stained(300, 400)[:: 1 + level, :: 1 + level]
+            write_instance(tmp_path / f"level{level}.dcm", pixels, jfif, tile=64, mpp=0.5 * (1 + level))
+        return DicomSlide(tmp_path / "level1.dcm")
 
 
-def tiatoolbox(tmp_path: Path, paint: Paint) -> Slide:
-    if not tiatoolbox_is_installed():
-        pytest.skip("TIAToolbox is not installed: the extra [tiatoolbox]")
-    path = tmp_path / "slide.ome.tif"
-    pixels = stained(300, 400)
-    with tifffile.TiffWriter(path, ome=True) as writer:
-        writer.write(pixels, subifds=1, photometric="rgb", rowsperstrip=32, metadata={"axes": "YXS"})
-        writer.write(pixels[::2, ::2], subfiletype=1, photometric="rgb", rowsperstrip=32)
-    return TiatoolboxSlide(path)
+@pytest.mark.skipif(not tiatoolbox_is_installed(), reason="TIAToolbox is not installed: the extra [tiatoolbox]")
+class TestTiatoolboxSlide(SlideContract):
+    def make_slide(self, tmp_path: Path) -> Slide:
+        path = tmp_path / "slide.ome.tif"
+        pixels = stained(300, 400)
+        with tifffile.TiffWriter(path, ome=True) as writer:
+            writer.write(pixels, subifds=1, photometric="rgb", rowsperstrip=32, metadata={"axes": "YXS"})
+            writer.write(pixels[::2, ::2], subfiletype=1, photometric="rgb", rowsperstrip=32)
+        return TiatoolboxSlide(path)
 
 
-def image(tmp_path: Path, paint: Paint) -> Slide:
-    path = tmp_path / "image.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 500, 3), dtype=np.uint8)).save(path)
-    return ImageSlide(path)
-
-
-@pytest.fixture(params=[fake, openslide, tiff, dicom, tiatoolbox, image], ids=lambda maker: maker.__name__)
-def slide(request: pytest.FixtureRequest, tmp_path: Path, paint: Paint) -> Slide:
-    opened: Slide = request.param(tmp_path, paint)
-    return opened
-
-
-def test_it_is_a_slide(slide: Slide) -> None:
-    assert isinstance(slide, Slide)
-    assert slide.levels[0].downsample == 1
-    assert [level.downsample for level in slide.levels] == sorted(level.downsample for level in slide.levels)
-    assert slide.reader and slide.name and slide.metadata.vendor
-
-
-def test_reads_are_rgb_of_the_asked_size(slide: Slide) -> None:
-    for index, level in enumerate(slide.levels):
-        pixels = slide.read(index, 3, 5, min(level.width - 3, 64), min(level.height - 5, 32))
-        assert pixels.dtype == np.uint8
-        assert pixels.shape == (min(level.height - 5, 32), min(level.width - 3, 64), 3)
-        assert pixels.flags.c_contiguous
-
-
-def test_a_read_is_part_of_the_whole(slide: Slide) -> None:
-    level = slide.levels[0]
-    whole = slide.read(0, 0, 0, level.width, level.height)
-    assert np.array_equal(slide.read(0, 130, 75, 100, 90), whole[75:165, 130:230])
-    right, bottom = level.width - 40, level.height - 30
-    assert np.array_equal(slide.read(0, right, bottom, 40, 30), whole[bottom:, right:])
-
-
-@pytest.mark.parametrize("box", [(0, -1, 0, 10, 10), (0, 0, 0, 10_000, 10), (0, 0, 0, 0, 10), (9, 0, 0, 1, 1)])
-def test_reads_outside_are_refused(slide: Slide, box: tuple[int, int, int, int, int]) -> None:
-    with pytest.raises(ValueError):
-        slide.read(*box)
-
-
-def test_closing_twice_is_fine_and_reading_opens_it_anew(slide: Slide) -> None:
-    with slide:
-        before = slide.read(0, 11, 13, 80, 70)
-    slide.close()
-    assert np.array_equal(slide.read(0, 11, 13, 80, 70), before)
-
-
-@pytest.mark.parametrize("reduction", [2, 5])
-def test_a_reduced_read_is_the_area_average(slide: Slide, reduction: int) -> None:
-    for level, size in enumerate(slide.levels):
-        edge = min(size.width - 7, size.height - 5, 100) // reduction * reduction
-        whole = slide.read(level, 7, 5, edge, edge)
-        reduced = slide.read(level, 7, 5, edge, edge, reduction=reduction)
-        assert np.array_equal(reduced, resample_area(whole, edge // reduction, edge // reduction))
-
-
-def test_threads_read_what_one_reads(slide: Slide) -> None:
-    level = slide.levels[0]
-    places = [(x, y) for x in range(0, level.width - 64, 61) for y in range(0, level.height - 48, 53)]
-    expected = [slide.read(0, x, y, 64, 48) for x, y in places]
-    with ThreadPoolExecutor(4) as threads:
-        found = list(threads.map(lambda place: slide.read(0, *place, 64, 48), places))
-    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+class TestImageSlide(SlideContract):
+    def make_slide(self, tmp_path: Path) -> Slide:
+        path = tmp_path / "image.png"
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 500, 3), dtype=np.uint8)).save(path)
+        return ImageSlide(path)
 
 
 def test_opening_says_what_is_wrong(tmp_path: Path, paint: Paint) -> None:

@@ -50,7 +50,7 @@ def test_power_and_mpp_that_disagree_are_a_warning_not_an_error() -> None:
 
 def test_nothing_is_guessed() -> None:
     with pytest.raises(
-        NoResolutionError, match=r"states neither a resolution nor an objective power. Give --default-mpp"
+        NoResolutionError, match=r"have neither a resolution nor an objective power. Give --default-mpp"
     ):
         resolve(metadata())
     with pytest.raises(
@@ -153,4 +153,4 @@ def test_a_dicom_series_that_contradicts_itself() -> None:
 def test_states_neither_is_said_only_where_it_is_true(properties: dict[str, str], words: str) -> None:
     with pytest.raises(NoResolutionError, match=words) as refusal:
         resolve(metadata(**properties))
-    assert "states neither" not in str(refusal.value)
+    assert "have neither" not in str(refusal.value)

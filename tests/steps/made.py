@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.steps.open_store import open_store
-from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.codecs import ZstdCodec
 from wsicurate.store.commit import SlideContent, commit_slide
 from wsicurate.store.embeddings import EmbeddingRecord, write_embedding
 from wsicurate.store.layout import segment_path, slide_key
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.records import SlideRecord, StoreRecord
+from wsicurate.store.root import create_store
 from wsicurate.store.segments import Segment, write_segment
-from wsicurate.store.store import Store, create_store
+from wsicurate.store.store import Store
 
 PX = 96
 
@@ -105,7 +106,16 @@ def make_store(path: Path, slides: Mapping[str, Made]) -> Store:
         )
         where = segment_path(key, "f" * 64, 0)
         write_segment(local, where, segment, encoded)
-        reading = {"width": 10 * PX, "height": PX * (count // 10 + 1), "pitch": float(PX), "effective_mpp": made.mpp}
+        reading = {
+            "width": 10 * PX,
+            "height": PX * (count // 10 + 1),
+            "level": 0,
+            "downsample": 1.0,
+            "reduction": 1,
+            "pitch": float(PX),
+            "effective_mpp": made.mpp,
+            "upsampled": False,
+        }
         record = SlideRecord(
             slide_id=slide_id,
             name=f"made/{slide_id}",

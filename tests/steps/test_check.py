@@ -20,9 +20,9 @@ from wsicurate.steps import open_store as opening
 from wsicurate.steps.check import check
 from wsicurate.steps.tile import tile
 from wsicurate.store.arrays import write_array
-from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.embeddings import EmbeddingRecord, write_embedding
 from wsicurate.store.leases import Leases
+from wsicurate.store.local_bytes import LocalBytes
 
 CONFIG = TileConfig(patch_px=128, workers=1)
 
@@ -180,7 +180,7 @@ def test_loose_ends_of_the_store_are_found(store: Path) -> None:
     assert found["stray"] == "it is not part of a store; remove it"
     assert "is not a run's record" in found["runs/bad.json"]
     assert "it is missing" in found["runs/zarr.json"]
-    assert "it is unfinished and nobody works on it" in found[f"slides/{slide.name}"]
+    assert "it is unfinished and no run works on it" in found[f"slides/{slide.name}"]
     assert "an interrupted run left it" in found[".wsicurate/x@0.5"]
     assert "half-written" in found[".partial-0123-1-1-0"]
     assert len(found) == 6
@@ -247,7 +247,7 @@ def test_folders_are_searched_for_slides_once(
     tile(folder, store, replace(CONFIG, codec="none"))
     moved = folder.rename(tmp_path / "moved")
     hashed: list[object] = []
-    plain = opening.quick_hash
+    plain = opening.quick_hash  # type: ignore[attr-defined]
     monkeypatch.setattr(opening, "quick_hash", lambda files: hashed.append(files) or plain(files))
     with ThreadPoolExecutor(1) as executor:
         assert check(store, slides=[moved], executor=executor).problems == []

@@ -12,6 +12,7 @@ import pytest
 import wsicurate.steps.curate as curate_module
 from tests.conftest import tree
 from wsicurate.config import CurateConfig, EmbedConfig, TileConfig
+from wsicurate.curation.clustering import hierarchy
 from wsicurate.curation.neighbours.blocks import exact_products, unit_rows
 from wsicurate.errors import ConfigError, CurationError, EmbeddingMissingError, LeaseLostError, ManifestError
 from wsicurate.steps.check import check
@@ -20,9 +21,9 @@ from wsicurate.steps.demo import write_truth_labels
 from wsicurate.steps.embed import embed
 from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
-from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.layout import curation_work_path
 from wsicurate.store.leases import Leases
+from wsicurate.store.local_bytes import LocalBytes
 
 ENCODERS = ("stain-texture", "filter-bank")
 
@@ -118,7 +119,7 @@ def test_the_same_bytes_whatever_the_workers_and_interruptions(
     stages = [path.name for path in (other / curation_work_path("default")).iterdir()]
     assert {name.partition("-")[0] for name in stages if name.endswith(".npz")} == {"copies", "hierarchy"}
     with monkeypatch.context() as patch:
-        patch.setattr(curate_module, "build_hierarchy", interrupted)  # is not called again
+        patch.setattr(hierarchy, "build_hierarchy", interrupted)  # is not called again
         run(other, copies="confirmed", copy_threshold=0.92, workers=2)
     assert tree(other / "curations") == tree(store / "curations")
     assert not (other / ".wsicurate").exists()
@@ -286,7 +287,7 @@ def test_without_a_judge_there_is_no_proof_and_the_record_says_so(embedded: Path
     for folder in (tmp_path / "b.zarr" / "slides").glob("*/embeddings/filter-bank"):
         shutil.rmtree(folder)
     report = run(tmp_path / "b.zarr", evaluation_encoder=None)
-    assert "name it by --evaluation-encoder" in report.run["evaluation"]["reason"]
+    assert "give --evaluation-encoder" in report.run["evaluation"]["reason"]
 
 
 def test_new_slides_are_drawn_without_undoing_earlier_choices(small_slides: Path, tmp_path: Path) -> None:

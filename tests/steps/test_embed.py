@@ -34,12 +34,12 @@ from wsicurate.steps.embed import embed
 from wsicurate.steps.info import info
 from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
-from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.embeddings import read_embedding_record
 from wsicurate.store.layout import work_path
 from wsicurate.store.leases import Leases
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.records import StoreRecord
-from wsicurate.store.store import create_store
+from wsicurate.store.root import create_store
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 
 from wsicurate.config import CurateConfig, TileConfig
 from wsicurate.errors import ConfigError
-from wsicurate.steps.recipes import all_recipes, find_recipe, recipe_names, scaled_counts
+from wsicurate.steps.recipes import all_recipes, find_recipe, recipe_names
 from wsicurate.tissue.masks import find_mask
 
 
@@ -23,15 +23,6 @@ def test_every_recipe_makes_settings_and_says_where_it_comes_from() -> None:
         assert "arXiv" in recipe.source and recipe.title and recipe.departures
         find_mask(TileConfig(**recipe.tile).mask)
         CurateConfig(**recipe.curate)
-
-
-def test_published_counts_are_scaled() -> None:
-    published = (3_500_000, 35_000, 350, 62)
-    assert scaled_counts(published, 350_000_000, 350_000_000) == published
-    for patches in (2, 10, 60, 5_000, 2_000_000):
-        counts = scaled_counts(published, 350_000_000, patches)
-        assert list(counts) == sorted(set(counts), reverse=True)
-        assert counts[-1] >= 1 and counts[0] <= max(1, patches // 2)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from wsicurate.config import TileConfig
 from wsicurate.steps.check import check
 from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
-from wsicurate.synthetic.slide import SyntheticSlide, write_slide
+from wsicurate.synthetic.description import SyntheticSlide
+from wsicurate.synthetic.slide import write_slide
 
 #: How long workers may live on after their parent, seconds.
 OUTLIVE_S = 5.0

@@ -36,9 +36,10 @@ from wsicurate.steps.check import check
 from wsicurate.steps.embed import embed
 from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import TileReport, tile
-from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.leases import Holder, Lease, Leases
-from wsicurate.synthetic.slide import CohortSlide, GroundTruth
+from wsicurate.store.local_bytes import LocalBytes
+from wsicurate.synthetic.cohort import CohortSlide
+from wsicurate.synthetic.ground_truth import GroundTruth
 
 Paint = Callable[..., tuple[Path, GroundTruth]]
 

@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+import zarr.codecs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsicurate.errors import CorruptStoreError, StoreFormatError, StoreWriteError
 from wsicurate.store.arrays import ArrayMetadata, ItemArray, read_array, read_metadata, write_array, write_items
-from wsicurate.store.bytestore import Bytes, LocalBytes, MemoryBytes
+from wsicurate.store.bytestore import Bytes
 from wsicurate.store.codecs import ChunkCodec, JpegCodec, ZstdCodec
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.shards import index_bytes, read_chunk, read_index, shard_parts
 from wsicurate.store.zarr_codec import JpegCodec as ZarrJpegCodec
+from wsicurate.testing.memory_bytes import MemoryBytes
 
 CODECS: list[ChunkCodec] = [ZstdCodec(), JpegCodec(90)]
 

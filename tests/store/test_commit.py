@@ -9,15 +9,19 @@ import pytest
 import zarr
 
 from wsicurate.errors import CorruptStoreError, LeaseLostError
-from wsicurate.store.bytestore import ByteStore, LocalBytes, MemoryBytes
+from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.codecs import JpegCodec, ZstdCodec
 from wsicurate.store.commit import SlideContent, commit_slide, remove_slide
+from wsicurate.store.committed import read_slide_record
 from wsicurate.store.layout import segment_path, slide_key
 from wsicurate.store.leases import EXPIRY_S, Holder, Lease, Leases
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.records import SlideRecord, StoreRecord
+from wsicurate.store.root import create_store
 from wsicurate.store.segments import Segment, is_finished, read_segment, write_segment
-from wsicurate.store.store import Store, create_store, read_slide_record
+from wsicurate.store.store import Store
 from wsicurate.store.verify import verify_slide
+from wsicurate.testing.memory_bytes import MemoryBytes
 
 SIZE = 16
 KEY = slide_key("a%2Fb.svs", 0.5)
@@ -36,7 +40,16 @@ def slide_record() -> SlideRecord:
         source={"path": "/a/b.svs", "bytes": 1, "files": 1, "quick_hash": "00"},
         reader="fake",
         resolution={"mpp": 0.5, "origin": "metadata", "objective_power": None, "warnings": []},
-        reading={"width": 160, "height": 160, "pitch": 16.0, "effective_mpp": 0.5},
+        reading={
+            "width": 160,
+            "height": 160,
+            "level": 0,
+            "downsample": 1.0,
+            "reduction": 1,
+            "pitch": 16.0,
+            "effective_mpp": 0.5,
+            "upsampled": False,
+        },
         tcga=None,
         patient=None,
         site=None,
@@ -59,7 +72,7 @@ def content(store: ByteStore, codec: str, count: int, cuts: list[list[int]], dro
     images, keys = patches(count), []
     for number, rows in enumerate(cuts):
         kept = [row for row in rows if row not in dropped]
-        data = [encoder.encode(images[row]) for row in kept] if encoder else []
+        data = [encoder.encode(images[row]) for row in kept] if encoder else []  # type: ignore[attr-defined]
         lost = [row for row in rows if row in dropped]
         segment = Segment(
             rows=np.array(kept, np.int32),

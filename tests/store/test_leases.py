@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from wsicurate.errors import LeaseLostError
-from wsicurate.store.bytestore import MemoryBytes
 from wsicurate.store.leases import EXPIRY_S, Holder, Lease, Leases, is_current, lower_stale_fences
 from wsicurate.store.owners import Owner, this_process
+from wsicurate.testing.memory_bytes import MemoryBytes
 
 
 class Clock:

@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.store.curation_record import RECORD
 from wsicurate.errors import ConfigError, ManifestError
 from wsicurate.store import manifest as module
-from wsicurate.store.bytestore import LocalBytes, MemoryBytes
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.manifest import (
     curation_names,
     curation_path,
@@ -17,6 +18,7 @@ from wsicurate.store.manifest import (
     verify_curation,
     write_curation,
 )
+from wsicurate.testing.memory_bytes import MemoryBytes
 
 
 def table(rows: int = 10) -> pa.Table:
@@ -35,7 +37,7 @@ def table(rows: int = 10) -> pa.Table:
 
 
 SLIDES = {"a%2F1@0.5": "1", "b@0.5": "2"}
-RUN = {"inputs": SLIDES, "fingerprint": "f", "settings": {}, "clusters": {"counts": [3, 3]}}
+RUN = {**RECORD, "inputs": SLIDES, "clusters": {"counts": [3, 3]}}
 CLUSTERS = {
     "centroids_1": np.eye(3, dtype=np.float32),
     "centroids_2": np.eye(3, dtype=np.float32),
@@ -61,7 +63,7 @@ def test_a_curation_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_manifest_without_rows_is_sound() -> None:
     store = MemoryBytes()
-    write_curation(store, "one", table(10).slice(0, 0), RUN, CLUSTERS)
+    write_curation(store, "one", table(10).slice(0, 0), {**RUN, "counts": {}}, CLUSTERS)
     assert list(verify_curation(store, "one", "here", SLIDES)) == []
 
 
@@ -142,4 +144,4 @@ def test_missing_clusters_and_changed_slides_are_found() -> None:
         "it was made from b@0.5, which is gone; curate again with --overwrite",
     ]
     store.put("curations/one/run.json", [b"{}"])
-    assert "has no 'fingerprint'" in next(iter(verify_curation(store, "one", "here", SLIDES)))[1]
+    assert "its field 'name' is missing" in next(iter(verify_curation(store, "one", "here", SLIDES)))[1]

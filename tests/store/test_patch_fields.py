@@ -5,8 +5,8 @@ import pytest
 
 from wsicurate.errors import CorruptStoreError
 from wsicurate.store.arrays import write_array
-from wsicurate.store.bytestore import MemoryBytes
 from wsicurate.store.patch_fields import read_labels, write_labels
+from wsicurate.testing.memory_bytes import MemoryBytes
 
 
 @pytest.mark.parametrize("labels", [[], ["a"], ["b", "a", None, "b"], [None, None]])

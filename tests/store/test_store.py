@@ -10,8 +10,9 @@ from wsicurate.config import TileConfig
 from wsicurate.errors import CorruptStoreError, StoreFormatError, StoreNotFoundError
 from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
-from wsicurate.store.bytestore import LocalBytes
-from wsicurate.store.store import Store, read_store_record
+from wsicurate.store.local_bytes import LocalBytes
+from wsicurate.store.root import read_store_record
+from wsicurate.store.store import Store
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,13 @@ import pytest
 from wsicurate.errors import ConfigError
 from wsicurate.slides.opening import open_slide
 from wsicurate.slides.tcga import parse_barcode
-from wsicurate.synthetic.layout import make_layout
+from wsicurate.synthetic.canvas import turned
+from wsicurate.synthetic.cohort import CohortSlide
+from wsicurate.synthetic.description import SyntheticSlide
+from wsicurate.synthetic.ground_truth import GroundTruth, truth_path
+from wsicurate.synthetic.layout import Kind, make_layout
 from wsicurate.synthetic.region import Region
-from wsicurate.synthetic.slide import CohortSlide, GroundTruth, Kind, SyntheticSlide, _turned, truth_path, write_slide
+from wsicurate.synthetic.slide import write_slide
 from wsicurate.synthetic.tissue import Stain
 from wsicurate.synthetic.tissue import paint as paint_region
 
@@ -114,9 +118,9 @@ def test_planted_copies_are_copies_and_nothing_else_is(paint: Paint) -> None:
             assert copy.x % 512 == copy.y % 512 == 0
             source = slide.read(0, copy.source_x, copy.source_y, copy.size, copy.size)
             planted = slide.read(0, copy.x, copy.y, copy.size, copy.size)
-            assert cv2.PSNR(_turned(source, copy.symmetry), planted) > 30
+            assert cv2.PSNR(turned(source, copy.symmetry), planted) > 30
             other = (copy.symmetry + 2) % 8
-            assert cv2.PSNR(_turned(source, other), planted) < 25
+            assert cv2.PSNR(turned(source, other), planted) < 25
 
 
 def test_artefacts_show(paint: Paint) -> None:

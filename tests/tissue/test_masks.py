@@ -12,7 +12,8 @@ from PIL import Image
 from wsicurate.errors import ConfigError
 from wsicurate.slides.opening import open_slide
 from wsicurate.slides.overview import read_overview
-from wsicurate.synthetic.slide import GroundTruth, Kind
+from wsicurate.synthetic.ground_truth import GroundTruth
+from wsicurate.synthetic.layout import Kind
 from wsicurate.tissue.masks import clean, find_mask, otsu_mask
 
 Paint = Callable[..., tuple[Path, GroundTruth]]

@@ -76,6 +76,15 @@ def load_descriptor(place: str) -> Descriptor:
         descriptor = found()
     except Exception as error:
         raise ConfigError(f"the descriptor {place!r} cannot be made: {with_name(error)}") from error
+    return check_descriptor(descriptor, place)
+
+
+def check_descriptor(descriptor: object, place: str) -> Descriptor:
+    """The same object, once it has all that a descriptor has; ``place`` is its name in messages.
+
+    Raises:
+        ConfigError: if something is missing or of another type.
+    """
     for attribute, kind in (("name", Text), ("version", Text | int), ("dim", Annotated[int, _POSITIVE])):
         checked(f"the descriptor {place!r}: its {attribute}", getattr(descriptor, attribute, None), kind)
     if not callable(descriptor):

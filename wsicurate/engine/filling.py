@@ -25,12 +25,12 @@ from wsicurate.errors import (
     SlideTimeoutError,
     StoreWriteError,
 )
-from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.commit import remove_slide, remove_work
+from wsicurate.store.committed import is_committed, read_slide_record
 from wsicurate.store.layout import UNFINISHED, mark_path, slide_path, work_path
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.records import SlideRecord, StoreRecord
 from wsicurate.store.segments import is_finished
-from wsicurate.store.store import is_committed, read_slide_record
 
 C = TypeVar("C", bound=FillingConfig)
 S = TypeVar("S", bound=Source)

@@ -8,10 +8,11 @@ from itertools import chain
 from typing import Any
 
 from wsicurate.errors import ConfigError, CorruptStoreError, StoreNotFoundError, StoreSettingsError
-from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.committed import read_slides
 from wsicurate.store.layout import ROOT, SLIDES, case_twins
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.records import StoreRecord, differences
-from wsicurate.store.store import create_store, read_slides, read_store_record, restore_root
+from wsicurate.store.root import create_store, read_store_record, restore_root
 
 
 class Fitting:

@@ -20,8 +20,8 @@ class SlideOutcome:
         slide_id: its safe name.
         name: its readable name.
         status: see `Status`.
-        reason: one word; ``no_tissue`` for a slide without patches, empty when no problems found.
-        message: a sentence, empty when no problems found.
+        reason: one word; ``no_tissue`` for a slide without patches, empty when there is none.
+        message: a sentence, empty when there is none.
         patches: number stored (in a dry run: planned).
         dropped: number of patches that were planned and are not there, by reason.
         megabytes: size of the stored patches (in a dry run: an estimate).

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from wsicurate._version import __version__
 from wsicurate.engine.progress import SlideOutcome
 from wsicurate.errors import CorruptStoreError, StoreWriteError
+from wsicurate.plugins import Group, plugins
 from wsicurate.store.arrays import to_json
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.checksums import CHECKSUM, UNSEALED, UNSEALED_VERSION, check_seal, seal
@@ -115,13 +116,17 @@ def read_run(store: ByteStore, name: str) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of wsicurate, Python and the packages that can change a byte."""
+    """Versions of wsicurate, Python and the packages that can change a byte, those that bring parts among them."""
     found = {"wsicurate": __version__, "python": platform.python_version(), "platform": platform.platform()}
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             found[package] = "not installed"
+    for group in get_args(Group):
+        for plugin in plugins(group).values():
+            name, _, version = plugin.package.rpartition(" ")
+            found[name] = version
     return found
 
 

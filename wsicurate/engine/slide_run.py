@@ -26,9 +26,9 @@ from wsicurate.errors import (
     WsicurateError,
     with_name,
 )
-from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.layout import work_path
 from wsicurate.store.leases import Lease, Leases
+from wsicurate.store.local_bytes import LocalBytes
 
 #: How often slides that another run works on are looked at again, seconds.
 _POLL_S = 1.0

@@ -7,9 +7,10 @@ import contextlib
 from wsicurate.errors import LinkedPathError
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.commit import remove_work
+from wsicurate.store.committed import is_committed
 from wsicurate.store.layout import SCRATCH, UNFINISHED, WORK, work_path
 from wsicurate.store.leases import Holder, Leases, lower_stale_fences
-from wsicurate.store.store import is_committed, restore_groups
+from wsicurate.store.root import restore_groups
 
 
 def tidy(store: ByteStore) -> None:

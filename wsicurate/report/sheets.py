@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.store.store import SlidePatches, Store
+from wsicurate.store.slide_patches import SlidePatches
+from wsicurate.store.store import Store
 
 _KEPT, _DROPPED, _INK = (0, 130, 60), (220, 40, 40), (40, 40, 40)
 _CAPTION_PX = 22

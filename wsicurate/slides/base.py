@@ -1,30 +1,17 @@
-"""What every slide reader offers: `Slide`, and the words it is described in."""
+"""What every slide reader offers: `Slide`, and the words it is described in; what other packages bring: `Reader`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.errors import UnreadableSlideError
 from wsicurate.pixels.resample import resample_area
-
-#: Longest side of a level, pixels. The largest slides have about 500,000.
-MAX_SIDE_PX = 4_000_000
-
-#: Pixels of a level: 130 mm x 130 mm at 0.25 µm/px.
-MAX_LEVEL_PIXELS = 1 << 38
-
-#: Pixels of one compressed tile, which a decoder holds as a whole: 8,192 x 8,192, 268 MB as 32-bit pixels.
-MAX_TILE_PIXELS = 1 << 26
-
-#: A level whose sides differ from those of a reduced level 0 by more than this share, and by more pixels, is another
-#: image.
-_MAX_MISFIT, _MAX_MISFIT_PX = 0.02, 2
 
 
 class DeclinedError(Exception):
@@ -104,58 +91,6 @@ class SlideMetadata:
     warnings: tuple[str, ...] = ()
 
 
-def check_levels(levels: Sequence[Level], name: str) -> None:
-    """Refuse sizes that no slide has, before anything is planned or allocated for them.
-
-    Raises:
-        UnreadableSlideError: if a level is empty or absurdly large, or its tiles are too large to be held in memory.
-    """
-    for index, level in enumerate(levels):
-        width, height = level.width, level.height
-        if not (1 <= width <= MAX_SIDE_PX and 1 <= height <= MAX_SIDE_PX and width * height <= MAX_LEVEL_PIXELS):
-            raise UnreadableSlideError(
-                f"{name} cannot be opened as a slide: level {index} claims {width}x{height} pixels; at most "
-                f"{MAX_SIDE_PX:,} a side and {MAX_LEVEL_PIXELS:,} in all are read"
-            )
-        if level.tile_px is not None and level.tile_px[0] * level.tile_px[1] > MAX_TILE_PIXELS:
-            raise UnreadableSlideError(
-                f"{name} cannot be opened as a slide: level {index} has tiles of {level.tile_px[0]}x{level.tile_px[1]} "
-                f"pixels, which are decoded whole; at most {MAX_TILE_PIXELS:,} pixels a tile are read: convert it to "
-                "smaller tiles (vips tiffsave --tile --pyramid)"
-            )
-
-
-def fitting_levels(levels: Sequence[Level]) -> tuple[list[int], tuple[str, ...]]:
-    """Which levels can be level 0, reduced: the others are labels, other focal planes, or padded.
-
-    Args:
-        levels: finest first.
-
-    Returns:
-        Their indices, 0 first, and a sentence about each level that is left out.
-    """
-    full = levels[0]
-    kept, warnings = [0], []
-    for index, level in enumerate(levels[1:], start=1):
-        wanted_height = full.height * level.width / full.width
-        wanted_width = full.width * level.height / full.height
-        fits = (
-            abs(level.height - wanted_height) <= max(_MAX_MISFIT_PX, _MAX_MISFIT * wanted_height)
-            or abs(level.width - wanted_width) <= max(_MAX_MISFIT_PX, _MAX_MISFIT * wanted_width)
-        ) and level.downsample >= 1
-        is_twin = any((level.width, level.height) == (levels[k].width, levels[k].height) for k in kept)
-        if fits and not is_twin:
-            kept.append(index)
-        elif is_twin:
-            warnings.append(f"its level {index} has the size of another level and is left out")
-        else:
-            warnings.append(
-                f"its level {index} of {level.width}x{level.height} pixels is no reduced image of level 0 "
-                f"({full.width}x{full.height}) and is left out"
-            )
-    return kept, tuple(warnings)
-
-
 @runtime_checkable
 class Slide(Protocol):
     """An open slide. Readers are interchangeable behind this; `open_slide` chooses one.
@@ -233,16 +168,102 @@ class Slide(Protocol):
     ) -> None: ...
 
 
+class Reader(Protocol):
+    """What another package brings to read slides of a format of its own; docs/extending/readers.md has an example.
+
+    The object, or a class of which one is made without arguments, is named in the entry point group
+    ``wsicurate.readers``; the entry point's name is what records call the reader. `wsicurate.testing.slide_contract`
+    has the tests of what it opens.
+
+    Attributes:
+        suffixes: endings of its files, such as ``.xyz``, whatever their case. Files in folders that end so are slides;
+            other files are the reader's only where they are named. Endings that wsicurate knows need not be among them.
+    """
+
+    @property
+    def suffixes(self) -> Collection[str]:
+        """See above."""
+        ...
+
+    def opens(self, path: Path, first_bytes: bytes) -> bool:
+        """Whether the file is this reader's. It is asked for every slide, before all readers of wsicurate.
+
+        Args:
+            path: an existing regular file.
+            first_bytes: its first 4,096 bytes, or all of a shorter one.
+        """
+        ...
+
+    def open(self, path: Path) -> Slide:
+        """Open a slide. Deriving it from `SlideBase` leaves little to write.
+
+        Raises:
+            DeclinedError: if another reader should take the file after all.
+            UnreadableSlideError: if no reader should. Anything else that is raised becomes this.
+        """
+        ...
+
+
 class SlideBase:
-    """What all readers share: the context manager, the bounds check, the reduction."""
+    """What all readers share: a reader states its levels and implements `decode_window`; `read` is written here.
+
+    Attributes:
+        name, reader, levels, metadata: see `Slide`; a reader sets all four before anything is read.
+    """
 
     name: str
+    reader: str
     levels: tuple[Level, ...]
+    metadata: SlideMetadata
 
     @property
     def counts(self) -> ReadCounts:
         """See `Slide.counts`."""
         return ReadCounts()
+
+    def read(
+        self,
+        level: int,
+        x: int,
+        y: int,
+        width: int,
+        height: int,
+        *,
+        allow_unscanned: bool = False,
+        reduction: int = 1,
+    ) -> NDArray[np.uint8]:
+        """See `Slide.read`."""
+        self._check_bounds(level, x, y, width, height, reduction)
+        return self._read_within(level, x, y, width, height, allow_unscanned, reduction)
+
+    def decode_window(
+        self, level: int, x: int, y: int, width: int, height: int, allow_unscanned: bool
+    ) -> NDArray[np.uint8]:
+        """Decode a rectangle that is known to lie within a level and to hold a pixel.
+
+        Args:
+            level: index into `levels`.
+            x: left edge, in pixels of that level.
+            y: top edge, in pixels of that level.
+            width: pixels of that level.
+            height: pixels of that level.
+            allow_unscanned: paint pixels that were never scanned white instead of raising.
+
+        Returns:
+            uint8, (height, width, 3), RGB, C order.
+
+        Raises:
+            UnreadableRegionError: if any part of it cannot be decoded. The slide must stay usable.
+            UnscannedRegionError: if any pixel was never scanned, unless ``allow_unscanned``.
+        """
+        raise NotImplementedError
+
+    def _read_within(
+        self, level: int, x: int, y: int, width: int, height: int, allow_unscanned: bool, reduction: int
+    ) -> NDArray[np.uint8]:
+        """`read` after its checks: the window, reduced. A reader that reduces while it decodes overrides this."""
+        pixels = self.decode_window(level, x, y, width, height, allow_unscanned)
+        return resample_area(pixels, height // reduction, width // reduction)
 
     def read_jpeg(self, level: int, x: int, y: int, width: int, height: int) -> tuple[NDArray[np.uint8], bytes] | None:
         """See `Slide.read_jpeg`."""
@@ -260,6 +281,7 @@ class SlideBase:
         self.close()
 
     def _check_bounds(self, level: int, x: int, y: int, width: int, height: int, reduction: int = 1) -> None:
+        """Raise the `ValueError` of `Slide.read`."""
         if not 0 <= level < len(self.levels):
             raise ValueError(f"{self.name} has levels 0 to {len(self.levels) - 1}, not {level}")
         size = self.levels[level]
@@ -270,7 +292,3 @@ class SlideBase:
             )
         if reduction < 1 or width % reduction or height % reduction:
             raise ValueError(f"{self.name}: a reduction by {reduction} does not divide {width}x{height} pixels")
-
-    @staticmethod
-    def _reduced(pixels: NDArray[np.uint8], reduction: int) -> NDArray[np.uint8]:
-        return resample_area(pixels, pixels.shape[0] // reduction, pixels.shape[1] // reduction)

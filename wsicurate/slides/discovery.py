@@ -19,11 +19,13 @@ from wsicurate.slides.formats import (
     UNREAD_SUFFIXES,
     companions,
     data_folder,
+    is_plain_image,
     look_of,
     look_of_bytes,
 )
 from wsicurate.slides.matching import Candidate, match_rows, unique_sources, with_row
 from wsicurate.slides.names import safe_name
+from wsicurate.slides.plugin_readers import is_claimed, plugin_readers, plugin_suffixes
 from wsicurate.slides.source import SlideSource
 from wsicurate.slides.table import SlideRow
 from wsicurate.slides.tcga import parse_barcode
@@ -102,11 +104,12 @@ def search_slides(inputs: Sequence[Path], rows: Sequence[SlideRow] = (), *, tabl
         table: its path, for messages.
 
     Raises:
-        ConfigError: if an input does not exist.
+        ConfigError: if an input does not exist, or a reader of another package cannot be used.
         NothingToDoError: if there is no slide.
         SlideTableError: if a row matches several slides, or no row matches any.
         ConfigError: if two slides would have the same slide_id.
     """
+    plugin_readers()  # one that cannot be used is said before anything is done
     search = _Search()
     for path in inputs:
         search.add_input(path)
@@ -129,10 +132,8 @@ def search_slides(inputs: Sequence[Path], rows: Sequence[SlideRow] = (), *, tabl
         images = f" ({len(candidates)} plain images need a --slide-table that names them)" if candidates else ""
         others = "".join(f"; {item.name}: {item.message}" for item in passed_over[:_EXAMPLES])
         more = f"; and {len(passed_over) - _EXAMPLES} more" if len(passed_over) > _EXAMPLES else ""
-        raise NothingToDoError(
-            f"no slide in {', '.join(map(str, inputs))}{images}; looked for {' '.join(sorted(SLIDE_SUFFIXES))}"
-            f"{others}{more}"
-        )
+        endings = " ".join(sorted({*SLIDE_SUFFIXES, *plugin_suffixes()}))
+        raise NothingToDoError(f"no slide in {', '.join(map(str, inputs))}{images}; looked for {endings}{others}{more}")
     return FoundSlides(unique_sources(slides), unmatched, passed_over)
 
 
@@ -163,6 +164,8 @@ class _Search:
     def _add_named(self, file: Path) -> None:
         """A file that the user named: a slide whatever its ending, unless it surely is none."""
         look, root = look_of(file), file.parent
+        if look not in ("slide", "image", "dicom") and is_claimed(file):
+            look = "slide"
         if look == "other":
             look = look_of_bytes(file)
             if not look:
@@ -323,7 +326,7 @@ def _source(root: Path, named: Path, files: tuple[Path, ...]) -> SlideSource:
         slide_id=safe_name(name),
         name=name,
         files=files,
-        is_image=files[0].suffix.lower() in IMAGE_SUFFIXES,
+        is_image=is_plain_image(files[0]),
         row=None,
         barcode=parse_barcode(named.name),
     )

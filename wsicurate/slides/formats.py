@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from wsicurate.files import open_file
+from wsicurate.slides.plugin_readers import plugin_suffixes
 
 #: Endings of files that are taken for slides wherever they lie: those of the formats that OpenSlide reads, of TIFFs
 #: under other names, and of what TIAToolbox reads besides.
@@ -85,18 +86,18 @@ Look = Literal["slide", "image", "dicom", "unread", "archive", "partial", "litte
 def look_of(path: Path) -> Look:
     """What a file looks like, by its ending, or, where that says nothing, by its first bytes.
 
-    ``slide`` and ``image`` by their ending; ``dicom`` by either; ``unread``: a slide of a format that is not read
-    here; ``tiff``, ``czi``, ``jp2``: a slide format under an ending of none; ``other``: an ending of what is no slide;
-    empty: unknown. Nothing but a regular file is opened.
+    ``slide`` (of ours or of a reader of another package) and ``image`` by their ending; ``dicom`` by either;
+    ``unread``: a slide of a format that is not read here; ``tiff``, ``czi``, ``jp2``: a slide format under an ending of
+    none; ``other``: an ending of what is no slide; empty: unknown. Nothing but a regular file is opened.
     """
     name, suffix = path.name.lower(), path.suffix.lower()
     if name.startswith(("._", "~$")) or name in _LITTER:
         return "litter"
     if suffix == ".dcm":
         return "dicom"
-    if suffix in SLIDE_SUFFIXES:
+    if suffix in SLIDE_SUFFIXES or name.endswith(plugin_suffixes()):
         return "slide"
-    if suffix in IMAGE_SUFFIXES:
+    if is_plain_image(path):
         return "image"
     if suffix in UNREAD_SUFFIXES:
         return "unread"
@@ -106,6 +107,11 @@ def look_of(path: Path) -> Look:
     if suffix in _PARTIAL_SUFFIXES and is_slide_inside:
         return "partial"
     return "other" if suffix in _OTHER_SUFFIXES or suffix in _COMPRESSED_SUFFIXES else look_of_bytes(path)
+
+
+def is_plain_image(path: Path) -> bool:
+    """Whether a file is a plain image by its ending: one of ours that no reader of another package has."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.lower().endswith(plugin_suffixes())
 
 
 def look_of_bytes(path: Path) -> Look:

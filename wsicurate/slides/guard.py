@@ -1,7 +1,8 @@
 """A last look at a slide's colours, for every reader: do its levels, its thumbnail and its background agree?
 
-A reader that misunderstands a file mostly misunderstands one level, or says of all that background is magenta. A few small
-places are read from the levels that a slide is tiled from and compared; nothing here depends on how they were decoded.
+A reader that misunderstands a file mostly misunderstands one level, or says of all that background is magenta. A few
+small places are read from the levels that a slide is tiled from and compared; nothing here depends on how they were
+decoded.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from wsicurate.errors import UnreadableRegionError, UnreadableSlideError
 from wsicurate.pixels.resample import resample_area
 from wsicurate.slides.base import Slide
 from wsicurate.slides.overview import Overview
-from wsicurate.slides.tiles.codecs import ycbcr_to_rgb
+from wsicurate.slides.tiles.colours import ycbcr_to_rgb
 from wsicurate.slides.tiles.reader import TiledSlide
 
 #: Places that are compared, and into how many blocks a side each is averaged.
@@ -36,8 +37,8 @@ _GREY, _COLOURED = 1.0, 8.0
 #: What is left of a difference that is explained.
 _UNEXPLAINED_SHARE = 0.35
 
-#: Difference between the channels of the brightest fifth of a slide that no background and no tissue has: fields of nothing
-#: but violet tissue have up to 122.
+#: Difference between the channels of the brightest fifth of a slide that no background and no tissue has: fields of
+#: nothing but violet tissue have up to 122.
 _COLOURED_BACKGROUND = 160
 
 _THUMBNAIL_PX = 64
@@ -193,7 +194,7 @@ def _against_thumbnail(slide: Slide, overview: Overview) -> Iterator[str]:
 
 
 def _against_background(overview: Overview) -> Iterator[str]:
-    """Compare the brightest fifth of the overview with background, which is nearly white, and what mistakes make of it."""
+    """Compare the brightest fifth of the overview, which should be nearly white, with what mistakes make of that."""
     unreadable = overview.unreadable
     pixels = overview.pixels[~unreadable] if unreadable.any() else overview.pixels.reshape(-1, 3)
     if not pixels.size:
@@ -205,6 +206,6 @@ def _against_background(overview: Overview) -> Iterator[str]:
     taken_for_ycbcr = min(red, blue) > 235 and green < 175
     if shown_as_rgb or taken_for_ycbcr or max(red, green, blue) - min(red, green, blue) > _COLOURED_BACKGROUND:
         yield (
-            f"its brightest parts have the colour ({red}, {green}, {blue}), where background is nearly white: its colours "
-            "may be wrong"
+            f"its brightest parts have the colour ({red}, {green}, {blue}), where background is nearly white: its "
+            "colours may be wrong"
         )

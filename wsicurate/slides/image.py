@@ -58,22 +58,13 @@ class ImageSlide(SlideBase):
         self.levels = (Level(width, height, 1.0),)
         self.metadata = SlideMetadata(mpp_of_tags(properties), None, vendor, properties)
 
-    def read(
-        self,
-        level: int,
-        x: int,
-        y: int,
-        width: int,
-        height: int,
-        *,
-        allow_unscanned: bool = False,
-        reduction: int = 1,
+    def decode_window(
+        self, level: int, x: int, y: int, width: int, height: int, allow_unscanned: bool
     ) -> NDArray[np.uint8]:
-        """See `Slide.read`."""
-        self._check_bounds(level, x, y, width, height, reduction)
+        """See `SlideBase.decode_window`."""
         if self._pixels is None:
             self._pixels = self._decode()
-        return self._reduced(np.ascontiguousarray(self._pixels[y : y + height, x : x + width]), reduction)
+        return np.ascontiguousarray(self._pixels[y : y + height, x : x + width])
 
     def _decode(self) -> NDArray[np.uint8]:
         try:

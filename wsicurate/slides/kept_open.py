@@ -6,9 +6,9 @@ import threading
 from pathlib import Path
 
 from wsicurate.slides.base import Slide
-from wsicurate.slides.discovery import SlideSource
 from wsicurate.slides.identity import FileStamp
 from wsicurate.slides.opening import open_slide
+from wsicurate.slides.source import SlideSource
 
 
 class _Kept(threading.local):

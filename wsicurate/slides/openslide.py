@@ -12,7 +12,8 @@ import openslide
 from numpy.typing import NDArray
 
 from wsicurate.errors import UnreadableRegionError, UnreadableSlideError, UnscannedRegionError, in_words
-from wsicurate.slides.base import Level, SlideBase, SlideMetadata, check_levels, fitting_levels
+from wsicurate.slides.base import Level, SlideBase, SlideMetadata
+from wsicurate.slides.level_checks import check_levels, fitting_levels
 
 #: Decoded tiles that one open slide keeps, bytes. A row of 34 tiles of 512 px and its neighbours fit.
 TILE_CACHE_BYTES = 64 * 1024 * 1024
@@ -65,19 +66,10 @@ class OpenSlideSlide(SlideBase):
         handle.set_cache(openslide.OpenSlideCache(self._cache_bytes))
         return handle
 
-    def read(
-        self,
-        level: int,
-        x: int,
-        y: int,
-        width: int,
-        height: int,
-        *,
-        allow_unscanned: bool = False,
-        reduction: int = 1,
+    def decode_window(
+        self, level: int, x: int, y: int, width: int, height: int, allow_unscanned: bool
     ) -> NDArray[np.uint8]:
-        """See `Slide.read`."""
-        self._check_bounds(level, x, y, width, height, reduction)
+        """See `SlideBase.decode_window`."""
         downsample = self.levels[level].downsample
         corner = (round(x * downsample), round(y * downsample))
         try:
@@ -89,13 +81,13 @@ class OpenSlideSlide(SlideBase):
             ) from error
         alpha = rgba[:, :, 3]
         if alpha.min() == 255:
-            return self._reduced(np.ascontiguousarray(rgba[:, :, :3]), reduction)
+            return np.ascontiguousarray(rgba[:, :, :3])
         if not allow_unscanned and alpha.min() == 0:
             raise UnscannedRegionError(
                 f"{self.name}: {np.count_nonzero(alpha == 0)} pixels of the region x={x} y={y} of "
                 f"{width}x{height} pixels at level {level} were never scanned"
             )
-        return self._reduced(over_white(rgba), reduction)
+        return over_white(rgba)
 
     def _read_twice(self, corner: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         handle = self._current()

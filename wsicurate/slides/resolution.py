@@ -91,7 +91,7 @@ def resolve(
             odd = _odd_warning(mpp, power) if origin == "metadata" else ()
             return Resolution(mpp, origin, power, (*doubts, *_power_warning(mpp, power), *odd))
     remarks = [part.remark for part in stated if part.remark]
-    found = "; ".join([*doubts, *remarks]) or "the file states neither a resolution nor an objective power"
+    found = "; ".join([*doubts, *remarks]) or "the metadata have neither a resolution nor an objective power"
     raise NoResolutionError(
         f"its resolution is not known: {found}. Give --default-mpp, or a row with an mpp in --slide-table"
     )

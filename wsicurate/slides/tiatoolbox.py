@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.errors import NotBrightfieldError, UnreadableRegionError, UnreadableSlideError, in_words
-from wsicurate.slides.base import Level, SlideBase, SlideMetadata, check_levels, fitting_levels
+from wsicurate.slides.base import Level, SlideBase, SlideMetadata
+from wsicurate.slides.level_checks import check_levels, fitting_levels
 
 #: Endings of files, and of folders of NGFF, that TIAToolbox is asked for.
 TIATOOLBOX_SUFFIXES = frozenset({".dcm", ".jp2", ".qptiff", ".tif", ".tiff", ".zarr"})
@@ -109,26 +110,17 @@ class TiatoolboxSlide(SlideBase):
         except Exception as error:  # every library below it has errors of its own
             raise UnreadableSlideError(f"{self.name} cannot be opened by TIAToolbox: {in_words(error)}") from error
 
-    def read(
-        self,
-        level: int,
-        x: int,
-        y: int,
-        width: int,
-        height: int,
-        *,
-        allow_unscanned: bool = False,
-        reduction: int = 1,
+    def decode_window(
+        self, level: int, x: int, y: int, width: int, height: int, allow_unscanned: bool
     ) -> NDArray[np.uint8]:
-        """See `Slide.read`. TIAToolbox does not say what was never scanned."""
-        self._check_bounds(level, x, y, width, height, reduction)
+        """See `SlideBase.decode_window`. TIAToolbox does not say what was never scanned."""
         pixels = self._decode(level, x, y, width, height)
         if pixels.shape[:2] != (height, width):
             raise UnreadableRegionError(
                 f"{self.name}: the region x={x} y={y} of {width}x{height} pixels at level {level} came back from "
                 f"TIAToolbox as {pixels.shape[1]}x{pixels.shape[0]}"
             )
-        return self._reduced(np.ascontiguousarray(pixels[:, :, :3]), reduction)
+        return np.ascontiguousarray(pixels[:, :, :3])
 
     def _decode(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         downsample = self.levels[level].downsample

@@ -14,7 +14,7 @@ from wsicurate.engine.run_records import read_run
 from wsicurate.engine.workers import Crew
 from wsicurate.errors import CorruptStoreError
 from wsicurate.steps.open_store import MovedSlides, SlidePixels, find_moved
-from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.committed import is_committed, read_slides
 from wsicurate.store.layout import (
     CURATIONS,
     ROOT,
@@ -27,9 +27,10 @@ from wsicurate.store.layout import (
     work_path,
 )
 from wsicurate.store.leases import Leases
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.manifest import verify_curation
 from wsicurate.store.records import StoreRecord
-from wsicurate.store.store import is_committed, is_group, read_slides, read_store_record, root_of_slides
+from wsicurate.store.root import is_group, read_store_record, root_of_slides
 from wsicurate.store.verify import Problem, Verified, verify_slide
 from wsicurate.validation import require_callables, require_path, require_paths, require_workers
 

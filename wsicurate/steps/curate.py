@@ -1,7 +1,8 @@
 """`curate`: the patches of a store -> a manifest that says of each whether it is in the subset, and why not.
 
 The stages, in order; the first that decides about a patch stands: quality, lists of patients that must not be in it,
-copies (of evaluation data and of each other), redundancy, retrieval from seeds, the draw to the budget. Then the evaluation.
+copies (of evaluation data and of each other), redundancy, retrieval from seeds, the draw to the budget. Then the
+evaluation.
 """
 
 from __future__ import annotations
@@ -17,36 +18,34 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate._version import __version__
 from wsicurate.config import CurateConfig
-from wsicurate.curation.clustering.devices import resolve_device
-from wsicurate.curation.clustering.hierarchy import Hierarchy, build_hierarchy, derive_counts
-from wsicurate.curation.filters.redundancy import thin, thinning_curve
+from wsicurate.curation.clustering.gpu import resolve_device
 from wsicurate.curation.ledger import Ledger
-from wsicurate.decisions import DECISIONS
+from wsicurate.curation.selection.apportion import budget_of
 from wsicurate.embedding.encoders import DESCRIPTORS, refuse_for_descriptors
 from wsicurate.engine.cache import Stages
 from wsicurate.engine.progress import Progress, ProgressCallback, no_progress
 from wsicurate.engine.run_records import versions
 from wsicurate.engine.tidy import tidy
-from wsicurate.errors import CurationError, LeaseLostError, ManifestError, StoreWriteError
+from wsicurate.errors import CurationError, LeaseLostError, StoreWriteError
+from wsicurate.steps.curating.clusters import Clustered, cluster_counts, make_clusters, thin_clusters
 from wsicurate.steps.curating.comparison import evaluate
-from wsicurate.steps.curating.copies import Work, clear_copies
-from wsicurate.steps.curating.draw import Draw, budget_of, draw
-from wsicurate.steps.curating.inputs import Inputs, fingerprint_of_record, gather_inputs
-from wsicurate.steps.curating.pool import DamagedSlides, Scratch, describe, digest_of, vectors_on_disk
+from wsicurate.steps.curating.copies import clear_copies
+from wsicurate.steps.curating.draw import Draw, draw
+from wsicurate.steps.curating.earlier import finished_curation
+from wsicurate.steps.curating.inputs import Inputs, gather_inputs
+from wsicurate.steps.curating.manifest_table import manifest_table
+from wsicurate.steps.curating.pool import DamagedSlides, Scratch, describe, vectors_on_disk
 from wsicurate.steps.curating.quality import clear_lists, clear_quality, retrieve
-from wsicurate.steps.recipes import scaled_counts
-from wsicurate.store.bytestore import ByteStore, LocalBytes
+from wsicurate.steps.curating.work import Work
+from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.layout import curation_work_path
 from wsicurate.store.leases import Holder, Lease, Leases
-from wsicurate.store.manifest import curation_path, read_curation, verify_curation, write_curation
-from wsicurate.store.records import differences
-from wsicurate.store.store import Store, restore_root
+from wsicurate.store.local_bytes import LocalBytes
+from wsicurate.store.manifest import curation_path, write_curation
+from wsicurate.store.root import restore_root
+from wsicurate.store.store import Store
 from wsicurate.validation import require_callables, require_path, require_settings
-
-#: Curves of kept share are drawn at these cosine distances.
-_CURVE_EPSILONS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +104,8 @@ def curate(
     A slide whose attributes, patches or vectors do not read back is left out, and named in the report and the record.
 
     Args:
-        store: the store's folder; embedded with ``config.encoder`` and, for the evaluation, with ``config.evaluation_encoder``.
+        store: the store's folder; embedded with ``config.encoder`` and, for the evaluation, with
+            ``config.evaluation_encoder``.
         config: settings; `CurateConfig` has the defaults.
         executor: where pixels are compared; a pool of ``config.workers`` processes by default.
         progress: called as stages begin and go on.
@@ -147,7 +147,7 @@ def curate(
             notes=notes,
         )
 
-    found = _finished(inputs)
+    found = finished_curation(inputs)
     if found is not None:
         _tidy(inputs.store, config.name)
         return report("unchanged", *found)
@@ -207,53 +207,6 @@ def _tidy(store: Store, name: str) -> None:
                 leases.close()
 
 
-def _finished(inputs: Inputs) -> tuple[Mapping[str, Any], list[str]] | None:
-    """The record of a curation of the same name, inputs and settings, if there is one, and what to know of it.
-
-    Raises:
-        ManifestError: if one of other inputs or settings is in the way.
-    """
-    config = inputs.config
-    if config.overwrite:
-        return None
-    found = read_curation(inputs.store.bytes, config.name, str(inputs.store.path))
-    if found is None:
-        return None
-    version = (found.run.get("versions") or {}).get("wsicurate", "another version")
-    if fingerprint_of_record(found.run) == inputs.fingerprint:
-        hashes = inputs.pool.content_hashes()
-        if list(verify_curation(inputs.store.bytes, config.name, str(inputs.store.path), hashes)):
-            return None
-        if version == inputs.version:
-            return found.run, []
-        return found.run, [
-            f"{config.name} was made by wsicurate {version} and stands; this is {inputs.version}, which may choose "
-            "otherwise: --overwrite curates anew"
-        ]
-    changed = differences(found.run["settings"], inputs.settings)
-    changed += _changed_inputs(found.run, inputs)
-    if version != inputs.version:
-        changed.append(f"it was made by wsicurate {version}, this is {inputs.version}")
-    raise ManifestError(
-        f"{inputs.store.path} has a curation {config.name!r} that was made otherwise: {'; '.join(changed)}. "
-        "Give another --name, or --overwrite"
-    )
-
-
-def _changed_inputs(run: Mapping[str, Any], inputs: Inputs) -> list[str]:
-    """Which inputs are others than those of a record, in words."""
-    now_out, then_out = inputs.left_out, run.get("left_out", {})
-    found = [f"{key} does not read back now: {now_out[key]}" for key in now_out if key not in then_out]
-    found += [f"{key} was left out then, and reads back now" for key in then_out if key not in now_out]
-    if "depends_on" not in run:
-        return [*found, "its record does not name what it was made from"]
-    then = run["depends_on"]
-    changed = [name for name, value in inputs.depends_on.items() if then.get(name) != value]
-    if changed and not found:
-        found.append(f"its inputs have changed since: {', '.join(changed)}")
-    return found
-
-
 @dataclass
 class _Curation:
     """One curation on its way from inputs to manifest."""
@@ -291,14 +244,12 @@ class _Curation:
             count=self._count,
         )
         self.facts["copies"] = clear_copies(self.inputs, self.ledger, vectors, listed, work)
-        hierarchy = self._hierarchy(vectors)
-        self._say("assigning every patch to its clusters")
-        clusters, similarity = hierarchy.assign(vectors, device=self.device)
-        self._thin(vectors, clusters, similarity)
-        retrieve(self.inputs, self.ledger, vectors, hierarchy, clusters, self.scratch, self.facts)
-        drawn = self._draw(vectors, clusters, similarity)
+        clustered = make_clusters(self.inputs, self.ledger, vectors, work, self.device, self.facts)
+        thin_clusters(self.inputs, self.ledger, vectors, clustered, work, self.facts)
+        retrieve(self.inputs, self.ledger, vectors, clustered, self.scratch, self.facts)
+        drawn = self._draw(vectors, clustered)
         evaluation = evaluate(self.inputs, drawn, self.scratch, self._say) if self.config.evaluate else None
-        return self._write(hierarchy, clusters, drawn, evaluation)
+        return self._write(clustered, drawn, evaluation)
 
     def _check_enough(self) -> None:
         """Refuse what cannot be had before the long stages begin; they may leave fewer patches still.
@@ -318,7 +269,7 @@ class _Curation:
                 raise CurationError(
                     f"{self.config.keep} keeps {kept:,} patches and --budget is {budget:,}; raise it to {kept:,}"
                 )
-        elif (finest := self._counts(left)[0]) > left:
+        elif (finest := cluster_counts(self.config, left)[0]) > left:
             raise CurationError(f"--clusters asks for {finest:,} clusters of {left:,} patches; ask for fewer")
 
     def _say(self, sentence: str) -> None:
@@ -328,81 +279,18 @@ class _Curation:
         slides = len(self.pool.keys)
         self.progress(Progress(slides_done=0, slides_total=slides, stage=stage, stage_done=done, stage_total=total))
 
-    def _hierarchy(self, vectors: NDArray[np.float16]) -> Hierarchy:
-        """The clusters of what is left; those of the kept curation where there is one."""
-        if self.inputs.kept is not None:
-            self._say(f"taking the clusters of {self.config.keep}")
-            hierarchy = Hierarchy.from_arrays(self.inputs.kept.clusters())
-            self.facts["clusters"] = {"counts": list(hierarchy.counts), "from": self.config.keep}
-            return hierarchy
-        rows = np.flatnonzero(self.ledger.left)
-        if not len(rows):
-            raise CurationError(f"no patch is left to cluster: {self.ledger.counts()}; loosen the filters")
-        counts = self._counts(len(rows))
-        self._say(f"clustering {len(rows):,} patches into {' / '.join(f'{count:,}' for count in counts)}")
-
-        def compute() -> tuple[Mapping[str, NDArray[Any]], Mapping[str, Any]]:
-            built = build_hierarchy(
-                self.scratch.rows("trained", vectors, rows),
-                counts,
-                seed=self.config.seed,
-                device=self.device,
-                progress=lambda level, done, rounds: self._count(f"rounds of clustering, {level}", done, rounds),
-            )
-            return built.to_arrays(), {"notes": list(built.notes)}
-
-        inputs = {
-            "version": __version__,
-            "vectors": self.inputs.vectors,
-            "rows": digest_of(rows),
-            "counts": counts,
-            "seed": self.config.seed,
-            "device": self.device,
-        }
-        arrays, found = self.stages.run("hierarchy", inputs, compute)
-        self.notes += found["notes"]
-        self.facts["clusters"] = {"counts": list(counts), "from": None, "device": self.device}
-        return Hierarchy.from_arrays(arrays)
-
-    def _counts(self, patches: int) -> Sequence[int]:
-        config = self.config
-        if config.clusters is None:
-            return derive_counts(patches)
-        if config.clusters_made_for is not None:
-            return scaled_counts(config.clusters, config.clusters_made_for, patches)
-        return config.clusters
-
-    def _thin(self, vectors: NDArray[np.float16], clusters: NDArray[np.int32], similarity: NDArray[np.float32]) -> None:
-        """Redundancy, where it is asked for."""
-        epsilon = self.config.redundancy
-        if epsilon is None:
-            return
-        self._say(f"thinning clusters at a cosine of {1 - epsilon:g}")
-        left = self.ledger.left
-        finest = np.where(left, clusters[:, 0], -1).astype(np.int32)
-        kept = self.inputs.kept_rows
-        stays = thin(vectors, finest, epsilon=epsilon, order_key=similarity, eligible=left, kept=kept)
-        dropped = self.ledger.decide(stays >= 0, "redundant", f"cosine above {1 - epsilon:g} to one that stays")
-        epsilons = sorted({*_CURVE_EPSILONS, epsilon})
-        shares = thinning_curve(vectors, finest, epsilons, order_key=similarity, eligible=left, kept=kept)
-        self.facts["redundancy"] = {
-            "epsilon": epsilon,
-            "dropped": dropped,
-            "kept_share": {f"{each:g}": round(float(share), 6) for each, share in zip(epsilons, shares, strict=True)},
-        }
-
-    def _draw(self, vectors: NDArray[np.float16], clusters: NDArray[np.int32], similarity: NDArray[np.float32]) -> Draw:
+    def _draw(self, vectors: NDArray[np.float16], clustered: Clustered) -> Draw:
+        """The draw, with its decisions."""
         self._say("drawing to the budget")
-        drawn = draw(self.inputs, self.ledger, vectors, clusters, similarity)
+        drawn = draw(self.inputs, self.ledger, vectors, clustered.clusters, clustered.similarity)
         self.notes += drawn.notes
         self.ledger.decide(drawn.selected, "selected")
         self.ledger.decide(drawn.over_cap, "over_cap", "its slide or patient has its share of the budget")
         self.ledger.decide(np.ones(len(self.pool), dtype=bool), "not_drawn")
         return drawn
 
-    def _write(
-        self, hierarchy: Hierarchy, clusters: NDArray[np.int32], drawn: Draw, evaluation: Mapping[str, Any] | None
-    ) -> dict[str, Any]:
+    def _write(self, clustered: Clustered, drawn: Draw, evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Manifest and record; the record as plain values."""
         inputs = self.inputs
         document = {
             "name": self.config.name,
@@ -421,33 +309,6 @@ class _Curation:
             "evaluation": evaluation,
             "versions": versions(),
         }
-        write_curation(self.bytes, self.config.name, self._table(clusters), document, hierarchy.to_arrays())
+        table = manifest_table(inputs, self.ledger, clustered.clusters)
+        write_curation(self.bytes, self.config.name, table, document, clustered.arrays)
         return document
-
-    def _table(self, clusters: NDArray[np.int32]) -> Any:
-        """The manifest."""
-        import pyarrow as pa
-
-        table = self.pool.table
-        for level in range(clusters.shape[1]):
-            table = table.append_column(f"cluster_{level + 1}", pa.array(clusters[:, level]))
-        copy_of = self.ledger.copy_of
-        is_copy = copy_of >= 0
-        slide = self.pool.slide[np.where(is_copy, copy_of, 0)]
-        row = np.where(is_copy, copy_of, 0) - self.pool.starts[slide]
-        slides = list(self.inputs.store.slides.values())
-        slide_ids = pa.array([each.slide_id for each in slides], pa.string())
-        mpps = np.array([each.mpp for each in slides], dtype=np.float64)
-        table = table.append_column("copy_of_mpp", pa.array(mpps[slide], mask=~is_copy))
-        table = table.append_column(
-            "copy_of_slide", pa.DictionaryArray.from_arrays(pa.array(slide, mask=~is_copy), slide_ids)
-        )
-        table = table.append_column("copy_of_row", pa.array(row.astype(np.int32), mask=~is_copy))
-        codes = self.ledger.decisions()
-        words = pa.array(DECISIONS, pa.string())
-        table = table.append_column("decision", pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), words))
-        reasons, sentences = self.ledger.reasons()
-        table = table.append_column(
-            "reason", pa.DictionaryArray.from_arrays(pa.array(reasons), pa.array(sentences, pa.string()))
-        )
-        return table.append_column("selected", pa.array(self.ledger.is_("selected")))

@@ -18,8 +18,10 @@ from wsicurate.steps.embed import embed
 from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import TileReport, tile
 from wsicurate.store.store import Store
+from wsicurate.synthetic.cohort import CohortSlide, write_cohort
+from wsicurate.synthetic.description import SyntheticSlide
+from wsicurate.synthetic.ground_truth import GroundTruth, truth_path
 from wsicurate.synthetic.layout import Kind
-from wsicurate.synthetic.slide import CohortSlide, GroundTruth, SyntheticSlide, truth_path, write_cohort
 from wsicurate.validation import exists, require_callables, require_path, require_workers
 
 #: The selection encoder and the evaluation encoder, both descriptors: neither needs weights.
@@ -52,7 +54,10 @@ class DemoReport:
 
 
 def demo_cohort(width: int = 6_144, height: int = 5_120) -> list[SyntheticSlide]:
-    """The demo's slides: what a laboratory's folder holds, invalid ones included. The last has no resolution metadata."""
+    """The demo's slides: what a laboratory's folder holds, invalid ones included.
+
+    The last has no resolution metadata.
+    """
     base = SyntheticSlide(width=width, height=height, seed=11)
     return [
         replace(base, seed=11, pens=("green", "black"), copies=4),
@@ -147,7 +152,7 @@ def demo(
         embed(store, EmbedConfig(encoder=encoder, workers=workers), progress=progress)
     with _written(folder):
         write_truth_labels(open_store(store), labels)
-    say("Choosing a quarter of the patches, and evaluating it with the other descriptor and the ground truth")
+    say("Selecting a quarter of the patches, and evaluating it with the other descriptor and the ground truth")
     config = CurateConfig(
         encoder=SELECTION_ENCODER, evaluation_encoder=EVALUATION_ENCODER, labels=labels, budget=0.25, workers=workers
     )

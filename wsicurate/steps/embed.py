@@ -22,8 +22,9 @@ from wsicurate.errors import NothingToDoError, WsicurateError, with_name
 from wsicurate.steps.embedding.engines import DescriptorEngine, Engine, NetworkEngine
 from wsicurate.steps.embedding.run import EmbedRun
 from wsicurate.steps.open_store import SlidePixels
-from wsicurate.store.bytestore import LocalBytes
-from wsicurate.store.store import read_slides, restore_root
+from wsicurate.store.committed import read_slides
+from wsicurate.store.local_bytes import LocalBytes
+from wsicurate.store.root import restore_root
 from wsicurate.validation import require_callables, require_path, require_settings
 
 #: A store's resolution may differ from the encoder's by this share before it is said.

@@ -23,7 +23,7 @@ from wsicurate.slides.names import safe_name
 from wsicurate.steps.importing.runs import ImageRun, PlacedRun, image_run, packed_run, placed_run
 from wsicurate.steps.importing.vectors import import_vectors
 from wsicurate.steps.tile import TileReport
-from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.store import Store
 from wsicurate.validation import require_callables, require_path, require_settings
 

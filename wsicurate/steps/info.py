@@ -11,12 +11,13 @@ from typing import Any
 
 from wsicurate.engine.run_records import read_run
 from wsicurate.errors import CorruptStoreError, ManifestError
-from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.committed import is_committed, read_slides
 from wsicurate.store.embeddings import embedding_names
 from wsicurate.store.layout import CURATIONS, ROOT, RUNS, WORK, slide_path
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.manifest import curation_names, read_curation
 from wsicurate.store.records import SlideRecord, StoreRecord
-from wsicurate.store.store import is_committed, read_slides, read_store_record
+from wsicurate.store.root import read_store_record
 from wsicurate.validation import require_path
 
 

@@ -18,7 +18,8 @@ from wsicurate.slides.identity import quick_hash
 from wsicurate.slides.opening import open_slide
 from wsicurate.slides.table import SlideRow
 from wsicurate.store.records import SlideRecord
-from wsicurate.store.store import Patches, Store
+from wsicurate.store.slide_patches import Patches
+from wsicurate.store.store import Store
 from wsicurate.tiling.geometry import Grid, ReadPlan
 from wsicurate.tiling.patches import cut_patch
 from wsicurate.tiling.windows import cut_window

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -123,27 +122,3 @@ def _parsed(name: str, document: Mapping[str, Any]) -> Recipe:
         curate=document.get("curate", {}),
         **words,
     )
-
-
-def scaled_counts(counts: Sequence[int], made_for: int, patches: int) -> tuple[int, ...]:
-    """Cluster counts that were published for one number of patches, for another.
-
-    Every count k becomes ``k ** (log n / log N)``: all levels shrink by the same share of their logarithm, so that none
-    vanishes before the others, and n = N gives the published counts.
-
-    Args:
-        counts: finest first.
-        made_for: N, the number of patches that they were published for.
-        patches: n, the number of patches at hand.
-
-    Returns:
-        Falling numbers, finest first; the finest is at most half the patches, levels that would not be smaller than the
-        one below them are left out.
-    """
-    share = math.log(max(patches, 2)) / math.log(made_for)
-    scaled: list[int] = []
-    for count in counts:
-        rounded = max(1, min(round(count**share), patches // 2))
-        if not scaled or rounded < scaled[-1]:
-            scaled.append(rounded)
-    return tuple(scaled)

@@ -54,7 +54,8 @@ def run(
         slides: as in `tile`.
         store: the store's folder; made if it is not there.
         tile_config, curate_config: settings of the steps.
-        embed_config: settings of embedding; the encoders are those of ``curate_config``, selection and evaluation encoder.
+        embed_config: settings of embedding; the encoders are those of ``curate_config``, selection and evaluation
+            encoder.
         executor: as in `tile`.
         progress: as in `tile`, for one step after the other.
 

@@ -16,7 +16,11 @@ from wsicurate.errors import CorruptStoreError, StoreFormatError
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.checksums import digest, seal
 from wsicurate.store.codecs import ChunkCodec, Values, ZstdCodec, codec_from_json
+from wsicurate.store.schema import check_format
 from wsicurate.store.shards import index_bytes, read_chunk, read_index, shard_parts
+
+#: The latest format of arrays that is known; a kind of array that gets another is read by its own number.
+_FORMAT = 1
 
 #: Patches per shard.
 SHARD_ITEMS = 1024
@@ -91,7 +95,7 @@ class ArrayMetadata:
         """Parse a ``zarr.json``.
 
         Raises:
-            StoreFormatError: if it is not an array of the store's profile; ``name`` says which.
+            StoreFormatError: if it is not an array of the store's profile, or of a later format; ``name`` says which.
         """
         try:
             document = json.loads(data)
@@ -108,7 +112,7 @@ class ArrayMetadata:
             _check_shapes(shape, chunk, grid)
             if np.dtype(str(document["data_type"])).kind not in "biuf" or not isinstance(attributes, dict):
                 raise StoreFormatError(f"its data type {document['data_type']!r} is not a plain number's")
-            return cls(
+            metadata = cls(
                 shape=shape,
                 dtype=document["data_type"],
                 chunk=chunk,
@@ -119,6 +123,8 @@ class ArrayMetadata:
             )
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
             raise StoreFormatError(f"the metadata of the array {name} cannot be used: {error!r}") from error
+        check_format(attributes, _FORMAT, f"the array {name}")
+        return metadata
 
     def parts(self) -> Iterator[tuple[str, tuple[slice, ...]]]:
         """The stored keys below the array (``c/0/0``, ...) and the part of the array that each holds."""

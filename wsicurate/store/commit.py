@@ -113,8 +113,8 @@ def commit_slide(
 ) -> SlideRecord:
     """Write a slide's arrays from its segments, then its mark, then remove the segments.
 
-    A slide that stands under the key is replaced: its mark goes first, so that no reader sees what is half new, and comes
-    back last. Its embeddings stay as long as they are of the same patches.
+    A slide that stands under the key is replaced: its mark goes first, so that no reader sees what is half new, and
+    comes back last. Its embeddings stay as long as they are of the same patches.
 
     Args:
         store: where, fenced by the lease on the slide.

@@ -10,12 +10,19 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.errors import CorruptStoreError
+from wsicurate.errors import CorruptStoreError, StoreFormatError
 from wsicurate.store.arrays import ArrayMetadata, read_array, write_array
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.checksums import CHECKSUM, UNSEALED, digest
 from wsicurate.store.layout import ROOT, embedding_path, slide_path
-from wsicurate.store.records import ATTRIBUTE, known_fields, our_attributes
+from wsicurate.store.records import ATTRIBUTE, our_attributes
+from wsicurate.store.schema import check_format, known_fields, require
+
+#: The latest format of an embedding that is known.
+_FORMAT = 1
+
+#: What the settings of an embedding may have.
+_SETTINGS = {"device": str, "precision": str, "batch_size": int}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +70,15 @@ class EmbeddingRecord:
         """Parse an array's ``zarr.json``; ``name`` is for messages.
 
         Raises:
-            CorruptStoreError: if it is not that of an embedding, or does not fit its checksum.
+            StoreFormatError: if it is that of an embedding of a later format.
+            CorruptStoreError: if it is not that of an embedding, does not fit its checksum, or a field is missing or of
+                another type; the message names it.
         """
         attributes = our_attributes(data, name)
+        check_format(attributes, _FORMAT, name)
         attributes.pop("is_sealed", None)
         record: Self = known_fields(cls, attributes, name)
+        require(record.settings, {}, name, below="settings", optional=_SETTINGS)
         return dataclasses.replace(record, is_sealed=CHECKSUM in attributes)
 
 
@@ -129,7 +140,7 @@ def remove_stale_embeddings(store: ByteStore, key: str, content_hash: str) -> No
             continue
         try:
             record = read_embedding_record(store, key, name)
-        except CorruptStoreError:
+        except (CorruptStoreError, StoreFormatError):
             record = None
         if record is None or record.content_hash != content_hash:
             remove_embedding(store, key, name)
@@ -146,6 +157,7 @@ def read_embedding_record(store: ByteStore, key: str, encoder: str) -> Embedding
     """Attributes of an embedding, or None if it is not finished.
 
     Raises:
+        StoreFormatError: if they are of a later format.
         CorruptStoreError: if they cannot be read, or are those of another encoder.
     """
     path = embedding_path(key, encoder)
@@ -157,6 +169,7 @@ def read_embedding_record(store: ByteStore, key: str, encoder: str) -> Embedding
 
 
 def _record(data: bytes, path: str, encoder: str) -> EmbeddingRecord:
+    """Attributes of the embedding at a path, once they say that they are this encoder's."""
     record = EmbeddingRecord.from_json(data, path)
     if record.encoder != encoder:
         raise CorruptStoreError(f"{path}: its attributes call it {record.encoder!r}; embed it again")

@@ -21,7 +21,7 @@ from wsicurate.store.arrays import read_array, read_metadata, to_json, write_arr
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.checksums import CHECKSUM, UNSEALED, check_seal, digest, seal
 from wsicurate.store.layout import CURATIONS, ROOT, slide_key
-from wsicurate.store.records import require
+from wsicurate.store.schema import check_format, require
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,8 +31,35 @@ PART_ROWS = 1_000_000
 
 _RUN = "run.json"
 
-#: What a record must have for anyone to use it.
-_FIELDS = {"fingerprint": str, "settings": dict, "inputs": dict, "manifest": dict}
+#: The latest format of a curation that is known.
+_FORMAT = 1
+
+#: What a record must have.
+_FIELDS = {
+    "name": str,
+    "fingerprint": str,
+    "settings": Mapping[str, Any],
+    "inputs": Mapping[str, str],
+    "encoder": Mapping[str, Any],
+    "evaluation_encoder": Mapping[str, Any] | None,
+    "budget": int,
+    "counts": Mapping[str, int],
+    "notes": Sequence[str],
+    "evaluation": Mapping[str, Any] | None,
+    "versions": Mapping[str, Any],
+    "manifest": Mapping[str, Any],
+}
+
+#: What it must have of an encoder.
+_ENCODER_FIELDS = {"encoder": str, "weights_hash": str, "licence": str, "terms": str}
+
+#: What it may have.
+_MORE_FIELDS = {
+    "depends_on": Mapping[str, Any],
+    "left_out": Mapping[str, str],
+    "files": Mapping[str, str],
+    "clusters": Mapping[str, Any] | None,
+}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -163,11 +190,14 @@ def read_curation(store: ByteStore, name: str, where: str) -> Curation | None:
     """A curation, or None if it is not finished; ``where`` is the store's path, for messages.
 
     Raises:
-        ManifestError: if its ``run.json`` is damaged.
+        ManifestError: if its ``run.json`` is damaged, of a later format, or lacks a field; the message names it.
     """
     path = f"{curation_path(name)}/{_RUN}"
     try:
         data = store.get(path)
+    except KeyError:
+        return None
+    try:
         run = json.loads(data)
         if not isinstance(run, dict):
             raise CorruptStoreError(f"it holds a {type(run).__name__}")
@@ -175,14 +205,18 @@ def read_curation(store: ByteStore, name: str, where: str) -> Curation | None:
             check_seal(data, run[CHECKSUM], path)
         elif "files" in run:
             raise CorruptStoreError("it has lost its checksum")
-        for field, kind in _FIELDS.items():
-            if not isinstance(run.get(field), kind):
-                raise CorruptStoreError(f"it has no {field!r}")
-        require(run["manifest"], {"rows": int, "parts": Sequence}, path)
-    except KeyError:
-        return None
     except (ValueError, RecursionError) as error:
         raise ManifestError(f"{where}: {path} cannot be read: {error}; curate again with --overwrite") from error
+    try:
+        check_format(run, _FORMAT, path)
+        require(run, _FIELDS, path, optional=_MORE_FIELDS)
+        for field in ("encoder", "evaluation_encoder"):
+            if run[field] is not None:
+                require(run[field], _ENCODER_FIELDS, path, below=field)
+        require(run["manifest"], {"rows": int, "parts": Sequence[str]}, path, below="manifest")
+        require(run.get("clusters") or {}, {}, path, below="clusters", optional={"counts": Sequence[int]})
+    except (CorruptStoreError, StoreFormatError) as error:
+        raise ManifestError(f"{where}: {error}; curate again with --overwrite") from error
     return Curation(name, run, store, where)
 
 
@@ -267,10 +301,7 @@ def verify_curation(
             what = "which is gone" if key not in slides else "which holds other patches now"
             yield base, f"it was made from {key}, {what}; curate again with --overwrite"
     yield from ((where, f"{what}; curate again with --overwrite") for where, what in _contradictions(curation, table))
-    counts = (curation.run.get("clusters") or {}).get("counts", [])
-    levels = range(1, len(counts) + 1)
-    expected = {f"centroids_{level}": counts[level - 1] for level in levels}
-    expected |= {f"parents_{level}": counts[level - 1] for level in levels[:-1]}
+    expected = _arrays_of_clusters(curation.run.get("clusters") or {})
     found = {array: len(values) for array, values in clusters.items()}
     if found != expected:
         yield f"{base}/clusters", f"arrays of lengths {found}, not {expected}; curate again with --overwrite"
@@ -283,6 +314,16 @@ def verify_curation(
     for key in store.keys(base):
         if key not in kept:
             yield key, "nothing refers to it; remove it"
+
+
+def _arrays_of_clusters(facts: Mapping[str, Any]) -> dict[str, int]:
+    """Length of each array of a clustering, by name: as its record states them, or those of a hierarchy."""
+    if "arrays" in facts:
+        return dict(facts["arrays"])
+    counts = facts.get("counts", [])
+    levels = range(1, len(counts) + 1)
+    expected = {f"centroids_{level}": counts[level - 1] for level in levels}
+    return expected | {f"parents_{level}": counts[level - 1] for level in levels[:-1]}
 
 
 def _contradictions(curation: Curation, table: pa.Table) -> Iterator[tuple[str, str]]:

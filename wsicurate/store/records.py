@@ -5,17 +5,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from wsicurate.errors import CorruptStoreError, SlideChangedError, StoreFormatError, in_words
+from wsicurate.errors import CorruptStoreError, SlideChangedError, StoreFormatError
 from wsicurate.store.arrays import group_metadata
 from wsicurate.store.checksums import CHECKSUM, UNSEALED, UNSEALED_VERSION, check_seal, seal
 from wsicurate.store.codecs import ChunkCodec, JpegCodec, ZstdCodec
 from wsicurate.store.layout import FORMAT, ROOT
+from wsicurate.store.schema import check_format, known_fields, require
 
 #: The attribute under which everything of ours stands.
 ATTRIBUTE = "wsicurate"
@@ -42,48 +41,33 @@ def our_attributes(data: bytes, name: str, *, is_checked: bool = True) -> dict[s
     return attributes
 
 
-def known_fields(cls: Any, values: Any, name: str) -> Any:
-    """Build a record, leaving out fields of later versions.
+#: The latest format of a slide's record that is known; the root's is `FORMAT`.
+_SLIDE_FORMAT = 1
 
-    Raises:
-        CorruptStoreError: if a field is missing or of another type than the record's.
-    """
-    if not isinstance(values, dict):
-        raise CorruptStoreError(f"{name}: its attributes are a {type(values).__name__}, not an object")
-    hints = typing.get_type_hints(cls)
-    known = {item.name: values[item.name] for item in dataclasses.fields(cls) if item.name in values}
-    for key, value in known.items():
-        if not _fits(value, hints[key]):
-            raise CorruptStoreError(f"{name}: its field {key!r} cannot be {value!r}"[:300])
-    try:
-        return cls(**known)
-    except TypeError as error:
-        raise CorruptStoreError(f"{name}: {in_words(error)}") from error
+#: What the objects of a slide's record must have.
+_SLIDE_FIELDS: Mapping[str, Mapping[str, Any]] = {
+    "source": {"path": str, "bytes": int, "files": int, "quick_hash": str},
+    "resolution": {
+        "mpp": float,
+        "origin": str,
+        "objective_power": float | None,
+        "warnings": Sequence[str],
+    },
+    "reading": {
+        "width": int,
+        "height": int,
+        "level": int,
+        "downsample": float,
+        "reduction": int | None,
+        "pitch": float,
+        "effective_mpp": float,
+        "upsampled": bool,
+    },
+    "counts": {"lattice": int, "below_min_tissue": int, "planned": int, "stored": int, "dropped": Mapping[str, int]},
+}
 
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value read from JSON is of a record's type."""
-    origin = typing.get_origin(hint) or hint
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, part) for part in typing.get_args(hint))
-    if origin is types.NoneType:
-        return value is None
-    if isinstance(value, bool):
-        return origin is bool or hint is Any
-    by_type: dict[Any, tuple[type, ...]] = {Mapping: (dict,), Sequence: (list,), float: (int, float)}
-    return hint is Any or isinstance(value, by_type.get(origin, (origin,)))
-
-
-def require(values: Mapping[str, Any], types_of: Mapping[str, Any], name: str) -> None:
-    """Check that an object of a record has what everyone reads from it.
-
-    Raises:
-        CorruptStoreError: if a field is missing or of another type.
-    """
-    for key, hint in types_of.items():
-        if key not in values or not _fits(values[key], hint):
-            found = repr(values[key])[:100] if key in values else "missing"
-            raise CorruptStoreError(f"{name}: its field {key!r} is {found}")
+#: What they may have.
+_MORE_SLIDE_FIELDS: Mapping[str, Mapping[str, Any]] = {"reading": {"lattice": str}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,16 +217,18 @@ class SlideRecord:
             is_checked: whether it must fit its checksum.
 
         Raises:
-            CorruptStoreError: if it is not one.
+            StoreFormatError: if it is one of a later format.
+            CorruptStoreError: if it is not one, or a field is missing or of another type; the message names it.
         """
         attributes = our_attributes(data, name, is_checked=is_checked)
+        check_format(attributes, _SLIDE_FORMAT, name)
         attributes.pop("is_sealed", None)
         record: Self = known_fields(cls, attributes, name)
         if is_checked and CHECKSUM not in attributes and (record.version or record.arrays):
             raise CorruptStoreError(f"{name} has lost its checksum: it was damaged or edited")
-        require(record.source, {"path": str, "bytes": int, "files": int, "quick_hash": str}, name)
-        require(record.resolution, {"mpp": float, "origin": str, "warnings": Sequence}, name)
-        require(record.counts, {"planned": int, "stored": int, "dropped": Mapping}, name)
+        for field_name, types_of in _SLIDE_FIELDS.items():
+            optional = _MORE_SLIDE_FIELDS.get(field_name, {})
+            require(getattr(record, field_name), types_of, name, below=field_name, optional=optional)
         if record.counts["stored"] < 0 or record.patch_px < 1:
             raise CorruptStoreError(f"{name}: {record.counts['stored']} patches of {record.patch_px} px cannot be")
         return dataclasses.replace(record, is_sealed=CHECKSUM in attributes)

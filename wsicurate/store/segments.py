@@ -116,7 +116,8 @@ def read_segment(store: ByteStore, key: str) -> StoredSegment:
         for dtype, count in (("<i4", stored), ("<f4", stored * scores), ("<i8", stored), ("<i4", dropped)):
             arrays.append(np.frombuffer(front, dtype=dtype, count=count, offset=position))
             position += arrays[-1].nbytes
-    except (struct.error, ValueError, KeyError) as error:
+        reasons, messages = tuple(header["dropped_reasons"]), header["messages"]
+    except (struct.error, ValueError, KeyError, TypeError) as error:
         raise CorruptStoreError(f"the segment {key} is damaged: {in_words(error)}") from error
     rows, flat_scores, lengths, dropped_rows = arrays
     offsets = _PREFIX.size + length + np.cumsum(lengths) - lengths
@@ -127,8 +128,8 @@ def read_segment(store: ByteStore, key: str) -> StoredSegment:
         scores=flat_scores.reshape(stored, scores),
         lengths=lengths,
         dropped=dropped_rows,
-        dropped_reasons=tuple(header["dropped_reasons"]),
-        messages=header["messages"],
+        dropped_reasons=reasons,
+        messages=messages,
     )
     return StoredSegment(key, segment, offsets)
 

@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.errors import CorruptStoreError, SlideError, StoreError
+from wsicurate.errors import CorruptStoreError, SlideError, StoreError, StoreFormatError
 from wsicurate.store.arrays import ArrayMetadata, ItemArray, array_digest, attribute, read_array, read_metadata
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.codecs import Values
 from wsicurate.store.commit import NOT_SAMPLED, ContentHash
+from wsicurate.store.committed import read_slide_record
 from wsicurate.store.embeddings import read_embedding, read_embedding_record
 from wsicurate.store.layout import ROOT, mark_path, slide_key, slide_path
 from wsicurate.store.patch_fields import DROPPED_NAME, LABEL, NAME, read_labels, read_names
 from wsicurate.store.records import SlideRecord, StoreRecord, fingerprint_of
-from wsicurate.store.store import SourceReader, read_slide_record
+from wsicurate.store.slide_patches import SourceReader
 
 _SOURCE_BATCH = 64
 
@@ -85,11 +86,13 @@ def verify_slide(store: ByteStore, key: str, store_record: StoreRecord, source: 
         record = read_slide_record(store, key)
         if record is None:
             return Verified((Problem(path, "it was finished a moment ago and is gone; run check again"),), 0, 0)
+    except StoreFormatError as error:
+        return Verified((Problem(f"{path}/{ROOT}", str(error)),), 0, 0)
     except CorruptStoreError as error:
         problems.append(Problem(f"{path}/{ROOT}", f"{error}; tile or import it again with --overwrite"))
         try:  # what it says may still tell what else is wrong
             record = SlideRecord.from_json(store.get(mark_path(key)), path, is_checked=False)
-        except (CorruptStoreError, KeyError):
+        except (CorruptStoreError, StoreFormatError, KeyError):
             return Verified(tuple(problems), 0, 0)
     expected = {f"{path}/{ROOT}"}
     encoders: dict[str, tuple[str, str, str, int]] = {}

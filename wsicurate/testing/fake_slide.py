@@ -75,19 +75,10 @@ class FakeSlide(SlideBase):
         self._unscanned = tuple(unscanned)
         self.reads: list[tuple[int, int, int, int, int]] = []
 
-    def read(
-        self,
-        level: int,
-        x: int,
-        y: int,
-        width: int,
-        height: int,
-        *,
-        allow_unscanned: bool = False,
-        reduction: int = 1,
+    def decode_window(
+        self, level: int, x: int, y: int, width: int, height: int, allow_unscanned: bool
     ) -> NDArray[np.uint8]:
-        """See `Slide.read`."""
-        self._check_bounds(level, x, y, width, height, reduction)
+        """See `SlideBase.decode_window`."""
         scale = self.levels[level].downsample
         asked = Rectangle(int(x * scale), int(y * scale), max(1, int(width * scale)), max(1, int(height * scale)))
         if any(bad.overlaps(asked) for bad in self._unreadable):
@@ -101,4 +92,4 @@ class FakeSlide(SlideBase):
                 top, left = max(0, int(hole.y / scale) - y), max(0, int(hole.x / scale) - x)
                 bottom, right = int((hole.y + hole.height) / scale) - y, int((hole.x + hole.width) / scale) - x
                 image[top : max(bottom, 0), left : max(right, 0)] = 255
-        return self._reduced(image, reduction)
+        return image

@@ -21,7 +21,8 @@ def check_brightfield(overview: NDArray[np.uint8], tissue: NDArray[np.bool_]) ->
 
     Fluorescence shows few bright things on a dark ground; a single channel shown in grey has no colour. Pen, folds
     and a
-    black margin around the background do not trip this: dark pixels must be most of the picture and background nearly absent.
+    black margin around the background do not trip this: dark pixels must be most of the picture and background nearly
+    absent.
 
     Args:
         overview: uint8, (h, w, 3), RGB.

@@ -36,11 +36,10 @@ class TissueMask(Protocol):
 def otsu_mask(overview: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
     """Otsu's threshold (IEEE Trans. SMC 1979, 9:62-66) on absorption, cleaned of specks and holes.
 
-    Absorption is how far the darkest of the three channels lies below the background: stained tissue of either dye takes
-    away green at least, background takes away nothing. The background is the brightest common colour of the overview. A slide
-    whose two
-    classes differ by less than `MIN_CONTRAST` grey levels is blank: Otsu would split noise. What absorbs more than
-    `SURE_ABSORPTION` is tissue whatever the threshold.
+    Absorption is how far the darkest of the three channels lies below the background: stained tissue of either dye
+    takes away green at least, background takes away nothing. The background is the brightest common colour of the
+    overview. A slide whose two classes differ by less than `MIN_CONTRAST` grey levels is blank: Otsu would split noise.
+    What absorbs more than `SURE_ABSORPTION` is tissue whatever the threshold.
 
     Args:
         overview: uint8, (h, w, 3), RGB.

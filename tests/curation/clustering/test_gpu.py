@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from tests.curation.clustering.test_kmeans import mixture, summed_cosine, units
 from wsicurate.curation.clustering import gpu, kmeans
+from wsicurate.curation.clustering.gpu import resolve_device
 from wsicurate.curation.clustering.hierarchy import build_hierarchy
 from wsicurate.curation.clustering.kmeans import assign, spherical_kmeans
 from wsicurate.errors import CurationError
@@ -79,3 +82,25 @@ def test_a_device_that_is_not_there_is_named(rng: np.random.Generator) -> None:
     with pytest.raises(CurationError, match="device 'abacus' cannot be used here"):
         spherical_kmeans(mixture(rng, 10), 2, seed=0, device="abacus")
     assert kmeans.assign(mixture(rng, 10), np.eye(32, dtype=np.float32)).cluster.shape == (10,)
+
+
+def test_what_is_named_is_taken() -> None:
+    for name in ("cpu", "cuda", "cuda:1", "mps"):
+        assert resolve_device(name) == name
+
+
+def test_auto_asks_torch_only_where_there_is_a_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def has_cuda(answer: bool) -> bool:
+        asked.append(answer)
+        return answer
+
+    monkeypatch.setattr(gpu, "NVIDIA_DRIVER", tmp_path / "nvidiactl")
+    monkeypatch.setattr(gpu, "has_cuda", lambda: has_cuda(True))
+    assert resolve_device("auto") == "cpu"
+    assert asked == []
+    (tmp_path / "nvidiactl").touch()
+    assert resolve_device("auto") == "cuda"
+    monkeypatch.setattr(gpu, "has_cuda", lambda: has_cuda(False))
+    assert resolve_device("auto") == "cpu"

@@ -7,7 +7,13 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.curation.clustering.test_kmeans import mixture, units
-from wsicurate.curation.clustering.hierarchy import Hierarchy, build_hierarchy, derive_counts, nearest_rows
+from wsicurate.curation.clustering.hierarchy import (
+    Hierarchy,
+    build_hierarchy,
+    derive_counts,
+    nearest_rows,
+    scaled_counts,
+)
 from wsicurate.curation.clustering.kmeans import assign
 from wsicurate.errors import CurationError, VectorError
 
@@ -154,3 +160,12 @@ def test_bad_input_has_one_message(vectors: NDArray[np.float32]) -> None:
     del arrays["parents_1"]
     with pytest.raises(CurationError, match="not a hierarchy"):
         Hierarchy.from_arrays(arrays)
+
+
+def test_published_counts_are_scaled() -> None:
+    published = (3_500_000, 35_000, 350, 62)
+    assert scaled_counts(published, 350_000_000, 350_000_000) == published
+    for patches in (2, 10, 60, 5_000, 2_000_000):
+        counts = scaled_counts(published, 350_000_000, patches)
+        assert list(counts) == sorted(set(counts), reverse=True)
+        assert counts[-1] >= 1 and counts[0] <= max(1, patches // 2)

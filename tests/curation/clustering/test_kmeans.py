@@ -273,3 +273,15 @@ def test_a_draw_takes_the_lowest_rows_of_equally_likely_ones() -> None:
     taken[[0, 2]] = True
     drawn = _draw(left, taken, 6, Same(np.random.PCG64(0)))
     assert drawn.tolist() == [7, 4_000, 1, 3, 4, 5]
+
+
+def test_a_pool_has_about_the_square_root_of_its_size_in_clusters(rng: np.random.Generator) -> None:
+    vectors = mixture(rng, 400).astype(np.float16)
+    pool = np.arange(400) % 4 > 0
+    clusters = kmeans.clusters_of_pool(vectors, pool, seed=3)
+    assert (clusters[~pool] == -1).all() and clusters.dtype == np.int32
+    assert set(np.unique(clusters[pool])) <= set(range(round(300**0.5)))
+    assert len(np.unique(clusters[pool])) > 10
+    alone = kmeans.clusters_of_pool(vectors, np.arange(400) == 7, seed=3)
+    assert alone[7] == 0 and (np.delete(alone, 7) == -1).all()
+    np.testing.assert_array_equal(clusters[pool], kmeans.clusters_of_pool(vectors[pool], np.ones(300, bool), seed=3))

@@ -5,7 +5,7 @@ import pytest
 
 from wsicurate.curation.copies import components
 from wsicurate.curation.copies.components import similar_components
-from wsicurate.curation.copies.groups import VERDICTS, Pairs, grouped, kept_first, whole_groups
+from wsicurate.curation.copies.groups import VERDICTS, Pairs, best_first, grouped, kept_first, whole_groups
 from wsicurate.curation.copies.serial import serial_pairs
 from wsicurate.curation.neighbours.nearest import Neighbours, nearest_neighbours
 from wsicurate.errors import ConfigError, CurationError
@@ -161,3 +161,9 @@ def test_chance_is_not_serial(rng: np.random.Generator) -> None:
         assert not serial_pairs(first, second).any()
     assert not serial_pairs(np.zeros((30, 2)), np.zeros((30, 2))).any()
     assert not serial_pairs(np.zeros((2, 2)), np.zeros((2, 2))).any()
+
+
+def test_the_sharpest_stays_then_that_with_most_tissue_then_the_first() -> None:
+    focus = np.array([4, np.nan, 5, 4, 4, 0.5], dtype=np.float32)
+    tissue = np.array([0.6, 1, 0.1, 0.7, 0.6, np.nan], dtype=np.float32)
+    assert best_first(focus, tissue).tolist() == [2, 3, 0, 4, 5, 1]

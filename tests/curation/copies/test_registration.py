@@ -21,7 +21,8 @@ from wsicurate.curation.copies.symmetry import turned, turning
 from wsicurate.curation.copies.threshold import changed, shifted
 from wsicurate.errors import ConfigError
 from wsicurate.slides.opening import open_slide
-from wsicurate.synthetic.slide import SyntheticSlide, write_slide
+from wsicurate.synthetic.description import SyntheticSlide
+from wsicurate.synthetic.slide import write_slide
 
 Image = NDArray[np.uint8]
 
@@ -138,7 +139,7 @@ def test_turned_and_zoomed_copies_need_features(field: Image, spots: list[tuple[
             np.testing.assert_allclose(centre, (127.5, 127.5), atol=2)
     assert confirmed >= len(spots) - 2
     a, b = spots[0], next(spot for spot in spots if _apart(spot, spots[0], 256))
-    assert not confirm(*windows(field, [a, b]), criteria).is_copy
+    assert not confirm(*windows(field, [a, b]), criteria).is_copy  # type: ignore[call-arg]
 
 
 def test_threads_change_nothing(field: Image, spots: list[tuple[int, int]]) -> None:
@@ -150,7 +151,7 @@ def test_threads_change_nothing(field: Image, spots: list[tuple[int, int]]) -> N
     everything = [*pairs, *turned_ones]
     alone = [confirm(*pair, Criteria(turns=True)) for pair in everything]
     with ThreadPoolExecutor(4) as threads:
-        together = list(threads.map(lambda pair: confirm(*pair, Criteria(turns=True)), everything))
+        together = list(threads.map(lambda pair: confirm(*pair, Criteria(turns=True)), everything))  # type: ignore[call-arg]
     assert together == alone
 
 

@@ -8,7 +8,15 @@ import pytest
 from numpy.typing import NDArray
 
 from wsicurate.curation.copies import threshold as calibration
-from wsicurate.curation.copies.threshold import CHANGES, Calibration, calibrate, changed, largest_to_others, shifted
+from wsicurate.curation.copies.threshold import (
+    CHANGES,
+    Calibration,
+    calibrate,
+    changed,
+    largest_to_others,
+    quartets,
+    shifted,
+)
 from wsicurate.errors import ConfigError, CurationError, VectorError
 
 
@@ -144,3 +152,19 @@ def test_bad_settings(rng: np.random.Generator) -> None:
         calibrate(noise(rng, 2), lambda patches: np.full((len(patches), 3), np.nan, np.float32), None)
     with pytest.raises(VectorError, match="not finite"):
         calibrate(noise(rng, 2), embed, np.array([np.nan], np.float32))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mosaics_for_calibration_are_four_that_touch(seed: int) -> None:
+    """Any other four would show seams, and calibrate the threshold for copies with changed patches that nobody has."""
+    rng = np.random.default_rng(seed)
+    everywhere = np.stack(np.meshgrid(np.arange(7), np.arange(5)), axis=-1).reshape(-1, 2)
+    cells = everywhere[rng.permutation(len(everywhere))[:24]].astype(np.int64)
+    row_of = {(x, y): row for row, (x, y) in enumerate(cells.tolist())}
+    expected = []
+    for x, y in cells.tolist():
+        four = [row_of.get(cell) for cell in ((x, y), (x + 1, y), (x, y + 1), (x + 1, y + 1))]
+        if None not in four:
+            expected.append(four)
+    assert expected
+    assert quartets(cells).tolist() == expected

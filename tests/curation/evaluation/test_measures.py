@@ -9,7 +9,9 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from wsicurate.curation.evaluation import measures
-from wsicurate.curation.evaluation.measures import CATALOGUE, LabelMeasures, label_measures, measure
+from wsicurate.curation.evaluation.catalogue import CATALOGUE
+from wsicurate.curation.evaluation.label_measures import LabelMeasures, label_measures
+from wsicurate.curation.evaluation.measures import measure
 from wsicurate.curation.filters.redundancy import thin
 from wsicurate.errors import CurationError, VectorError
 

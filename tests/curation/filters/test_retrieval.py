@@ -26,9 +26,6 @@ def test_collisions_go_on_to_the_next_in_rounds(rng: np.random.Generator) -> Non
     found = retrieve_by_sample(seeds, pool, 3, depth=8)
     np.testing.assert_array_equal(found, expected)
     assert len(np.unique(found[found >= 0])) == (found >= 0).sum()
-    np.testing.assert_array_equal(
-        retrieve_by_sample(seeds, pool, 3, collisions="share"), neighbours(seeds, pool)[:, :3]
-    )
 
 
 def test_equal_seeds_share_out_their_neighbours_until_the_depth(rng: np.random.Generator) -> None:
@@ -58,22 +55,22 @@ def test_a_small_pool_and_what_is_eligible(rng: np.random.Generator) -> None:
 def test_clusters_with_enough_seeds_are_drawn_from(rng: np.random.Generator) -> None:
     seed_clusters = np.array([0] * 4 + [1] * 3 + [2] * 9 + [-1] * 20 + [9] * 7)
     pool_clusters = np.repeat([0, 1, 2, 3], [50, 50, 5, 50])
-    rows = retrieve_by_cluster(seed_clusters, pool_clusters, per_cluster=10, more_than=3, seed=1)
+    rows = retrieve_by_cluster(seed_clusters, pool_clusters, per_cluster=10, min_seeds=4, seed=1)
     assert np.bincount(pool_clusters[rows], minlength=4).tolist() == [10, 0, 5, 0]
     assert (np.diff(rows) > 0).all()
-    assert (rows == retrieve_by_cluster(seed_clusters, pool_clusters, per_cluster=10, more_than=3, seed=1)).all()
-    assert set(rows) != set(retrieve_by_cluster(seed_clusters, pool_clusters, per_cluster=10, more_than=3, seed=2))
-    fewer = retrieve_by_cluster(seed_clusters, pool_clusters, per_cluster=4, more_than=3, seed=1)
+    assert (rows == retrieve_by_cluster(seed_clusters, pool_clusters, per_cluster=10, min_seeds=4, seed=1)).all()
+    assert set(rows) != set(retrieve_by_cluster(seed_clusters, pool_clusters, per_cluster=10, min_seeds=4, seed=2))
+    fewer = retrieve_by_cluster(seed_clusters, pool_clusters, per_cluster=4, min_seeds=4, seed=1)
     assert set(fewer) <= set(rows)
     odd = np.arange(155) % 2 == 1
     assert (retrieve_by_cluster(seed_clusters, pool_clusters, eligible=odd) % 2 == 1).all()
-    assert not len(retrieve_by_cluster(seed_clusters, pool_clusters, more_than=9))
+    assert not len(retrieve_by_cluster(seed_clusters, pool_clusters, min_seeds=10))
 
 
 @pytest.mark.parametrize("cap", [1, 2, 7, 40, 61, 65, 1000])
 def test_the_cap_is_met_exactly_and_evenly(cap: int) -> None:
     pool_clusters = np.repeat([0, 1, 2, 5], [50, 3, 30, 8])
-    rows = retrieve_by_cluster(pool_clusters, pool_clusters, per_cluster=25, more_than=0, cap=cap)
+    rows = retrieve_by_cluster(pool_clusters, pool_clusters, per_cluster=25, min_seeds=1, cap=cap)
     counts = np.bincount(pool_clusters[rows], minlength=6)[[0, 1, 2, 5]]
     assert len(rows) == min(cap, 25 + 3 + 25 + 8)
     bound = counts.max()

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from wsicurate.curation.neighbours.blocks import exact_products, unit_rows
-from wsicurate.curation.neighbours.nearest import nearest_neighbours
+from wsicurate.curation.neighbours.nearest import Neighbours, nearest_neighbours
 from wsicurate.errors import CurationError, VectorError
 
 
@@ -159,3 +159,17 @@ def test_bad_input_is_refused_in_words() -> None:
         nearest_neighbours(np.empty((0, 4), np.float32), 2)
     with pytest.raises(CurationError, match="at least one"):
         nearest_neighbours(good, 0)
+
+
+def test_pairs_of_queries_are_sorted_and_from_the_threshold_on() -> None:
+    found = Neighbours(
+        index=np.array([[4, 1, 3], [2, 0, -1]]),
+        similarity=np.array([[0.9, 0.8, 0.1], [0.7, 0.7, -np.inf]], dtype=np.float32),
+        recall=None,
+        method="exact",
+    )
+    pairs, similarity = found.query_pairs(0.75)
+    assert pairs.tolist() == [[0, 1], [0, 4]]
+    assert similarity.tolist() == pytest.approx([0.8, 0.9])
+    assert found.query_pairs(0.5)[0].tolist() == [[0, 1], [0, 4], [1, 0], [1, 2]]
+    assert len(found.query_pairs()[0]) == 5

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsicurate.curation.selection.apportion import apportion
+from wsicurate.curation.selection.apportion import apportion, budget_of
 from wsicurate.errors import CurationError
 
 
@@ -43,3 +43,14 @@ def test_proportions_are_within_one_where_no_bound_is_in_the_way(rng: np.random.
 def test_impossible_totals_are_refused() -> None:
     with pytest.raises(CurationError, match="20 cannot be shared: at least 0 and at most 6"):
         apportion(20, [1, 1], [0, 0], [3, 3])
+
+
+@pytest.mark.parametrize(("budget", "left", "count"), [(0.5, 9, 4), (0.25, 10, 2), (1.0, 7, 7), (7, 7, 7), (1, 9, 1)])
+def test_a_share_of_the_budget_is_rounded(budget: int | float, left: int, count: int) -> None:
+    assert budget_of(budget, left) == count
+
+
+@pytest.mark.parametrize(("budget", "left", "words"), [(8, 7, "only 7 patches are left"), (0.01, 9, "is no patch")])
+def test_a_budget_that_cannot_be_is_refused(budget: int | float, left: int, words: str) -> None:
+    with pytest.raises(CurationError, match=words):
+        budget_of(budget, left)

@@ -1,33 +1,42 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, get_args
+
 import numpy as np
 import pytest
 
 from tests.curation.selection.test_draw import cohort
 from wsicurate.curation.selection.baselines import (
     BASELINES,
-    BalancedOverClusters,
     Sampler,
     plain_random,
     random_over_slides,
     stratified_by_patient,
 )
-from wsicurate.curation.selection.draw import Groups
+from wsicurate.curation.selection.draw import Groups, Selection, Within, select
 from wsicurate.errors import CurationError
 
 CLUSTERS, GROUPS = cohort(4, 600, unknown=True)
-SAMPLERS = [
-    *BASELINES,
-    *(
-        BalancedOverClusters(
-            clusters=CLUSTERS,
-            within=rule,
-            vectors=np.random.default_rng(0).normal(size=(600, 4)).astype(np.float32),
-            similarity=np.linspace(0, 1, 600, dtype=np.float32),
-        )
-        for rule in ("random", "nearest", "spread", "k-center", "facility-location")
-    ),
-]
+VECTORS = np.random.default_rng(0).normal(size=(600, 4)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Balanced:
+    """The draw that baselines are compared with."""
+
+    within: Within
+
+    @property
+    def name(self) -> str:
+        return f"balanced, {self.within}"
+
+    def draw(self, budget: int, **arguments: Any) -> Selection:
+        similarity = np.linspace(0, 1, 600, dtype=np.float32)
+        return select(CLUSTERS, budget, within=self.within, similarity=similarity, vectors=VECTORS, **arguments)
+
+
+SAMPLERS: list[Sampler] = [*BASELINES, *map(Balanced, get_args(Within))]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)

@@ -6,11 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from wsicurate.curation.selection.draw import Groups, Selection, select, select_by_strata, water_fill
+from wsicurate.curation.selection.draw import Groups, Selection, select, select_by_strata
+from wsicurate.curation.selection.tree import water_fill
 from wsicurate.errors import CurationError
 
 
-def cohort(seed: int, rows: int, *, leaves: int = 12, levels: int = 3, slides: int = 9, unknown: bool = False):
+def cohort(
+    seed: int, rows: int, *, leaves: int = 12, levels: int = 3, slides: int = 9, unknown: bool = False
+) -> tuple[np.ndarray, Groups]:
     """A small cohort with nested clusters and slides in patients in sites."""
     random = np.random.default_rng(seed)
     leaf = (leaves * random.random(rows) ** 2).astype(np.int32)
@@ -279,12 +282,6 @@ def test_strata_are_balanced_separately_in_proportion() -> None:
     assert np.bincount(strata[drawn.selected]).tolist() == [140, 60]
     alone = select(clusters, 60, groups=groups, eligible=strata == 1, seed=1)
     np.testing.assert_array_equal(drawn.selected & (strata == 1), alone.selected)
-    even = select_by_strata(clusters, 200, strata=strata, groups=groups, shares={0: 1, 1: 1})
-    assert np.bincount(strata[even.selected]).tolist() == [100, 100]
-    most = select_by_strata(clusters, 800, strata=strata, groups=groups, shares={0: 1, 1: 1})
-    assert np.bincount(strata[most.selected]).tolist() == [500, 300]
-    with pytest.raises(CurationError, match="a budget of 400 patches, but strata with a share have 300"):
-        select_by_strata(clusters, 400, strata=strata, groups=groups, shares={1: 1})
 
 
 def test_one_stratum_is_a_plain_selection() -> None:

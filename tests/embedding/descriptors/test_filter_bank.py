@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.embedding.descriptors.descriptor_contract import DescriptorContract, digest
+from tests.embedding.descriptors.projected_contract import ProjectedContract, digest
 from wsicurate.embedding.descriptors.filter_bank import (
     FilterBank,
     _coherence,
@@ -17,7 +17,7 @@ from wsicurate.pixels.stain import optical_density
 GOLDEN = [0.1530, 0.0642, -0.0543, -0.0047, -0.0134, 0.0132, 0.0184, -0.1216, 0.1829, -0.1037, -0.2584, -0.0393]
 
 
-class TestFilterBank(DescriptorContract):
+class TestFilterBank(ProjectedContract):
     descriptor = FilterBank()
     real_copies_found = 0.9
 

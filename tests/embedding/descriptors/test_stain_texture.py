@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.embedding.descriptors.descriptor_contract import DescriptorContract, digest, real_patches, symmetries
+from tests.embedding.descriptors.projected_contract import ProjectedContract, digest, real_patches, symmetries
 from wsicurate.embedding.descriptors.stain_texture import CHANNELS, StainTexture, _channels, stain_texture_features
 from wsicurate.pixels.stain import optical_density, separation_matrix
 
@@ -14,7 +14,7 @@ from wsicurate.pixels.stain import optical_density, separation_matrix
 GOLDEN = [0.0376, -0.0196, -0.0045, -0.0324, 0.0910, -0.0186, 0.0670, -0.1149, 0.0342, -0.0048, 0.1212, -0.0531]
 
 
-class TestStainTexture(DescriptorContract):
+class TestStainTexture(ProjectedContract):
     descriptor = StainTexture()
     real_copies_found = 0.97
 

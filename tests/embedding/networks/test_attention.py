@@ -10,7 +10,8 @@ import torch
 
 from wsicurate.embedding.encoders import load_encoder
 from wsicurate.embedding.networks.attention import attention_maps, pca_rgb
-from wsicurate.embedding.networks.models import LoadedModel, Pooled
+from wsicurate.embedding.networks.models import LoadedModel
+from wsicurate.embedding.networks.pooling import Pooled
 from wsicurate.embedding.presets import Preset
 from wsicurate.errors import ConfigError, EncoderError
 

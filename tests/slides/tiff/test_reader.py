@@ -23,7 +23,8 @@ from wsicurate.slides.image import ImageSlide
 from wsicurate.slides.opening import open_slide
 from wsicurate.slides.openslide import OpenSlideSlide
 from wsicurate.slides.tiff.reader import TiffSlide
-from wsicurate.slides.tiles.codecs import JpegTiles, UnsureError
+from wsicurate.slides.tiles.decoding import UnsureError
+from wsicurate.slides.tiles.jpeg import JpegTiles
 
 REAL = ("CMU-1-Small-Region.svs", "CropBreastSlide.tiff", "TCGA-CR-7395-01A-01-TS1.svs")
 
@@ -242,7 +243,7 @@ def test_tiles_that_contradict_their_tag_are_read_as_they_say_themselves(
             assert np.abs(ours - page.asarray()).max() <= 1
             assert np.abs(ours - image).mean() < 25 < 60 < np.abs(theirs - image).mean()
         with pytest.raises(UnreadableRegionError, match="OpenSlide is not asked, because holds tiles of which"):
-            slide._hand_over(UnsureError("no reason"), 0, 0, 0, 64, 64, False, 1)
+            slide._hand_over(UnsureError("no reason"), 0, 0, 0, 64, 64, False, 1)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("name", "tag"), [("jpeg of RGB, unmarked", 6), ("jpeg without a marker", 2)])

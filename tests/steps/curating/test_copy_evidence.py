@@ -18,7 +18,7 @@ from wsicurate.curation.copies.registration import Criteria
 from wsicurate.engine.cache import Stages
 from wsicurate.steps.curating import copy_evidence as confirming
 from wsicurate.steps.curating.copy_evidence import Confirmation, ConfirmTask, Evidence
-from wsicurate.store.bytestore import MemoryBytes
+from wsicurate.testing.memory_bytes import MemoryBytes
 
 COPY, REFUSED, UNCHECKED = (VERDICTS.index(word) for word in ("copy", "refused", "unchecked"))
 

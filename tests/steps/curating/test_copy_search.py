@@ -22,12 +22,16 @@ from wsicurate.errors import (
     EncoderError,
     VectorError,
 )
-from wsicurate.steps.curating.copy_search import CopiesConfig, _quartets, best_first, calibrate_threshold, find_copies
+from wsicurate.steps.curating.copy_search import find_copies, stored_best_first
+from wsicurate.steps.curating.copy_settings import CopiesConfig
+from wsicurate.steps.curating.copy_threshold import calibrate_threshold
 from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
 from wsicurate.store.embeddings import EmbeddingRecord, write_embedding
 from wsicurate.store.store import Store
-from wsicurate.synthetic.slide import GroundTruth, SyntheticSlide, write_slide
+from wsicurate.synthetic.description import SyntheticSlide
+from wsicurate.synthetic.ground_truth import GroundTruth
+from wsicurate.synthetic.slide import write_slide
 
 NAME = "stain-texture"
 THREAD = ThreadPoolExecutor(1)  # a pool of processes takes seconds to start; one slow test has one
@@ -90,7 +94,7 @@ def test_planted_copies_are_found_and_nothing_else(planted: tuple[Store, GroundT
     assert len(got - expected) == 0
     gone = np.flatnonzero(found.copy_of >= 0)
     assert len(gone) == len(got)
-    rank = np.argsort(best_first(store))
+    rank = np.argsort(stored_best_first(store))
     assert (rank[found.copy_of[gone]] < rank[gone]).all()
 
 
@@ -313,22 +317,6 @@ def test_empty_stores_are_refused_in_words(planted: tuple[Store, GroundTruth], t
 
 
 def test_the_best_patch_comes_first(planted: tuple[Store, GroundTruth]) -> None:
-    order: NDArray[np.int64] = best_first(planted[0])
+    order: NDArray[np.int64] = stored_best_first(planted[0])
     focus = planted[0].table()["focus"].to_numpy()
     assert (np.diff(focus[order]) <= 0).all()
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_mosaics_for_calibration_are_four_that_touch(seed: int) -> None:
-    """Any other four would show seams, and calibrate the threshold for copies with changed patches that nobody has."""
-    rng = np.random.default_rng(seed)
-    everywhere = np.stack(np.meshgrid(np.arange(7), np.arange(5)), axis=-1).reshape(-1, 2)
-    cells = everywhere[rng.permutation(len(everywhere))[:24]].astype(np.int64)
-    row_of = {(x, y): row for row, (x, y) in enumerate(cells.tolist())}
-    expected = []
-    for x, y in cells.tolist():
-        four = [row_of.get(cell) for cell in ((x, y), (x + 1, y), (x, y + 1), (x + 1, y + 1))]
-        if None not in four:
-            expected.append(four)
-    assert expected
-    assert _quartets(cells).tolist() == expected

@@ -283,7 +283,7 @@ def test_the_command_ends_with_status_3_and_names_the_slide(store: Path) -> None
         "--budget",
         "4",
     ]
-    for said in ("4 patches selected", "was there already"):
+    for said in ("4 patches selected", "up to date"):
         ended = CliRunner().invoke(app, command)
         assert ended.exit_code == 3, ended.output
         assert said in ended.output and f"{KEY} is left out: " in ended.output

@@ -21,6 +21,7 @@ import wsicurate.steps.curate as curate_module
 from tests.conftest import tree
 from tests.steps.made import EVALUATION_ENCODER, SELECTION_ENCODER, Made, again, directions, make_store, near, tissue
 from wsicurate.config import CurateConfig
+from wsicurate.curation.clustering import hierarchy
 from wsicurate.curation.copies.registration import confirm
 from wsicurate.engine.progress import Progress
 from wsicurate.errors import CurationError, LeaseLostError, ManifestError
@@ -30,12 +31,11 @@ from wsicurate.steps.curating import copies as clearing_copies
 from wsicurate.steps.curating import copy_evidence as confirming
 from wsicurate.steps.curating import draw as drawing
 from wsicurate.steps.curating import inputs as curate_inputs
-from wsicurate.steps.curating.draw import budget_of
 from wsicurate.steps.open_store import open_store
 from wsicurate.store.arrays import to_json
-from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.checksums import CHECKSUM, UNSEALED, seal
 from wsicurate.store.layout import curation_work_path
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.owners import this_process
 
 PLAIN: dict[str, Any] = {"encoder": SELECTION_ENCODER, "copies": "none", "evaluate": False, "copy_threshold": 0.8}
@@ -402,13 +402,13 @@ def test_a_budget_that_cannot_be_does_not_throw_away_what_was_found(
     copied_store(store)
     counted = Counted(monkeypatch)
     clusterings: list[int] = []
-    build = curate_module.build_hierarchy
+    build = hierarchy.build_hierarchy
 
     def counting(*args: Any, **more: Any) -> Any:
         clusterings.append(1)
         return build(*args, **more)
 
-    monkeypatch.setattr(curate_module, "build_hierarchy", counting)
+    monkeypatch.setattr(hierarchy, "build_hierarchy", counting)
     with pytest.raises(CurationError, match="--budget is 20, but only 12 patches are left"):
         run(store, copies="confirmed", budget=20)
     assert counted.pairs > 0 and len(clusterings) == 1
@@ -487,7 +487,7 @@ def test_a_run_that_was_overtaken_writes_nothing(run: Any, tmp_path: Path, monke
     make_store(store, {"a": Made(tissue(1, 6), directions(1, 6))})
     work = curation_work_path("default")
     theirs = f"{work}/hierarchy-of-theirs.npz"
-    real = curate_module.draw
+    real = curate_module.draw  # type: ignore[attr-defined]
 
     def overtaken(*args: Any) -> Any:
         LocalBytes(store).put(f"{work}/lease-000002", [b"{}"])
@@ -607,7 +607,7 @@ def test_an_update_does_not_make_a_curation_another_one(
     report = run(store)
     assert report.status == "unchanged"
     (note,) = report.notes
-    assert "made by wsicurate 0.0.9" in note and curate_inputs.__version__ in note and "--overwrite" in note
+    assert "made by wsicurate 0.0.9" in note and curate_inputs.__version__ in note and "--overwrite" in note  # type: ignore[attr-defined]
     with pytest.raises(ManifestError, match=r"budget is 0.25 there and 0.5 now.*made by wsicurate 0.0.9, this is"):
         run(store, budget=0.5)
     assert run(store, overwrite=True).notes == ()
@@ -684,7 +684,7 @@ def test_frozen_sections_are_balanced_separately(run: Any, tmp_path: Path, monke
     store = tmp_path / "s.zarr"
     frozen_and_not(store)
     strata: list[list[int]] = []
-    real = drawing.select_by_strata
+    real = drawing.select_by_strata  # type: ignore[attr-defined]
 
     def looked_at(*args: Any, **more: Any) -> Any:
         strata.append(more["strata"].tolist())
@@ -704,7 +704,7 @@ def test_the_subset_is_drawn_again_at_the_next_seeds_for_the_comparison(
     store = tmp_path / "s.zarr"
     make_store(store, {"a": Made(tissue(1, 30), directions(1, 30)), "b": Made(tissue(2, 30), directions(2, 30))})
     drawn: list[Any] = []
-    real = curate_module.draw
+    real = curate_module.draw  # type: ignore[attr-defined]
 
     def looked_at(*args: Any) -> Any:
         drawn.append(real(*args))
@@ -733,17 +733,6 @@ def test_the_subset_is_drawn_again_at_the_next_seeds_for_the_comparison(
         shutil.rmtree(path)
     run(store, name="no-evaluation_encoder", budget=20, evaluate=True)
     assert [len(each.again) for each in drawn[3:]] == [0, 0]
-
-
-@pytest.mark.parametrize(("budget", "left", "count"), [(0.5, 9, 4), (0.25, 10, 2), (1.0, 7, 7), (7, 7, 7), (1, 9, 1)])
-def test_a_share_of_the_budget_is_rounded(budget: int | float, left: int, count: int) -> None:
-    assert budget_of(budget, left) == count
-
-
-@pytest.mark.parametrize(("budget", "left", "words"), [(8, 7, "only 7 patches are left"), (0.01, 9, "is no patch")])
-def test_a_budget_that_cannot_be_is_refused(budget: int | float, left: int, words: str) -> None:
-    with pytest.raises(CurationError, match=words):
-        budget_of(budget, left)
 
 
 @pytest.mark.parametrize(("patches", "noted"), [(40, False), (45, True)])
@@ -804,7 +793,7 @@ def test_the_seeds_of_another_store_retrieve_what_lies_beside_them(run: Any, tmp
         tmp_path / "s.zarr",
         retrieve="cluster",
         retrieve_k=5,
-        retrieve_more_than=2,
+        retrieve_min_seeds=3,
         clusters=(10,),
         name="c",
         **settings,
@@ -813,7 +802,7 @@ def test_the_seeds_of_another_store_retrieve_what_lies_beside_them(run: Any, tmp
     retrieved = by_cluster["decision"].isin(["selected", "not_drawn"])
     assert retrieved[2] and set(by_cluster.loc[retrieved, "cluster_1"]) == {by_cluster["cluster_1"][2]}
     with pytest.raises(CurationError, match="retrieve nothing"):
-        run(tmp_path / "s.zarr", retrieve="cluster", retrieve_more_than=5, clusters=(10,), name="n", **settings)
+        run(tmp_path / "s.zarr", retrieve="cluster", retrieve_min_seeds=6, clusters=(10,), name="n", **settings)
 
 
 def test_a_pool_of_one_is_not_evaluated_and_stands(run: Any, tmp_path: Path) -> None:

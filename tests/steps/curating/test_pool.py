@@ -16,9 +16,9 @@ from wsicurate.config import CurateConfig
 from wsicurate.errors import CurationError, StoreWriteError
 from wsicurate.steps.curate import curate
 from wsicurate.steps.curating.pool import DamagedSlides, Scratch, gather_pool, table_digest, vectors_on_disk
-from wsicurate.store import bytestore
-from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store import local_bytes
 from wsicurate.store.layout import embedding_path
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.store import Store
 
 
@@ -86,7 +86,7 @@ def test_a_full_disk_is_explained_and_nothing_is_left(
         file = real(path, mode, *args, **more)
         return Full(file) if mode == "xb" and "curate-default" in path.parts else file
 
-    monkeypatch.setattr(bytestore.Path, "open", opened)
+    monkeypatch.setattr(local_bytes.Path, "open", opened)  # type: ignore[attr-defined]
     leases = LocalBytes(store.path)
     with pytest.raises(StoreWriteError) as caught:
         curate(store.path, CurateConfig(encoder=SELECTION_ENCODER, copies="none", evaluate=False, budget=2))

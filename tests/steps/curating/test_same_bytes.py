@@ -25,7 +25,7 @@ import functools, json, sys
 import numpy as np
 from wsicurate.config import CurateConfig
 from wsicurate.curation.clustering import kmeans
-from wsicurate.steps.curating import copies as clearing_copies, copy_search as copies
+from wsicurate.steps.curating import copies as clearing_copies, copy_candidates as copies
 from wsicurate.steps.curate import curate
 
 store, name, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])

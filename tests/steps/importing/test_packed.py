@@ -16,7 +16,7 @@ from tests.conftest import SMALL, tree
 from tests.formats.test_coordinates import TRIDENT, write_h5
 from tests.formats.test_packed import PX, write_clam, write_hest
 from wsicurate.config import ImportConfig, TileConfig
-from wsicurate.console import show_imported
+from wsicurate.console.slides import show_imported
 from wsicurate.errors import ConfigError, PatchImportError
 from wsicurate.slides.opening import open_slide
 from wsicurate.steps.check import check

@@ -12,11 +12,11 @@ import pytest
 from tests.conftest import SMALL
 from tests.slides.test_discovery import ANNOTATIONS, write_dicom
 from wsicurate.config import TileConfig
-from wsicurate.console import show_tiled
+from wsicurate.console.slides import show_tiled
 from wsicurate.errors import ConfigError
 from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
-from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.synthetic.slide import write_slide
 
 QUICK = TileConfig(patch_px=128, workers=1, max_patches_per_slide=2)

@@ -15,10 +15,11 @@ import simplejpeg
 
 from wsicurate.config import TileConfig
 from wsicurate.slides import kept_open
+from wsicurate.slides.base import DeclinedError, Slide
 from wsicurate.slides.openslide import OpenSlideSlide
 from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
-from wsicurate.synthetic.slide import GroundTruth
+from wsicurate.synthetic.ground_truth import GroundTruth
 from wsicurate.tiling.geometry import Grid, plan_reading
 from wsicurate.tiling.plan import tiles_needed
 
@@ -148,7 +149,11 @@ def test_another_readers_segments_are_cut_again(paint: Paint, tmp_path: Path, mo
 
     path, _ = paint(tissue=0.7)
     store = tmp_path / "a.zarr"
-    monkeypatch.setattr(opening, "_open_directly", lambda path: None)
+
+    def declines(path: Path) -> Slide:
+        raise DeclinedError(f"{path} is another reader's")
+
+    monkeypatch.setattr(opening, "open_tiff_as_openslide_does", declines)
     monkeypatch.setattr(kept_open, "_kept", kept_open._Kept())
     tile(path, store, TileConfig(workers=1), executor=Here(fails=True))
     assert list(store.rglob("*.segment"))

@@ -1,4 +1,4 @@
-"""k-means on an accelerator, with torch: assignment and training by blocks of matrix products.
+"""k-means on an accelerator, with torch: assignment and training by blocks of matrix products; and which one it is.
 
 It runs on torch's CPU as well, which is how it is tested. Sums are kept as whole numbers (2^-32 is 1), so that they do
 not depend on the order in which an accelerator's threads add.
@@ -6,6 +6,7 @@ not depend on the order in which an accelerator's threads add.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,27 @@ SCALE = 2.0**32
 
 #: Rounds in which centroids are seeded, as in `cells`.
 SEEDING_ROUNDS = 16
+
+#: The kernel driver's file; without it there is no NVIDIA GPU to find.
+NVIDIA_DRIVER = Path("/dev/nvidiactl")
+
+
+def resolve_device(device: str) -> str:
+    """The device that a setting names: ``auto`` is an NVIDIA GPU where there is one, else the CPU.
+
+    Loading torch takes seconds, so it is not asked where there is no driver.
+
+    Args:
+        device: ``auto``, ``cpu``, or what torch calls an accelerator: ``cuda``, ``cuda:1``, ``mps``.
+
+    Returns:
+        The same, with ``auto`` decided: ``cuda`` if torch sees one, else ``cpu``.
+    """
+    if device != "auto":
+        return device
+    if not NVIDIA_DRIVER.exists():
+        return "cpu"
+    return "cuda" if has_cuda() else "cpu"
 
 
 class Assigner:

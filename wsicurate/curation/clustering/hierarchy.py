@@ -12,21 +12,22 @@ finest level, where rounds cost time, there are two. ADR 24 has what both do to 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsicurate.curation.clustering.base import Arrays, Progress
 from wsicurate.curation.clustering.cells import Cells, train_in_cells
 from wsicurate.curation.clustering.kmeans import CELLS_FROM, assign, check_counts, sample_points, spherical_kmeans
+from wsicurate.curation.grouping import rank_in_runs
 from wsicurate.curation.neighbours.blocks import Vectors
 from wsicurate.errors import CurationError
-
-#: Prediction what is done, and how much of how much.
-Progress = Callable[[str, int, int], None]
 
 #: No more clusters than this at the bottom, unless they are asked for: 10^8 vectors against them are 15 PFLOP at d =
 #: 384.
@@ -48,15 +49,37 @@ class Level:
 
 @dataclass(frozen=True, kw_only=True)
 class Hierarchy:
-    """The levels, finest first, and what was noted while they were made."""
+    """The levels, finest first, and what was noted while they were made; none before `fit`."""
 
-    levels: tuple[Level, ...]
+    levels: tuple[Level, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def has_centroids(self) -> bool:
+        """Yes: new vectors can be assigned."""
+        return True
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """None of its own."""
+        return {}
 
     @property
     def counts(self) -> tuple[int, ...]:
         """Clusters of each level, finest first."""
         return tuple(len(level.centroids) for level in self.levels)
+
+    def fit(
+        self,
+        vectors: Vectors,
+        counts: Sequence[int],
+        *,
+        seed: int,
+        device: str = "cpu",
+        progress: Progress | None = None,
+    ) -> Hierarchy:
+        """A hierarchy of vectors by `build_hierarchy`, with its defaults."""
+        return build_hierarchy(vectors, counts, seed=seed, device=device, progress=progress)
 
     def assign(self, vectors: Vectors, *, device: str = "cpu") -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Clusters of vectors, new ones as well, in one stream.
@@ -83,9 +106,9 @@ class Hierarchy:
             clusters[:, place + 1] = level.parents[clusters[:, place]]
         return clusters
 
-    def to_arrays(self) -> dict[str, NDArray[np.float32] | NDArray[np.int32]]:
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
         """What to store: ``centroids_1`` (finest) .. ``centroids_L`` and ``parents_1`` .. ``parents_(L-1)``."""
-        arrays: dict[str, NDArray[np.float32] | NDArray[np.int32]] = {}
+        arrays: dict[str, NDArray[Any]] = {}
         for number, level in enumerate(self.levels, start=1):
             arrays[f"centroids_{number}"] = level.centroids
             if level.parents is not None:
@@ -93,7 +116,7 @@ class Hierarchy:
         return arrays
 
     @staticmethod
-    def from_arrays(arrays: Mapping[str, NDArray[np.float32] | NDArray[np.int32]]) -> Hierarchy:
+    def from_arrays(arrays: Arrays) -> Hierarchy:
         """The hierarchy that `to_arrays` wrote down (its notes are not among them).
 
         Raises:
@@ -136,6 +159,30 @@ def derive_counts(vectors: int, levels: int = 4) -> tuple[int, ...]:
         if 2 <= count < counts[-1]:
             counts.append(count)
     return tuple(counts)
+
+
+def scaled_counts(counts: Sequence[int], made_for: int, patches: int) -> tuple[int, ...]:
+    """Cluster counts that were published for one number of patches, for another.
+
+    Every count k becomes ``k ** (log n / log N)``: all levels shrink by the same share of their logarithm, so that none
+    vanishes before the others, and n = N gives the published counts.
+
+    Args:
+        counts: finest first.
+        made_for: N, the number of patches that they were published for.
+        patches: n, the number of patches at hand.
+
+    Returns:
+        Falling numbers, finest first; the finest is at most half the patches, levels that would not be smaller than the
+        one below them are left out.
+    """
+    share = math.log(max(patches, 2)) / math.log(made_for)
+    scaled: list[int] = []
+    for count in counts:
+        rounded = max(1, min(round(count**share), patches // 2))
+        if not scaled or rounded < scaled[-1]:
+            scaled.append(rounded)
+    return tuple(scaled)
 
 
 def build_hierarchy(
@@ -257,7 +304,4 @@ def _assign_points(
 def nearest_rows(cluster: NDArray[np.int32], similarity: NDArray[np.float32], keep: int) -> NDArray[np.int64]:
     """The ``keep`` rows of each cluster that are most similar to its centroid (ties: lowest row), ascending, int64."""
     order = np.lexsort((-similarity, cluster))
-    ordered = cluster[order]
-    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
-    rank = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
-    return np.sort(order[rank < keep])
+    return np.sort(order[rank_in_runs(cluster[order]) < keep])

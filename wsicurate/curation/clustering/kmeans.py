@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wsicurate.curation.clustering import gpu
 from wsicurate.curation.clustering.cells import seed_centroids, train_in_cells
 from wsicurate.curation.clustering.lloyd import (
     PIECE_ROWS,
@@ -32,6 +33,9 @@ SAMPLE_NUMBERS = 2**29
 
 #: And at least this many rows, where there are so many: a few clusters cost nothing.
 SAMPLE_ROWS = 131_072
+
+#: Most clusters that an evaluation makes of a pool.
+_POOL_CLUSTERS = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +104,6 @@ def spherical_kmeans(
             )
         start = unit_rows(initial, slice(None))
     if device != "cpu":
-        from wsicurate.curation.clustering import gpu
-
         result = gpu.train(
             points,
             clusters,
@@ -149,8 +151,6 @@ def assign(vectors: Vectors, centroids: NDArray[np.float32], *, device: str = "c
     similarity = np.empty(len(vectors), dtype=np.float32)
     centroids = on_grid(centroids)
     if device != "cpu":
-        from wsicurate.curation.clustering import gpu
-
         assigner = gpu.Assigner(centroids, device=device)
         for start, block in unit_blocks(vectors):
             cluster[start : start + len(block)], similarity[start : start + len(block)] = assigner(block)
@@ -173,6 +173,29 @@ def assign(vectors: Vectors, centroids: NDArray[np.float32], *, device: str = "c
             cluster[start : start + len(index)] = index
             similarity[start : start + len(index)] = score
     return Assignment(cluster=cluster, similarity=np.clip(similarity, -1, 1))
+
+
+def clusters_of_pool(vectors: Vectors, pool: NDArray[np.bool_], *, seed: int) -> NDArray[np.int32]:
+    """Clusters of a part of some vectors: about the square root of its size, at most 500.
+
+    Args:
+        vectors: (n, d), in memory or memory-mapped.
+        pool: bool, (n,), at least one.
+        seed: of the clusters.
+
+    Returns:
+        int32, (n,), -1 outside the pool.
+
+    Raises:
+        VectorError: if a vector of the pool is zero or not finite.
+    """
+    rows = np.flatnonzero(pool)
+    count = int(min(max(2, round(len(rows) ** 0.5)), _POOL_CLUSTERS, len(rows)))
+    members = vectors if len(rows) == len(vectors) else vectors[rows]
+    centroids = spherical_kmeans(members, count, seed=seed).centroids
+    clusters = np.full(len(vectors), -1, dtype=np.int32)
+    clusters[rows] = assign(members, centroids).cluster
+    return clusters
 
 
 def check_counts(vectors: int, clusters: int) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wsicurate.curation.grouping import rank_in_runs
 from wsicurate.curation.neighbours.blocks import exact_dots, exact_products, on_grid, rounding
 from wsicurate.curation.threads import in_order
 
@@ -190,7 +191,6 @@ def _farthest(points: NDArray[np.float32], assigned: Assigned, number: int) -> N
     order = order[similarity[order] < 1 - 1e-6]
     donors = assigned.cluster[order]
     grouped = np.argsort(donors, kind="stable")
-    starts = np.flatnonzero(np.diff(donors[grouped], prepend=-1))
     rank = np.empty(len(order), dtype=np.int64)
-    rank[grouped] = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+    rank[grouped] = rank_in_runs(donors[grouped])
     return np.asarray(order[rank < assigned.counts[donors] - 1][:number], dtype=np.int64)

@@ -112,6 +112,19 @@ def grouped(
     return copy_of
 
 
+def best_first(focus: NDArray[np.floating[Any]], tissue: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+    """The order in which patches stay: the sharpest first, then that with most tissue, then by row.
+
+    Args:
+        focus, tissue: float, (n,): scores; patches that have none (NaN) come last.
+
+    Returns:
+        int64, (n,): rows.
+    """
+    keys = [-np.nan_to_num(np.asarray(scores, dtype=np.float64), nan=-1.0) for scores in (tissue, focus)]
+    return np.lexsort((np.arange(len(focus)), *keys)).astype(np.int64)
+
+
 def kept_first(order: NDArray[np.integer[Any]], kept: NDArray[np.bool_]) -> NDArray[np.int64]:
     """An order of rows with those that must stay before all others.
 

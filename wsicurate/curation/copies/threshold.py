@@ -272,3 +272,25 @@ def _histogram(values: NDArray[np.float32]) -> tuple[int, ...]:
 
 def _table(values: NDArray[np.float64]) -> NDArray[np.uint8]:
     return np.clip(np.round(values), 0, 255).astype(np.uint8)
+
+
+def quartets(cells: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows of four patches that touch.
+
+    Args:
+        cells: int64, (n, 2), column and row of each patch on its slide's grid, n at least 1; each cell once.
+
+    Returns:
+        int64, (q, 4): rows of a cell, its right, its lower and its lower right neighbour, of all cells that have these,
+        in the order of the cells.
+    """
+    width = int(cells[:, 0].max()) + 3
+    keys = cells[:, 1] * width + cells[:, 0]
+    order = np.argsort(keys, kind="stable")
+    parts = [np.arange(len(cells))]
+    complete = np.ones(len(cells), dtype=bool)
+    for step in (1, width, width + 1):
+        place = np.minimum(np.searchsorted(keys[order], keys + step), len(keys) - 1)
+        complete &= keys[order][place] == keys + step
+        parts.append(order[place])
+    return np.stack(parts, axis=1)[complete]

@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.evaluation.measures import Kind, about
+from wsicurate.curation.evaluation.catalogue import Kind, about
 from wsicurate.errors import CurationError
 
 Verdict = Literal["better", "worse", "not discriminating"]
@@ -27,23 +27,16 @@ SEEDS = (0, 1, 2, 3, 4)
 #: Differences below this are rounding, not difference.
 ROUNDING = 1e-9
 
-# 97.5% quantiles of Student's t at 1 to 30 degrees of freedom.
-_T975 = (
-    12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281,
-    2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860,
-    2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423,
-)  # fmt: skip
-
 
 class Measured(Protocol):
-    """What `compare` needs of a measurement: `measures.Measures` and `measures.LabelMeasures` are such."""
+    """What `compare` needs of a measurement: `measures.Measures` and `label_measures.LabelMeasures` are such."""
 
     @property
     def reasons(self) -> Mapping[str, str]:
         """Name of a number that is None -> why."""
 
     def numbers(self) -> dict[str, float | None]:
-        """Name -> value, by the names that `measures.about` knows."""
+        """Name -> value, by the names that `catalogue.about` knows."""
 
 
 #: Measures one selection with one seed; what is measured in several ways gives several.
@@ -55,7 +48,7 @@ class Comparison:
     """One measure of the subset beside one baseline.
 
     Attributes:
-        measure: its name in `measures.CATALOGUE`, or ``recall_<class>``.
+        measure: its name in `catalogue.CATALOGUE`, or ``recall_<class>``.
         title: the same for a table.
         kind: ``diagnostic`` or ``outcome``.
         better: +1 where higher is better, -1 where lower is.
@@ -145,22 +138,6 @@ class Evaluation:
         return lines
 
 
-def require_other_encoder(chose: str, evaluation_encoder: str) -> None:
-    """Refuse an evaluation encoder that chose.
-
-    Args:
-        chose: name of the encoder whose vectors were clustered and selected by.
-        evaluation_encoder: name of the encoder that is to evaluation_encoder.
-
-    Raises:
-        CurationError: if they are the same.
-    """
-    if chose == evaluation_encoder:
-        raise CurationError(
-            f"{evaluation_encoder} chose the subset, so it cannot evaluation_encoder it: it would find what it looked for. Name another encoder"
-        )
-
-
 def compare(
     measure_of: MeasureOf,
     subset: Sequence[NDArray[np.bool_]],
@@ -231,10 +208,12 @@ def paired_interval(differences: Sequence[float]) -> tuple[float, float]:
     Returns:
         Its lower and upper end; both the mean where all are equal.
     """
+    import scipy.stats
+
     n = len(differences)
     mean = math.fsum(differences) / n
     variance = math.fsum((d - mean) ** 2 for d in differences) / (n - 1)
-    half = _t975(n - 1) * math.sqrt(variance / n)
+    half = float(scipy.stats.t.ppf(0.975, n - 1)) * math.sqrt(variance / n)
     return mean - half, mean + half
 
 
@@ -245,6 +224,7 @@ def _compare(
     other: Sequence[Mapping[str, float | None]],
     reason: str,
 ) -> Comparison:
+    """One measure, by its values at each seed."""
     what = about(key)
     both = [
         (float(a), float(b))
@@ -293,17 +273,8 @@ def _compare(
     )
 
 
-def _t975(freedom: int) -> float:
-    """97.5% quantile of Student's t; beyond the table by Cornish and Fisher's expansion (off by less than 1e-5)."""
-    if freedom <= len(_T975):
-        return _T975[freedom - 1]
-    z = 1.959963984540054
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    return z + first / freedom + second / freedom**2
-
-
 def _word(value: float | None, *, sign: bool = False) -> str:
+    """A number with four digits, for the table; a dash where there is none."""
     if value is None:
         return "-"
     return f"{value:+.4g}" if sign else f"{value:.4g}"

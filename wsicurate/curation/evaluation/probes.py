@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.evaluation.balance import Codes
+from wsicurate.curation.grouping import Codes
 from wsicurate.curation.neighbours.blocks import Vectors, unit_rows
 from wsicurate.curation.neighbours.search import nearest_rows
-from wsicurate.curation.one_thread import one_blas_thread
+from wsicurate.curation.threads import one_blas_thread
 
 NEIGHBOURS = 20
 TEMPERATURE = 0.07
@@ -50,11 +50,6 @@ class Prediction:
     chance: float | None = None
     classes: int = 0
     reason: str = ""
-
-
-def balanced_accuracy(truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
-    """The mean over the classes of ``truth`` of the share that was recognised. Guessing gets 1 / classes."""
-    return float(np.mean([np.mean(predicted[truth == c] == c) for c in np.unique(truth)]))
 
 
 def knn_predict(
@@ -146,7 +141,9 @@ def predict_on_held_out_groups(
 def predict_on_held_out_patches(
     vectors: Vectors, selected: NDArray[np.bool_], codes: Codes, *, seed: int
 ) -> Prediction:
-    """How well a code (a slide) can be predicted on other patches of it: half of the selected patches of each are held out.
+    """How well a code (a slide) can be predicted on other patches of it.
+
+    Half of the selected patches of each are held out.
 
     Args:
         vectors: (n, d).
@@ -212,6 +209,7 @@ def group_folds(labels: Codes, groups: Codes, folds: int, *, seed: int) -> NDArr
 def _standardised(
     train: NDArray[np.float32], test: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Features with mean 0 and variance 1 over the training rows."""
     mean, deviation = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
     scale = np.where(deviation > 1e-7, deviation, 1.0)  # a constant feature says nothing, and stays 0
     return (train - mean) / scale, (test - mean) / scale
@@ -225,6 +223,7 @@ def _classes(rows: NDArray[np.int64], codes: Codes, rng: np.random.Generator) ->
 
 
 def _some(rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """At most `PREDICTION_PER_CLASS` of some rows, ascending."""
     if len(rows) <= PREDICTION_PER_CLASS:
         return rows
     drawn = np.random.default_rng([seed, 0x50ED]).choice(len(rows), PREDICTION_PER_CLASS, replace=False)
@@ -232,11 +231,14 @@ def _some(rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
 
 
 def _predicted(vectors: Vectors, train: list[NDArray[np.int64]], test: list[NDArray[np.int64]]) -> Prediction:
+    """Probes that learn from some rows of each class and are tested on others."""
+    from sklearn.metrics import balanced_accuracy_score
+
     a, b = (unit_rows(vectors, np.concatenate(part)) for part in (train, test))
     code, truth = (np.repeat(np.arange(len(part)), [len(rows) for rows in part]) for part in (train, test))
     return Prediction(
-        knn=balanced_accuracy(truth, knn_predict(a, code, b)),
-        linear=balanced_accuracy(truth, ridge_predict(a, code, b)),
+        knn=float(balanced_accuracy_score(truth, knn_predict(a, code, b))),
+        linear=float(balanced_accuracy_score(truth, ridge_predict(a, code, b))),
         chance=1 / len(train),
         classes=len(train),
     )

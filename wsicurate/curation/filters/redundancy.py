@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.evaluation.balance import Codes
+from wsicurate.curation.grouping import Codes
 from wsicurate.curation.neighbours.blocks import Vectors, exact_products, unit_rows
 from wsicurate.errors import CurationError
 

@@ -7,12 +7,10 @@ sets of some size. Cluster-based: M patches from each cluster of the pool that h
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.evaluation.balance import Codes
+from wsicurate.curation.grouping import Codes
 from wsicurate.curation.neighbours.blocks import Vectors
 from wsicurate.curation.neighbours.search import nearest_rows
 from wsicurate.errors import CurationError
@@ -20,7 +18,7 @@ from wsicurate.errors import CurationError
 #: DINOv2's numbers.
 NEIGHBOURS = 4
 PER_CLUSTER = 10_000
-MORE_THAN = 3
+MIN_SEEDS = 4
 CAP = 1_000_000
 
 
@@ -29,20 +27,19 @@ def retrieve_by_sample(
     pool: Vectors,
     k: int = NEIGHBOURS,
     *,
-    collisions: Literal["next", "share"] = "next",
     depth: int | None = None,
     eligible: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int64]:
     """The k nearest pool patches of each seed patch.
 
+    A pool patch near several seeds is retrieved by the first to ask, and the others go on to their next neighbour.
+    Seeds ask in rounds, in order of row, one patch a round, so that no seed takes all before another has its first.
+
     Args:
         seeds: (s, d).
         pool: (n, d).
         k: patches per seed.
-        collisions: what happens to a pool patch near several seeds. ``next``: the first to ask has it, the others go on
-            to their next neighbour. Seeds ask in rounds, in order of row, one patch a round, so that no seed takes all
-            before another has its first. ``share``: all have it, and fewer distinct patches are retrieved.
-        depth: neighbours of a seed looked through with ``next``, k at least; 4 k by default.
+        depth: neighbours of a seed that are looked through, k at least; 4 k by default.
         eligible: bool, (n,), what may be retrieved; all by default.
 
     Returns:
@@ -58,12 +55,10 @@ def retrieve_by_sample(
         raise CurationError(f"k is {k}; retrieve 1 or more per seed")
     if depth is not None and depth < k:
         raise CurationError(f"depth is {depth}, less than k = {k}")
-    look = k if collisions == "share" else (depth or 4 * k)
+    look = depth or 4 * k
     if eligible is not None and eligible.shape != (len(pool),):
         raise CurationError(f"eligible has the shape {eligible.shape}; the pool holds {len(pool)} patches")
     near = nearest_rows(seeds, pool, look, pool_rows=None if eligible is None else np.flatnonzero(eligible)).index
-    if collisions == "share":
-        return near
     found = np.full((len(seeds), k), -1, dtype=np.int64)
     taken = np.zeros(len(pool), dtype=bool)
     position = np.zeros(len(seeds), dtype=np.int64)
@@ -84,7 +79,7 @@ def retrieve_by_cluster(
     pool_clusters: Codes,
     *,
     per_cluster: int = PER_CLUSTER,
-    more_than: int = MORE_THAN,
+    min_seeds: int = MIN_SEEDS,
     cap: int = CAP,
     seed: int = 0,
     eligible: NDArray[np.bool_] | None = None,
@@ -95,7 +90,7 @@ def retrieve_by_cluster(
         seed_clusters: int, (s,), the pool's cluster of each seed patch, -1 for none.
         pool_clusters: int, (n,), likewise of each pool patch.
         per_cluster: M, patches drawn at random from a cluster, or all that it has.
-        more_than: m, clusters with more seed patches than this are drawn from.
+        min_seeds: m + 1, clusters with at least this many seed patches are drawn from.
         cap: most patches in all. If it binds, M is lowered, the same for all clusters, until they fit; what then is
             left over goes one each to clusters that have more, in order of their number.
         seed: of the draw. A smaller M or cap draws a subset of what a larger one draws from each cluster.
@@ -109,14 +104,12 @@ def retrieve_by_cluster(
     """
     if not len(seed_clusters):
         raise CurationError("there are no seed patches to retrieve by")
-    if per_cluster < 1 or cap < 1 or more_than < 0:
-        raise CurationError(
-            f"per_cluster ({per_cluster}) and cap ({cap}) are 1 or more, more_than ({more_than}) 0 or more"
-        )
+    if per_cluster < 1 or cap < 1 or min_seeds < 1:
+        raise CurationError(f"per_cluster ({per_cluster}), cap ({cap}) and min_seeds ({min_seeds}) are 1 or more")
     if eligible is not None and eligible.shape != pool_clusters.shape:
         raise CurationError(f"eligible has the shape {eligible.shape}; the pool holds {len(pool_clusters)} patches")
     codes, seeds_in = np.unique(seed_clusters[seed_clusters >= 0], return_counts=True)
-    rich = codes[seeds_in > more_than]
+    rich = codes[seeds_in >= min_seeds]
     usable = np.isin(pool_clusters, rich)
     rows = np.flatnonzero(usable if eligible is None else usable & eligible)
     if not len(rows):

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from wsicurate.curation.clustering.kmeans import assign, spherical_kmeans
 from wsicurate.curation.neighbours.blocks import BLOCK_ROWS, Vectors, exact_products, unit_blocks, unit_rows
 from wsicurate.curation.neighbours.codes import Coder, Codes, products
-from wsicurate.curation.one_thread import one_blas_thread, one_torch_thread
-from wsicurate.curation.threads import in_order, thread_count
+from wsicurate.curation.threads import in_order, one_blas_thread, one_torch_thread, thread_count
 
 _LEAST_LISTS, _MOST_LISTS = 64, 16_384
 
@@ -204,7 +203,7 @@ class Lists:
             aim: share of these to be reached.
 
         Returns:
-            The probe_threshold, and how many lists are visited from it on, on average over these queries.
+            The threshold, and how many lists are visited from it on, on average over these queries.
         """
         reached: list[NDArray[np.float32]] = []
         for list_, wanted in zip(of.tolist(), holding, strict=True):

@@ -67,12 +67,24 @@ class Neighbours:
         Returns:
             int64, (p, 2): rows a < b, sorted; float32, (p,): their similarity.
         """
-        rows = np.arange(len(self.index), dtype=np.int64)
-        queries, places = np.nonzero((self.similarity >= threshold) & (self.index >= 0))
-        pairs = np.stack([rows[queries], self.index[queries, places]], axis=1)
+        pairs, similarity = self.query_pairs(threshold)
         pairs.sort(axis=1)
-        _, first = np.unique(pairs[:, 0] * len(rows) + pairs[:, 1], return_index=True)
-        return pairs[first], self.similarity[queries, places][first]
+        _, first = np.unique(pairs[:, 0] * len(self.index) + pairs[:, 1], return_index=True)
+        return pairs[first], similarity[first]
+
+    def query_pairs(self, threshold: float = -math.inf) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Pairs of a query and a row of the base.
+
+        Args:
+            threshold: the least similarity.
+
+        Returns:
+            int64, (p, 2): query and row, sorted; float32, (p,): their similarity.
+        """
+        queries, places = np.nonzero((self.similarity >= threshold) & (self.index >= 0))
+        rows = self.index[queries, places]
+        order = np.lexsort((rows, queries))
+        return np.stack([queries, rows], axis=1)[order], self.similarity[queries, places][order]
 
 
 def nearest_neighbours(

@@ -56,3 +56,24 @@ def apportion(total: int, weights: ArrayLike, floor: ArrayLike, ceiling: ArrayLi
         first = np.argsort(-fraction, kind="stable")[: min(left, int(room.sum()))]
         share[first] += 1
     return share
+
+
+def budget_of(budget: int | float, left: int) -> int:
+    """A budget as a number of patches.
+
+    Args:
+        budget: a whole number is one of patches; a float is a share of what is left, rounded.
+        left: patches that can be drawn.
+
+    Raises:
+        CurationError: if it is above what is left, or rounds to none.
+    """
+    count = budget if isinstance(budget, int) else round(budget * left)
+    if count > left:
+        raise CurationError(
+            f"--budget is {budget:,}, but only {left:,} patches are left after the filters; lower the budget, or "
+            "loosen the filters"
+        )
+    if count < 1:
+        raise CurationError(f"--budget {budget} of {left:,} patches is no patch; raise it")
+    return count

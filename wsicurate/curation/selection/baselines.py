@@ -12,8 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.neighbours.blocks import Vectors
-from wsicurate.curation.selection.draw import Groups, Selection, Within, patient_codes, select
+from wsicurate.curation.selection.draw import Groups, Selection, patient_codes, select
 
 
 class Sampler(Protocol):
@@ -33,48 +32,6 @@ class Sampler(Protocol):
         seed: int = 0,
     ) -> Selection:
         """Draw exactly ``budget`` of the eligible patches; raises `CurationError` if there are fewer."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BalancedOverClusters:
-    """`selection.select` over given clusters; the attributes are its arguments.
-
-    With ``within="k-center"`` or ``"facility-location"`` it is the baseline of that name, within clusters.
-    """
-
-    clusters: NDArray[np.int32]
-    within: Within = "random"
-    similarity: NDArray[np.float32] | None = None
-    vectors: Vectors | None = None
-    share_cap: float | None = 3.0
-
-    @property
-    def name(self) -> str:
-        """``balanced over clusters (random)`` and so on."""
-        return f"balanced over clusters ({self.within})"
-
-    def draw(
-        self,
-        budget: int,
-        *,
-        groups: Groups,
-        eligible: NDArray[np.bool_] | None = None,
-        kept: NDArray[np.bool_] | None = None,
-        seed: int = 0,
-    ) -> Selection:
-        """As `selection.select`."""
-        return select(
-            self.clusters,
-            budget,
-            groups=groups,
-            eligible=eligible,
-            kept=kept,
-            seed=seed,
-            within=self.within,
-            similarity=self.similarity,
-            vectors=self.vectors,
-            share_cap=self.share_cap,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,8 @@ Plane = NDArray[np.float32]
 #: Scales of the pyramid below the patch's own; filters run on all but the last, which only the spread is read from.
 SCALES = 5
 SHARES = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
-#: Added to a patch's standard deviation of density before dividing by it, so that noise on blank background stays small.
+#: Added to a patch's standard deviation of density before dividing by it, so that noise on blank background stays
+#: small.
 SMALLEST_DEVIATION = 0.02
 #: Side of the window within which orientations are compared.
 COHERENCE_PX = 9

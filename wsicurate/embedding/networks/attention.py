@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from wsicurate.embedding.networks.inference import fit
-from wsicurate.embedding.networks.models import LoadedModel, Pooled
+from wsicurate.embedding.networks.models import LoadedModel
+from wsicurate.embedding.networks.pooling import Pooled
 from wsicurate.errors import EncoderError
 
 

@@ -10,8 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from wsicurate.embedding.networks.checkpoints import hash_state
 from wsicurate.embedding.networks.hub import require_weights
-from wsicurate.embedding.presets import Pooling, Preset
+from wsicurate.embedding.networks.timm_models import load_timm
+from wsicurate.embedding.networks.torchscript import load_torchscript
+from wsicurate.embedding.networks.transformers_models import load_transformers
+from wsicurate.embedding.presets import Preset
 from wsicurate.embedding.weight_files import weight_file
 from wsicurate.errors import EncoderError
 from wsicurate.validation import expanded
@@ -44,34 +48,6 @@ class LoadedModel:
         return self.preset.input_px
 
 
-class Pooled(nn.Module):
-    """A backbone, and how its tokens become one vector.
-
-    Args:
-        backbone: with ``forward`` alone for ``pooling="model"``; else ``forward_features(images)`` must give tokens
-            (b, n, d), normalised as the model does.
-        pooling: see `Pooling`.
-        prefix_tokens: class and register tokens before the patch tokens; the class token comes first.
-    """
-
-    def __init__(self, backbone: nn.Module, pooling: Pooling, prefix_tokens: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.pooling = pooling
-        self.prefix_tokens = prefix_tokens
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Vectors (b, d) of images (b, 3, h, w)."""
-        if self.pooling == "model":
-            vectors: torch.Tensor = self.backbone(images)
-            return vectors
-        tokens: torch.Tensor = self.backbone.forward_features(images)  # type: ignore[operator]
-        if self.pooling == "class":
-            return tokens[:, 0]
-        mean = tokens[:, self.prefix_tokens :].mean(1)
-        return mean if self.pooling == "mean" else torch.cat([tokens[:, 0], mean], dim=1)
-
-
 def load_model(preset: Preset, *, weights: Path | None = None) -> LoadedModel:
     """Load an encoder's network.
 
@@ -94,16 +70,10 @@ def load_model(preset: Preset, *, weights: Path | None = None) -> LoadedModel:
         preset = dataclasses.replace(preset, source=f"torchscript:{preset.place}")
     with torch.random.fork_rng(devices=[]):  # networks are built with random numbers, then filled
         if preset.kind == "torchscript":
-            from wsicurate.embedding.networks.torchscript import load_torchscript
-
             network, preset = load_torchscript(preset)
         elif preset.kind == "transformers":
-            from wsicurate.embedding.networks.transformers_models import load_transformers
-
             network, preset = load_transformers(preset, weights)
         else:
-            from wsicurate.embedding.networks.timm_models import load_timm
-
             network, preset = load_timm(preset)
         preset = dataclasses.replace(
             preset,
@@ -113,8 +83,6 @@ def load_model(preset: Preset, *, weights: Path | None = None) -> LoadedModel:
         )
         network.eval()
         dim = _dimensions(network, preset)
-    from wsicurate.embedding.networks.checkpoints import hash_state
-
     return LoadedModel(preset=preset, network=network, dim=dim, weights_hash=hash_state(network.state_dict()))
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from wsicurate.embedding.networks.checkpoints import State, read_sidecar, read_state, weights_in
 from wsicurate.embedding.networks.hub import hub_or_cache, is_unreachable, shortened, why_unreachable
-from wsicurate.embedding.networks.models import Pooled
+from wsicurate.embedding.networks.pooling import Pooled
 from wsicurate.embedding.presets import Preset
 from wsicurate.errors import ConfigError, EncoderError, EncoderUnavailableError
 from wsicurate.validation import shown

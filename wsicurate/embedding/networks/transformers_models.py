@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from wsicurate.embedding.networks.hub import hub_or_cache, is_unreachable, shortened, why_unreachable
-from wsicurate.embedding.networks.models import Pooled
+from wsicurate.embedding.networks.pooling import Pooled
 from wsicurate.embedding.presets import Preset
 from wsicurate.errors import EncoderUnavailableError
 

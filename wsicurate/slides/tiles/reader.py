@@ -7,65 +7,28 @@ rectangle; tiles that are wanted whole are decoded straight to their place.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.errors import UnreadableRegionError, UnreadableSlideError, UnscannedRegionError
 from wsicurate.pixels.resample import resample_area
-from wsicurate.slides.base import Level, ReadCounts, SlideBase, SlideMetadata
-from wsicurate.slides.tiles.codecs import BrokenTileError, JpegTiles, TileDecoder, UndecodedError, UnsureError
+from wsicurate.slides.base import ReadCounts, SlideBase, SlideMetadata
+from wsicurate.slides.tiles.cache import TileCache
+from wsicurate.slides.tiles.decoding import BrokenTileError, UndecodedError, UnsureError
+from wsicurate.slides.tiles.jpeg import JpegTiles
+from wsicurate.slides.tiles.pages import Page, Piece, levels_of, pieces_of
 from wsicurate.slides.tiles.source import ByteSource
 
 if TYPE_CHECKING:
     from wsicurate.slides.openslide import OpenSlideSlide
 
+
 #: Decoded tiles that one open slide keeps, bytes. A row of 34 tiles of 512 px and its neighbours fit.
 TILE_CACHE_BYTES = 64 * 1024 * 1024
-
-
-@dataclass(frozen=True)
-class Page:
-    """One level, ready to be read.
-
-    Attributes:
-        width, height: of the level, pixels.
-        tile_width, tile_height: of every tile; those at the right and lower edges are padded.
-        across: tiles in a row.
-        offsets, lengths: of each tile's bytes in its file, row by row; length 0 where a tile is missing.
-        decode: decodes a tile.
-        can_paint_holes: whether a missing tile is simply a hole; else OpenSlide fills it from finer levels.
-        files: index of each tile's file among the slide's sources; None where there is one file.
-    """
-
-    width: int
-    height: int
-    tile_width: int
-    tile_height: int
-    across: int
-    offsets: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    decode: TileDecoder
-    can_paint_holes: bool
-    files: NDArray[np.int32] | None = None
-
-
-class _Piece(NamedTuple):
-    """The part of one tile that a rectangle needs, in pixels of the level. A tuple, because millions are made."""
-
-    tile: int
-    tile_x: int
-    tile_y: int
-    left: int
-    top: int
-    right: int
-    bottom: int
-    is_whole: bool
 
 
 class TiledSlide(SlideBase):
@@ -101,25 +64,16 @@ class TiledSlide(SlideBase):
         self._distrust = distrust
         self._fallback: OpenSlideSlide | None = None
         self._fallback_lock = threading.Lock()
-        self._cache = _TileCache(TILE_CACHE_BYTES)
+        self._cache = TileCache(TILE_CACHE_BYTES)
         self._scratch = threading.local()
         self._tiles_decoded = self._regions_handed_over = self._bytes_read = 0
 
-    def read(
-        self,
-        level: int,
-        x: int,
-        y: int,
-        width: int,
-        height: int,
-        *,
-        allow_unscanned: bool = False,
-        reduction: int = 1,
+    def _read_within(
+        self, level: int, x: int, y: int, width: int, height: int, allow_unscanned: bool, reduction: int
     ) -> NDArray[np.uint8]:
-        """See `Slide.read`."""
-        self._check_bounds(level, x, y, width, height, reduction)
+        """See `SlideBase._read_within`: blocks are averaged tile by tile."""
         try:
-            return self._read(level, x, y, width, height, allow_unscanned, reduction)
+            return self._assemble(level, x, y, width, height, allow_unscanned, reduction)
         except UnsureError as error:
             return self._hand_over(error, level, x, y, width, height, allow_unscanned, reduction)
         except BrokenTileError as error:
@@ -155,11 +109,18 @@ class TiledSlide(SlideBase):
         """See `Slide.counts`."""
         return ReadCounts(self._tiles_decoded, self._bytes_read, self._regions_handed_over)
 
-    def _read(
+    def _assemble(
         self, level: int, x: int, y: int, width: int, height: int, allow_unscanned: bool, reduction: int
     ) -> NDArray[np.uint8]:
+        """The rectangle from its tiles.
+
+        Raises:
+            UnsureError: if OpenSlide is to be asked.
+            BrokenTileError: if a tile is damaged.
+            UnscannedRegionError: if a tile is missing, unless ``allow_unscanned``.
+        """
         page = self._pages[level]
-        pieces = _pieces(page, x, y, width, height)
+        pieces = pieces_of(page, x, y, width, height)
         # Blocks that are averaged must not straddle tiles.
         in_tiles = not any(edge % reduction for edge in (x, y, page.tile_width, page.tile_height))
         step = reduction if in_tiles else 1
@@ -186,7 +147,7 @@ class TiledSlide(SlideBase):
             return resample_area(image, height // reduction, width // reduction)
         return image
 
-    def _fill(self, place: NDArray[np.uint8], level: int, piece: _Piece, step: int) -> None:
+    def _fill(self, place: NDArray[np.uint8], level: int, piece: Piece, step: int) -> None:
         """Put a piece of a tile, averaged by ``step``, where it belongs."""
         page = self._pages[level]
         key = (level, piece.tile)
@@ -324,80 +285,3 @@ class TiledSlide(SlideBase):
             if self._fallback is not None:
                 self._fallback.close()
                 self._fallback = None
-
-
-class _TileCache:
-    """Decoded tiles, the least recently used leaving first. Thread-safe."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._bytes = 0
-        self._tiles: OrderedDict[tuple[int, int], NDArray[np.uint8]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: tuple[int, int]) -> NDArray[np.uint8] | None:
-        with self._lock:
-            tile = self._tiles.get(key)
-            if tile is not None:
-                self._tiles.move_to_end(key)
-            return tile
-
-    def take(self, key: tuple[int, int]) -> NDArray[np.uint8] | None:
-        """Get a tile that will not be wanted again."""
-        with self._lock:
-            tile = self._tiles.pop(key, None)
-            if tile is not None:
-                self._bytes -= tile.nbytes
-            return tile
-
-    def put(self, key: tuple[int, int], tile: NDArray[np.uint8]) -> None:
-        with self._lock:
-            if key in self._tiles:
-                return
-            self._tiles[key] = tile
-            self._bytes += tile.nbytes
-            while self._bytes > self._limit and len(self._tiles) > 1:
-                self._bytes -= self._tiles.popitem(last=False)[1].nbytes
-
-    def clear(self) -> None:
-        with self._lock:
-            self._tiles.clear()
-            self._bytes = 0
-
-
-def _pieces(page: Page, x: int, y: int, width: int, height: int) -> list[_Piece]:
-    """The parts of tiles that make up a rectangle, row by row."""
-    tile_width, tile_height = page.tile_width, page.tile_height
-    pieces = []
-    for row in range(y // tile_height, -(-(y + height) // tile_height)):
-        tile_y = row * tile_height
-        top, bottom = max(y, tile_y), min(y + height, tile_y + tile_height)
-        is_tall = top == tile_y and bottom == min(tile_y + tile_height, page.height)
-        for column in range(x // tile_width, -(-(x + width) // tile_width)):
-            tile_x = column * tile_width
-            left, right = max(x, tile_x), min(x + width, tile_x + tile_width)
-            is_whole = is_tall and left == tile_x and right == min(tile_x + tile_width, page.width)
-            pieces.append(_Piece(row * page.across + column, tile_x, tile_y, left, top, right, bottom, is_whole))
-    return pieces
-
-
-def spread_tiles(page: Page, count: int) -> list[int]:
-    """Indices of some tiles that are there, spread over a level, the first and the last among them."""
-    present = np.flatnonzero(page.lengths)
-    picks = np.unique(np.linspace(0, present.size - 1, min(count, present.size)).astype(int))
-    chosen: list[int] = present[picks].tolist()
-    return chosen
-
-
-def levels_of(pages: Sequence[Page]) -> tuple[Level, ...]:
-    """Levels with the downsamples that OpenSlide computes: the mean of both axes' ratios."""
-    full = pages[0]
-    return tuple(
-        Level(
-            page.width,
-            page.height,
-            1.0 if page is full else (full.height / page.height + full.width / page.width) / 2,
-            (page.tile_width, page.tile_height),
-        )
-        for page in pages
-    )

@@ -8,21 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.clustering.kmeans import assign, spherical_kmeans
+from wsicurate.curation.clustering.kmeans import clusters_of_pool
 from wsicurate.curation.evaluation.comparison import compare
 from wsicurate.curation.evaluation.coverage import typical_distance
-from wsicurate.curation.evaluation.measures import LabelMeasures, Measures, label_measures, measure
+from wsicurate.curation.evaluation.label_measures import LabelMeasures, label_measures
+from wsicurate.curation.evaluation.measures import Measures, measure
+from wsicurate.curation.filters.quality import LOW_ABOVE, low_quality
 from wsicurate.errors import CurationError
 from wsicurate.steps.curating.draw import Draw, baselines
 from wsicurate.steps.curating.inputs import Inputs
 from wsicurate.steps.curating.pool import DAMAGE, Scratch, vectors_on_disk
-
-#: Borderline patches: they pass the thresholds of the filter, and are of little use.
-LOW_QUALITY_FOCUS_BELOW = 4.0
-LOW_QUALITY_ABOVE = {"pen": 0.05, "dark": 0.25, "blank": 0.9}
-
-#: Most clusters that the evaluation encoder makes of the pool.
-_EVALUATION_CLUSTERS = 500
 
 Say = Callable[[str], None]
 
@@ -37,14 +32,16 @@ def evaluate(inputs: Inputs, drawn: Draw, scratch: Scratch, say: Say) -> Mapping
         say: takes a sentence for the user.
 
     Returns:
-        The evaluation as plain values, with ``table`` (rows of text) and ``summary``; or ``reason`` where there is none.
+        The evaluation as plain values, with ``table`` (rows of text) and ``summary``; or ``reason`` where there is
+        none.
     """
     if inputs.evaluation_encoder is None and inputs.no_evaluation_encoder:
         return {"reason": inputs.no_evaluation_encoder}
     if inputs.evaluation_encoder is None:
         return {
             "reason": "there is no evaluation encoder: embed the store with another one, such as "
-            f"{'filter-bank' if inputs.config.encoder != 'filter-bank' else 'stain-texture'}, and name it by --evaluation-encoder"
+            f"{'filter-bank' if inputs.config.encoder != 'filter-bank' else 'stain-texture'}, "
+            "and give --evaluation-encoder"
         }
     try:
         return _evaluated(inputs, inputs.evaluation_encoder.encoder, drawn, scratch, say)
@@ -54,12 +51,12 @@ def evaluate(inputs: Inputs, drawn: Draw, scratch: Scratch, say: Say) -> Mapping
 
 def _evaluated(inputs: Inputs, evaluation_encoder: str, drawn: Draw, scratch: Scratch, say: Say) -> Mapping[str, Any]:
     config, pool = inputs.config, inputs.pool
-    say(f"evaluation: {config.evaluation_seeds} seeds beside what chance draws, evaluated by {evaluation_encoder}")
+    say(f"evaluating by {evaluation_encoder}: {config.evaluation_seeds} draws beside random baselines")
     vectors = vectors_on_disk(inputs.store, evaluation_encoder, scratch, "evaluation_encoder")
     eligible = drawn.eligible
-    clusters = _evaluation_clusters(vectors, eligible, config.seed)
+    clusters = clusters_of_pool(vectors, eligible, seed=config.seed)
     delta = typical_distance(vectors, eligible, seed=config.seed)
-    low_quality = _low_quality(inputs)
+    borderline = low_quality({name: pool.scores(name) for name in ("focus", *LOW_ABOVE)}, len(pool))
 
     def measures_of(selected: NDArray[np.bool_], seed: int) -> list[Measures | LabelMeasures]:
         found: list[Measures | LabelMeasures] = [
@@ -71,7 +68,7 @@ def _evaluated(inputs: Inputs, evaluation_encoder: str, drawn: Draw, scratch: Sc
                 patient=pool.patient,
                 slide=pool.slide,
                 pool=eligible,
-                low_quality=low_quality,
+                low_quality=borderline,
                 delta=delta,
                 seed=seed,
             )
@@ -97,30 +94,6 @@ def _evaluated(inputs: Inputs, evaluation_encoder: str, drawn: Draw, scratch: Sc
         "table": [[_with_names(cell, names) for cell in row] for row in evaluation.rows()],
         **facts,
     }
-
-
-def _evaluation_clusters(vectors: NDArray[np.float16], eligible: NDArray[np.bool_], seed: int) -> NDArray[np.int32]:
-    """Clusters of the pool in the evaluation encoder's own space: about the square root of its size, at most 500."""
-    rows = np.flatnonzero(eligible)
-    count = int(min(max(2, round(len(rows) ** 0.5)), _EVALUATION_CLUSTERS, len(rows)))
-    members = vectors if len(rows) == len(vectors) else vectors[rows]
-    centroids = spherical_kmeans(members, count, seed=seed).centroids
-    clusters = np.full(len(vectors), -1, dtype=np.int32)
-    clusters[rows] = assign(members, centroids).cluster
-    return clusters
-
-
-def _low_quality(inputs: Inputs) -> NDArray[np.bool_]:
-    """bool, (n,): borderline patches, by the scores in the store."""
-    low_quality = np.zeros(len(inputs.pool), dtype=bool)
-    focus = inputs.pool.scores("focus")
-    if focus is not None:
-        low_quality |= focus < LOW_QUALITY_FOCUS_BELOW
-    for name, most in LOW_QUALITY_ABOVE.items():
-        scores = inputs.pool.scores(name)
-        if scores is not None:
-            low_quality |= scores > most
-    return low_quality
 
 
 def _held_out_by(inputs: Inputs) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +17,14 @@ from wsicurate.curation.copies.threshold import Calibration
 from wsicurate.curation.filters.leakage import similar_to
 from wsicurate.curation.ledger import Ledger
 from wsicurate.curation.neighbours.nearest import Neighbours, nearest_neighbours
-from wsicurate.engine.cache import Stages
-from wsicurate.steps.curating.copy_search import CopiesConfig, best_first, calibrate_threshold, find_copies
+from wsicurate.steps.curating.copy_search import find_copies, stored_best_first
+from wsicurate.steps.curating.copy_settings import CopiesConfig
+from wsicurate.steps.curating.copy_threshold import calibrate_threshold
 from wsicurate.steps.curating.inputs import Inputs
 from wsicurate.steps.curating.pool import Scratch, digest_of, vectors_on_disk
+from wsicurate.steps.curating.work import Work
 from wsicurate.steps.embedding.reembedding import reembedder
 from wsicurate.store.store import Store
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """What a stage of a curation works with.
-
-    Attributes:
-        stages: keeps results of long computations.
-        scratch: where vectors are laid out.
-        executor: compares pixels, where it is not a pool of processes.
-        notes: takes what the user should know.
-        say: takes a sentence for the user.
-        count: takes what is counted, how many are done, and of how many.
-    """
-
-    stages: Stages
-    scratch: Scratch
-    executor: Executor | None
-    notes: list[str]
-    say: Callable[[str], None]
-    count: Callable[[str, int, int], None]
 
 
 def clear_copies(
@@ -104,7 +83,7 @@ def _dinov2(
     rows = np.flatnonzero(pool)
     base = work.scratch.rows("eligible", vectors, rows)
     own = nearest_neighbours(base, NEIGHBOURS, seed=inputs.config.seed, least=SELF_SIMILARITY)
-    order = kept_first(best_first(inputs.store), inputs.kept_rows)
+    order = kept_first(stored_best_first(inputs.store), inputs.kept_rows)
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     components = similar_components(

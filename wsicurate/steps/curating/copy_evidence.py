@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from wsicurate._version import __version__
 from wsicurate.curation.copies.groups import VERDICTS, Pairs, Verdict
 from wsicurate.curation.copies.registration import Criteria, PreparedPatch, confirm
-from wsicurate.curation.one_thread import one_blas_thread
+from wsicurate.curation.threads import one_blas_thread
 from wsicurate.engine.cache import Stages
 from wsicurate.engine.workers import Crew
 from wsicurate.errors import CurationError

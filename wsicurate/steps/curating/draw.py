@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.curation.ledger import Ledger
+from wsicurate.curation.selection.apportion import budget_of
 from wsicurate.curation.selection.baselines import (
     BASELINES,
     Sampler,
@@ -17,7 +18,6 @@ from wsicurate.curation.selection.baselines import (
     stratified_by_patient,
 )
 from wsicurate.curation.selection.draw import Groups, Selection, select_by_strata
-from wsicurate.errors import CurationError
 from wsicurate.slides.tcga import FROZEN_KINDS
 from wsicurate.steps.curating.inputs import Inputs
 
@@ -46,29 +46,12 @@ class Draw:
     notes: Sequence[str]
 
 
-def budget_of(budget: int | float, left: int) -> int:
-    """A budget as a number of patches; a share is one of what is left.
-
-    Raises:
-        CurationError: if it is above what is left, or rounds to none.
-    """
-    count = budget if isinstance(budget, int) else round(budget * left)
-    if count > left:
-        raise CurationError(
-            f"--budget is {budget:,}, but only {left:,} patches are left after the filters; lower the budget, or "
-            "loosen the filters"
-        )
-    if count < 1:
-        raise CurationError(f"--budget {budget} of {left:,} patches is no patch; raise it")
-    return count
-
-
 def draw(
     inputs: Inputs,
     ledger: Ledger,
     vectors: NDArray[np.float16],
     clusters: NDArray[np.int32],
-    similarity: NDArray[np.float32],
+    similarity: NDArray[np.float32] | None,
 ) -> Draw:
     """Draw the subset from what is left, and draw it again at the evaluation's other seeds.
 
@@ -77,7 +60,7 @@ def draw(
         ledger: what was decided so far.
         vectors: (n, d), of the selection encoder.
         clusters: int32, (n, L), finest first.
-        similarity: float32, (n,), to the finest centroid.
+        similarity: float32, (n,), to the finest centroid; None where there are no centroids.
 
     Raises:
         CurationError: if the budget is above what is left, or more was kept than the budget.

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from wsicurate._version import __version__
 from wsicurate.config import CurateConfig
+from wsicurate.curation.clustering.find import DEFAULT, FoundClustering, find_clustering
 from wsicurate.errors import (
+    ConfigError,
     CorruptStoreError,
     CurationError,
-    EmbeddingMissingError,
     ManifestError,
-    SlideError,
 )
 from wsicurate.steps.curating.labels import FROM_STORE, Labels, labels_of
 from wsicurate.steps.curating.pool import (
@@ -27,16 +27,15 @@ from wsicurate.steps.curating.pool import (
     Pool,
     embedding_identity,
     gather_pool,
-    sound_vectors,
     table_digest,
-    undecodable,
     vectors_hashes,
 )
+from wsicurate.steps.curating.sound import sound_part
 from wsicurate.steps.open_store import open_store
 from wsicurate.store.embeddings import EmbeddingRecord
-from wsicurate.store.manifest import Curation, read_curation
+from wsicurate.store.manifest import Curation
 from wsicurate.store.records import fingerprint_of
-from wsicurate.store.store import SlidePatches, Store
+from wsicurate.store.store import Store
 from wsicurate.tables import read_lines
 
 #: What makes vectors comparable.
@@ -54,7 +53,8 @@ class Inputs:
         config: settings.
         store: the store.
         pool: its patches.
-        encoder, evaluation_encoder: the embeddings of the selection and evaluation encoders; no evaluation encoder, no evaluation.
+        encoder, evaluation_encoder: the embeddings of the selection and evaluation encoders; no evaluation encoder, no
+            evaluation.
         no_evaluation_encoder: why there is no evaluation encoder, where that is known; else empty.
         labels: classes, or None.
         listed: lines of the list of what must not be in the subset.
@@ -63,6 +63,7 @@ class Inputs:
         kept: the earlier curation whose choices stay, or None.
         kept_rows: bool, (n,): the patches that it selected; none where there is no such curation.
         left_out: slides that the store holds and the pool does not, because they do not read back: why, by key.
+        clustering: that makes the clusters, not fitted.
         settings: of the curation, as plain values.
         vectors: hash of each slide's vectors.
         depends_on: a fingerprint of each thing besides the settings that the manifest depends on, by its name.
@@ -84,6 +85,7 @@ class Inputs:
     kept: Curation | None
     kept_rows: NDArray[np.bool_]
     left_out: Mapping[str, str]
+    clustering: FoundClustering
     settings: Mapping[str, Any]
     vectors: Mapping[str, str]
     depends_on: Mapping[str, str]
@@ -114,7 +116,9 @@ def gather_inputs(path: Path, config: CurateConfig, damaged: Mapping[str, str] |
         config: settings.
         damaged: slides that are known not to read back: why, by key.
     """
-    store, left_out = _sound_part(
+    clustering = find_clustering(config.clustering)
+    _refuse_without_centroids(config, clustering)
+    store, left_out = sound_part(
         open_store(path, slides=[Path(folder) for folder in config.slides], skip_damaged=True), config, damaged
     )
     pool = gather_pool(store)
@@ -125,8 +129,8 @@ def gather_inputs(path: Path, config: CurateConfig, damaged: Mapping[str, str] |
         _other_store(store, Path(folder), encoder, "--evaluation-sets") for folder in config.evaluation_sets
     ]
     seeds = None if config.seeds is None else _other_store(store, Path(config.seeds), encoder, "--seeds")
-    kept = None if config.keep is None else _kept(store, config, encoder)
-    settings = _settings(config)
+    kept = None if config.keep is None else _kept(store, config, encoder, clustering)
+    settings = _settings(config, clustering)
     vectors = vectors_hashes(store, config.encoder)
     parts: dict[str, Any] = {
         "the vectors": vectors,
@@ -156,6 +160,7 @@ def gather_inputs(path: Path, config: CurateConfig, damaged: Mapping[str, str] |
         kept=kept,
         kept_rows=_kept_rows(pool, kept, left_out),
         left_out=left_out,
+        clustering=clustering,
         settings=settings,
         vectors=vectors,
         depends_on=depends_on,
@@ -164,73 +169,25 @@ def gather_inputs(path: Path, config: CurateConfig, damaged: Mapping[str, str] |
     )
 
 
-def _sound_part(
-    store: Store, config: CurateConfig, damaged: Mapping[str, str] | None
-) -> tuple[Store, Mapping[str, str]]:
-    """The store without the slides that do not read back, and why each of these does not.
-
-    Attributes are read of every slide; vectors and patches only of those that an earlier curation of this name had to
-    leave out. The vectors of the others are read when they are laid out.
+def _refuse_without_centroids(config: CurateConfig, found: FoundClustering) -> None:
+    """Refuse settings that need centroids, where the clustering has none.
 
     Raises:
-        CorruptStoreError: if not one slide is left.
-        EmbeddingMissingError: if a slide that reads back was not embedded.
+        ConfigError: which names the setting.
     """
-    left_out = {**store.damaged, **(damaged or {})}
-    found = None if config.overwrite else _earlier(store, config.name)
-    suspects = found.run.get("left_out", {}) if found is not None else {}
-    missing = []
-    for key, slide in store.slides.items():
-        if key in left_out:
-            continue
-        try:
-            if config.encoder in slide.encoders:
-                _ = slide.embedding_record(config.encoder), slide.labels, slide.names
-                if not len(slide) == len(slide.xy) == len(slide.quality):
-                    raise CorruptStoreError(
-                        f"{len(slide.xy)} places and {len(slide.quality)} scores for {len(slide)} patches; tile again"
-                    )
-                if key in suspects:
-                    sound_vectors(store, key, config.encoder)
-                    if reason := undecodable(slide):
-                        raise CorruptStoreError(reason)
-            else:
-                missing.append(key)
-        except DAMAGE as error:
-            left_out[key] = str(error)
-    for key in missing:
-        reason = "" if len(missing) + len(left_out) == len(store.slides) else _why_not_embedded(store.slides[key])
-        if not reason:
-            there = ", ".join(store.encoders) or "none"
-            raise EmbeddingMissingError(
-                f"{len(missing)} of {len(store.slides)} slides of {store.path}, such as {key}, have no embedding by "
-                f"{config.encoder!r} (of all slides: {there}); run: wsicurate embed {store.path} --encoder "
-                f"{config.encoder}"
+    if found.clustering.has_centroids:
+        return
+    for is_asked, setting in (
+        (config.keep is not None, "--keep"),
+        (config.seeds is not None and config.retrieve == "cluster", "--retrieve cluster"),
+        (config.redundancy is not None, "--redundancy"),
+        (config.within == "nearest", "--within nearest"),
+    ):
+        if is_asked:
+            raise ConfigError(
+                f"{setting} needs centroids, and --clustering {found.name} makes none; leave {setting} out, or take "
+                "another clustering, such as hierarchy"
             )
-        left_out[key] = reason
-    sound = store.without(left_out)
-    if not sound.slides and left_out:
-        key, reason = next(iter(left_out.items()))
-        raise CorruptStoreError(
-            f"{store.path}: none of its {len(left_out)} slides can be used, such as {key}: {reason}"
-        )
-    return sound, dict(sorted(left_out.items()))
-
-
-def _earlier(store: Store, name: str) -> Curation | None:
-    """The finished curation of this name; None where there is none, or its record is damaged."""
-    try:
-        return read_curation(store.bytes, name, str(store.path))
-    except ManifestError:
-        return None
-
-
-def _why_not_embedded(slide: SlidePatches) -> str:
-    """Why a slide has no vectors, if that is because its patches do not read back; else empty."""
-    try:
-        return undecodable(slide)
-    except SlideError:  # of a store that keeps coordinates alone: what is damaged or gone is not in the store
-        return ""
 
 
 def _kept_rows(pool: Pool, kept: Curation | None, left_out: Mapping[str, str]) -> NDArray[np.bool_]:
@@ -244,14 +201,21 @@ def _kept_rows(pool: Pool, kept: Curation | None, left_out: Mapping[str, str]) -
 
 def fingerprint_of_record(run: Mapping[str, Any]) -> str:
     """The fingerprint of a curation's record, by this version's settings: one that it does not name had its default."""
-    settings = {**_settings(CurateConfig()), **run["settings"]}
+    config = CurateConfig()
+    settings = {**_settings(config, find_clustering(config.clustering)), **run["settings"]}
     return fingerprint_of(settings, run.get("depends_on", {}))
 
 
-def _settings(config: CurateConfig) -> dict[str, Any]:
+def _settings(config: CurateConfig, clustering: FoundClustering) -> dict[str, Any]:
+    """Settings as plain values; the clustering is among them where it is not the default."""
     plain: dict[str, Any] = {}
-    for name, value in dataclasses.asdict(config).items():
+    for name in (field.name for field in dataclasses.fields(config)):
+        value = getattr(config, name)
         if name in _NOT_SETTINGS:
+            continue
+        if name == "clustering":
+            if clustering.facts is not None:
+                plain[name] = clustering.facts
             continue
         if isinstance(value, tuple):
             plain[name] = [each.name if isinstance(each, Path) else each for each in value]
@@ -292,8 +256,8 @@ def _evaluation_encoder(
         return None, str(error)
     if evaluation_encoder.weights_hash == encoder.weights_hash:
         raise CurationError(
-            f"--evaluation-encoder {config.evaluation_encoder} has the weights of {config.encoder}, which makes the choice and cannot evaluate "
-            "it: name another encoder"
+            f"--evaluation-encoder {config.evaluation_encoder} has the weights of {config.encoder}, the selection "
+            "encoder, and cannot evaluate it: name another encoder"
         )
     return evaluation_encoder, ""
 
@@ -331,7 +295,12 @@ def _numbers(values: set[float]) -> str:
     return ", ".join(f"{value:g}" for value in sorted(values))
 
 
-def _kept(store: Store, config: CurateConfig, encoder: EmbeddingRecord) -> Curation:
+def _kept(store: Store, config: CurateConfig, encoder: EmbeddingRecord, clustering: FoundClustering) -> Curation:
+    """The curation that is kept.
+
+    Raises:
+        ManifestError: if it was made by other vectors, or by another clustering.
+    """
     kept = store.curation(str(config.keep))
     theirs = kept.run["encoder"]
     for name in _IDENTITY:
@@ -340,6 +309,12 @@ def _kept(store: Store, config: CurateConfig, encoder: EmbeddingRecord) -> Curat
                 f"--keep {config.keep} chose by {theirs['encoder']} with another {name} ({theirs.get(name)!r}) than "
                 f"{config.encoder} has now ({getattr(encoder, name)!r}); use the vectors that it used"
             )
+    name = (kept.run["settings"].get("clustering") or {"name": DEFAULT})["name"]
+    if name != clustering.name:
+        raise ManifestError(
+            f"--keep {config.keep} has clusters by {name}, and --clustering is {clustering.name}; "
+            f"give --clustering {name}"
+        )
     return kept
 
 

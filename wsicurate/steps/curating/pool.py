@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.errors import CorruptStoreError, CurationError, EmbeddingMissingError, StoreFormatError, VectorError
-from wsicurate.store.bytestore import LocalBytes
 from wsicurate.store.embeddings import EmbeddingRecord
 from wsicurate.store.layout import SCRATCH
-from wsicurate.store.store import SlidePatches, Store
+from wsicurate.store.local_bytes import LocalBytes
+from wsicurate.store.slide_patches import SlidePatches
+from wsicurate.store.store import Store
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.curation.clustering.hierarchy import Hierarchy
-from wsicurate.curation.clustering.kmeans import assign
 from wsicurate.curation.filters.leakage import SlideNames, match_list
+from wsicurate.curation.filters.quality import QualityRule, suspicious_slides
 from wsicurate.curation.filters.retrieval import retrieve_by_cluster, retrieve_by_sample
 from wsicurate.curation.ledger import Ledger
 from wsicurate.errors import CurationError
+from wsicurate.steps.curating.clusters import Clustered
 from wsicurate.steps.curating.inputs import Inputs
 from wsicurate.steps.curating.pool import Scratch, vectors_on_disk
-
-Say = Callable[[str], None]
-
-#: A rule that takes more than this share of a slide of at least so many patches is noted.
-SUSPICIOUS_SHARE, SUSPICIOUS_PATCHES = 0.5, 10
 
 
 def clear_quality(inputs: Inputs, ledger: Ledger, notes: list[str]) -> dict[str, Any]:
@@ -38,43 +33,39 @@ def clear_quality(inputs: Inputs, ledger: Ledger, notes: list[str]) -> dict[str,
         Thresholds, and the number of patches that each took out.
     """
     config = inputs.config
-    rules: tuple[tuple[str, float, Callable[[Any, float], Any], str], ...] = (
-        ("tissue", config.min_tissue, np.less, "<"),
-        ("focus", config.min_focus, np.less, "<"),
-        ("pen", config.max_pen, np.greater, ">"),
-        ("dark", config.max_dark, np.greater, ">"),
-        ("blank", config.max_blank, np.greater, ">"),
+    rules = (
+        QualityRule("tissue", "min", config.min_tissue),
+        QualityRule("focus", "min", config.min_focus),
+        QualityRule("pen", "max", config.max_pen),
+        QualityRule("dark", "max", config.max_dark),
+        QualityRule("blank", "max", config.max_blank),
     )
     facts: dict[str, Any] = {}
-    for name, threshold, fails, sign in rules:
-        scores = inputs.pool.scores(name)
+    for rule in rules:
+        scores = inputs.pool.scores(rule.score)
         if scores is None:
-            facts[name] = {"threshold": threshold, "dropped": 0, "note": "the store has no such score"}
+            facts[rule.score] = {"threshold": rule.threshold, "dropped": 0, "note": "the store has no such score"}
             continue
-        failing = fails(scores, float(np.float32(threshold))) & ~np.isnan(scores)
-        left = ledger.left
-        dropped = ledger.decide(failing, "low_quality", f"{name} {sign} {threshold:g}")
-        facts[name] = {"threshold": threshold, "dropped": dropped}
-        if name != "tissue":
-            notes += _suspicions(
-                inputs, failing & left, left, f"--{'min' if sign == '<' else 'max'}-{name} {threshold:g}"
-            )
+        failing, left = rule.failing(scores), ledger.left
+        dropped = ledger.decide(failing, "low_quality", rule.reason)
+        facts[rule.score] = {"threshold": rule.threshold, "dropped": dropped}
+        if rule.score != "tissue":
+            notes += _suspicions(inputs, failing & left, left, rule)
     return facts
 
 
-def _suspicions(inputs: Inputs, dropped: NDArray[np.bool_], left: NDArray[np.bool_], rule: str) -> list[str]:
+def _suspicions(inputs: Inputs, dropped: NDArray[np.bool_], left: NDArray[np.bool_], rule: QualityRule) -> list[str]:
     """A note if a rule takes more than half of the patches of any slide of some size."""
     pool = inputs.pool
-    taken = np.bincount(pool.slide[dropped], minlength=len(pool.keys))
-    there = np.bincount(pool.slide[left], minlength=len(pool.keys))
-    hit = np.flatnonzero((there >= SUSPICIOUS_PATCHES) & (taken > SUSPICIOUS_SHARE * there))
-    if not len(hit):
+    slides, taken, there = suspicious_slides(pool.slide, dropped, left, len(pool.keys))
+    if not len(slides):
         return []
-    worst = int(hit[np.argmax(taken[hit] / there[hit])])
+    worst = int(slides[0])
     name = inputs.store.slides[pool.keys[worst]].record.name
     return [
-        f"{rule} takes more than half of the patches of {len(hit)} slides, of {name} {taken[worst]:,} of "
-        f"{there[worst]:,}: look at them, it may be the stain or the scanner; the option moves the threshold"
+        f"--{rule.bound}-{rule.score} {rule.threshold:g} takes more than half of the patches of {len(slides)} slides, "
+        f"of {name} {taken[worst]:,} of {there[worst]:,}: look at them, it may be the stain or the scanner; the option "
+        "moves the threshold"
     ]
 
 
@@ -135,8 +126,7 @@ def retrieve(
     inputs: Inputs,
     ledger: Ledger,
     vectors: NDArray[np.float16],
-    hierarchy: Hierarchy,
-    clusters: NDArray[np.int32],
+    clustered: Clustered,
     scratch: Scratch,
     facts: dict[str, Any],
 ) -> None:
@@ -156,20 +146,20 @@ def retrieve(
         if config.retrieve_cap is not None:
             rows = rows[: config.retrieve_cap]
     else:
-        finest = assign(seeds, hierarchy.levels[0].centroids).cluster
+        of_seeds, _ = clustered.clustering.assign(seeds, device="cpu")
         cap = {} if config.retrieve_cap is None else {"cap": config.retrieve_cap}
         rows = retrieve_by_cluster(
-            finest,
-            clusters[:, 0],
+            of_seeds[:, 0],
+            clustered.clusters[:, 0],
             per_cluster=config.retrieve_k,
-            more_than=config.retrieve_more_than,
+            min_seeds=config.retrieve_min_seeds,
             seed=config.seed,
             eligible=left,
             **cap,
         )
     if not len(rows):
         raise CurationError(
-            f"the {len(seeds):,} seed patches of {config.seeds} retrieve nothing; lower --retrieve-more-than, or "
+            f"the {len(seeds):,} seed patches of {config.seeds} retrieve nothing; lower --retrieve-min-seeds, or "
             "retrieve by sample"
         )
     retrieved = np.zeros(len(vectors), dtype=bool)

@@ -15,7 +15,7 @@ from wsicurate.embedding.encoders import describe_identity, load_descriptor
 from wsicurate.embedding.presets import Preset
 from wsicurate.engine.workers import Crew, Done
 from wsicurate.steps.embedding.tasks import Block, DescribeTask, describe, varied
-from wsicurate.store.store import Patches, SlidePatches
+from wsicurate.store.slide_patches import Patches, SlidePatches
 
 if TYPE_CHECKING:
     from wsicurate.embedding.networks.inference import Inference, Pending

@@ -25,11 +25,12 @@ from wsicurate.steps.embedding.engines import Engine, network_share
 from wsicurate.steps.embedding.faults import fault_of, means_something
 from wsicurate.steps.embedding.tasks import Block
 from wsicurate.steps.open_store import SlidePixels
-from wsicurate.store.bytestore import LocalBytes
+from wsicurate.store.committed import read_slide_record
 from wsicurate.store.embeddings import EmbeddingRecord, read_embedding_record, write_embedding
 from wsicurate.store.layout import ROOT, embedding_path
+from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.records import SlideRecord, StoreRecord, differences, fingerprint_of
-from wsicurate.store.store import SlidePatches, read_slide_record
+from wsicurate.store.slide_patches import SlidePatches
 
 #: What tells one encoder's vectors from another's, besides the engine's settings.
 _PARTS = ("weights_hash", "preprocessing", "pooling", "dim")
@@ -61,7 +62,7 @@ class Embedding:
     """How far a slide is.
 
     Attributes:
-        patches: as they are now that nobody else can change them.
+        patches: as they are now that no other run can change them.
         block_rows: patches at once.
         vectors: float16, (n, d); rows that are not there yet hold anything.
         next_row: the first that the engine was not given.

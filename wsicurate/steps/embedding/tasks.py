@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from wsicurate.embedding.encoders import Descriptor, load_descriptor
 from wsicurate.errors import EncoderError
 from wsicurate.steps.open_store import SlidePixels
-from wsicurate.store.bytestore import LocalBytes
-from wsicurate.store.store import Patches, SlidePatches, read_slide_record, read_store_record
+from wsicurate.store.committed import read_slide_record
+from wsicurate.store.local_bytes import LocalBytes
+from wsicurate.store.root import read_store_record
+from wsicurate.store.slide_patches import Patches, SlidePatches
 
 
 @dataclass(frozen=True)

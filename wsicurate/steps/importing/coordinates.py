@@ -17,11 +17,11 @@ from wsicurate.engine.pieces import made_by
 from wsicurate.errors import NoResolutionError, PatchImportError, UnreadableRegionError
 from wsicurate.formats.coordinates import Coordinates
 from wsicurate.slides.base import Slide
-from wsicurate.slides.discovery import SlideSource
 from wsicurate.slides.identity import FileStamp, check_unchanged, quick_hash, stamp
 from wsicurate.slides.kept_open import opened
 from wsicurate.slides.overview import read_overview, shrink
 from wsicurate.slides.resolution import resolve
+from wsicurate.slides.source import SlideSource
 from wsicurate.steps.importing.image_source import BEYOND_SLIDE
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.commit import commit_slide

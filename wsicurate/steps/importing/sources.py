@@ -19,10 +19,12 @@ from wsicurate.formats.coordinates import Coordinates
 from wsicurate.formats.packed import PackedPatches, at_raster_order
 from wsicurate.formats.patch_folders import FoundPatch, FoundPatches
 from wsicurate.pixels.image_files import IMAGE_FORMATS
-from wsicurate.slides.discovery import IMAGE_SUFFIXES, SlideSource, find_slides
+from wsicurate.slides.discovery import find_slides
+from wsicurate.slides.formats import IMAGE_SUFFIXES
 from wsicurate.slides.identity import stamp
 from wsicurate.slides.names import safe_name
 from wsicurate.slides.opening import open_slide
+from wsicurate.slides.source import SlideSource
 from wsicurate.slides.table import SlideRow
 from wsicurate.slides.tcga import Barcode, parse_barcode
 from wsicurate.steps.importing.coordinates import slide_resolution

@@ -27,7 +27,8 @@ from wsicurate.store.embeddings import (
 from wsicurate.store.layout import work_path
 from wsicurate.store.leases import Holder, Leases
 from wsicurate.store.records import fingerprint_of
-from wsicurate.store.store import SlidePatches, Store
+from wsicurate.store.slide_patches import SlidePatches
+from wsicurate.store.store import Store
 
 #: What the record of imported vectors says of what is not known.
 UNKNOWN = "unknown"

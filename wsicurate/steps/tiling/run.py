@@ -10,7 +10,7 @@ from wsicurate.engine.filling import FillingRun
 from wsicurate.engine.findings import FindingsPlace
 from wsicurate.engine.pieces import Call, Filling, Piece
 from wsicurate.engine.slide_run import Job
-from wsicurate.slides.discovery import SlideSource
+from wsicurate.slides.source import SlideSource
 from wsicurate.steps.tiling.segments import CommitTask, SegmentCost, SegmentTask, commit, cut_segment
 from wsicurate.steps.tiling.survey import Survey, SurveyTask, present, survey
 from wsicurate.store.layout import segment_path, slide_key

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from wsicurate.engine.findings import FindingsPlace
 from wsicurate.errors import UnreadableRegionError, UnreadableSlideError
 from wsicurate.slides.base import ReadCounts, Slide
-from wsicurate.slides.discovery import SlideSource
 from wsicurate.slides.identity import FileStamp, check_unchanged
 from wsicurate.slides.kept_open import opened
+from wsicurate.slides.source import SlideSource
 from wsicurate.store.codecs import append_checksum
 from wsicurate.store.commit import commit_slide
 from wsicurate.store.records import SlideRecord, StoreRecord

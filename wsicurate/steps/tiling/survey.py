@@ -15,12 +15,12 @@ from wsicurate.engine.findings import Findings, FindingsPlace
 from wsicurate.engine.pieces import made_by
 from wsicurate.errors import TooCoarseError, UnreadableRegionError
 from wsicurate.slides.base import Slide
-from wsicurate.slides.discovery import SlideSource
 from wsicurate.slides.guard import check_colours
 from wsicurate.slides.identity import FileStamp, check_unchanged, quick_hash, stamp
 from wsicurate.slides.kept_open import opened
 from wsicurate.slides.overview import read_overview, shrink
 from wsicurate.slides.resolution import Resolution, resolve
+from wsicurate.slides.source import SlideSource
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.layout import segment_path
 from wsicurate.store.records import SlideRecord, StoreRecord, as_committed, fingerprint_of

@@ -1,0 +1,1 @@
+"""What the command prints: progress, closing tables, summaries. No decisions."""
