@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsicurate.errors import CorruptStoreError
 from wsicurate.store.bytestore import ByteStore
+from wsicurate.store.codecs import append_checksum, verify_checksum
 from wsicurate.store.records import fingerprint_of
 
 Arrays = Mapping[str, NDArray[Any]]
 
 _FACTS = "facts"
 
-#: What reading a damaged file raises.
-_DAMAGE = (KeyError, ValueError, EOFError, OSError, NotImplementedError, zipfile.BadZipFile)
+#: What reading a file raises that is not there, or damaged.
+_DAMAGE = (KeyError, OSError, CorruptStoreError)
 
 
 class Stages:
@@ -61,13 +62,13 @@ class Stages:
             only: names of the arrays that are wanted; None: all are.
         """
         try:
-            data = self._store.get(self.path(name, inputs))
-            with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-                wanted = (key for key in stored.files if key != _FACTS) if only is None else only
-                arrays = {key: stored[key] for key in wanted}
-                facts: dict[str, Any] = json.loads(str(stored[_FACTS]))
+            data = verify_checksum(self._store.get(self.path(name, inputs)))
         except _DAMAGE:
             return None
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+            wanted = (key for key in stored.files if key != _FACTS) if only is None else only
+            arrays = {key: stored[key] for key in wanted}
+            facts: dict[str, Any] = json.loads(str(stored[_FACTS]))
         return arrays, facts
 
     def put(
@@ -86,7 +87,9 @@ class Stages:
         """
         packed = io.BytesIO()
         np.savez(packed, **{**arrays, _FACTS: np.array(json.dumps(dict(facts)))}, allow_pickle=False)
-        self._store.put(self.path(name, inputs), [packed.getbuffer()], outlasts_power=outlasts_power)
+        # An archive's own checksums leave out its directory, and what a wrong shape leaves unread.
+        data = append_checksum(packed.getvalue())
+        self._store.put(self.path(name, inputs), [data], outlasts_power=outlasts_power)
 
     def clear(self) -> None:
         """Remove everything in the folder but leases."""
