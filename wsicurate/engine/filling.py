@@ -20,6 +20,7 @@ from wsicurate.engine.workers import Crew, timeout_error
 from wsicurate.errors import (
     CorruptStoreError,
     LeaseLostError,
+    LinkedPathError,
     PatchImportError,
     SlideChangedError,
     SlideTimeoutError,
@@ -27,7 +28,7 @@ from wsicurate.errors import (
 )
 from wsicurate.store.commit import remove_slide, remove_work
 from wsicurate.store.committed import is_committed, read_slide_record
-from wsicurate.store.layout import UNFINISHED, mark_path, slide_path, work_path
+from wsicurate.store.layout import SEGMENT, UNFINISHED, mark_path, slide_path, work_path
 from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.records import SlideRecord, StoreRecord
 from wsicurate.store.segments import is_finished
@@ -322,8 +323,15 @@ class FillingRun(SlideRun[S, Filling[V, R]], Generic[C, S, V, R]):
             details={"reader": record.reader, "resolution": record.resolution, "reading": record.reading},
         )
 
+    def _remove_lone_survey(self, job: Job[S, Filling[V, R]]) -> None:
+        """A slide that failed before a segment of it was finished leaves nothing that another run could go on from."""
+        if not any(key.endswith(SEGMENT) for key in self.bytes.keys(work_path(job.key))):
+            remove_work(self._held(job), job.key)
+
     def _closing_words(self, job: Job[S, Filling[V, R]], message: str) -> str:
         """Say that the store keeps what it has of a slide that failed; take away what a killed finaliser left of it."""
+        with contextlib.suppress(LeaseLostError, LinkedPathError, StoreWriteError):
+            self._remove_lone_survey(job)
         committed = self._committed(job)
         if committed is not None:
             kept = f"the store keeps the {committed.counts['stored']:,} patches that it has of it"

@@ -15,6 +15,7 @@ import pytest
 from tests.conftest import tree
 from tests.formats.test_coordinates import TRIDENT, write_h5
 from wsicurate.config import ImportConfig, TileConfig
+from wsicurate.errors import UnreadableSlideError
 from wsicurate.slides.overview import Overview, read_overview
 from wsicurate.steps.check import check
 from wsicurate.steps.importing import coordinates as placed
@@ -23,7 +24,6 @@ from wsicurate.steps.tile import tile
 from wsicurate.steps.tiling import survey as survey_module
 
 Paint = Callable[..., tuple[Path, Any]]
-CONFIG = TileConfig(workers=1, patch_px=64)
 
 
 class KilledError(BaseException):
@@ -42,11 +42,61 @@ class Here(Executor):
             raise KilledError
         future: Future[Any] = Future()
         try:
-            future.set_result(task(*arguments, **keywords))
+            future.set_result(self.do(task, *arguments, **keywords))
             self.results.append(future.result())
         except Exception as error:
             future.set_exception(error)
         return future
+
+    def do(self, task: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        """What the task gives back."""
+        return task(*arguments, **keywords)
+
+
+class Tiling:
+    """`tile` of one slide in two segments."""
+
+    piece, commit, survey = "cut_segment", "commit", survey_module.Survey
+    doing = "tiled"
+
+    def __init__(self, paint: Paint, folder: Path) -> None:
+        self.path, _ = paint(tissue=0.7, width=2_600, height=900)
+        self.config = TileConfig(workers=1, patch_px=32, codec="none")
+
+    def run(self, store: Path, executor: Executor, *, other: bool = False, **keywords: Any) -> Any:
+        """Tile into a store, with other settings if those are wanted."""
+        config = replace(self.config, dry_run=keywords.pop("dry_run", False))
+        if other:
+            config = replace(config, min_tissue=0.9, overwrite=True)
+        return tile(self.path, store, config, executor=executor, **keywords)
+
+
+class Importing:
+    """`import` of coordinates on one slide, in two segments."""
+
+    piece, commit, survey = "read_placed", "commit_placed", placed.PlacedSurvey
+    doing = "imported"
+
+    def __init__(self, paint: Paint, folder: Path) -> None:
+        path, _ = paint(tissue=0.7, width=2_600, height=900)
+        self.config = ImportConfig(slides=(path.parent,), workers=1, codec="none")
+        corners = np.stack(np.meshgrid(np.arange(0, 2_500, 170), np.arange(0, 800, 70)), axis=-1).reshape(-1, 2)
+        self.folders = (folder / "patches", folder / "others")
+        for place, xy in zip(self.folders, (corners, corners + 3), strict=True):
+            write_h5(place / "slide_patches.h5", {**TRIDENT, "patch_size": 32, "patch_size_level0": 64}, xy)
+
+    def run(self, store: Path, executor: Executor, *, other: bool = False, **keywords: Any) -> Any:
+        """Import into a store, other coordinates if those are wanted."""
+        config = replace(self.config, dry_run=keywords.pop("dry_run", False))
+        return import_patches(self.folders[other], store, config, executor=executor, **keywords)
+
+
+Verb = Tiling | Importing
+
+
+@pytest.fixture(params=[Tiling, Importing], ids=["tile", "import"])
+def verb(request: pytest.FixtureRequest, paint: Paint, tmp_path: Path) -> Any:
+    return request.param(paint, tmp_path)
 
 
 @pytest.fixture
@@ -63,10 +113,10 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def killed(path: Path, store: Path, config: TileConfig = CONFIG, at: str = "cut_segment") -> Path:
-    """Tile until it is killed; gives the file of the survey."""
+def killed(verb: Verb, store: Path, at: str = "piece", *, other: bool = False) -> Path:
+    """Run the verb until it is killed; gives the file of the survey."""
     with pytest.raises(KilledError):
-        tile(path, store, config, executor=Here(at))
+        verb.run(store, Here(getattr(verb, at)), other=other)
     (found,) = store.glob(".wsicurate/*/*.npz")
     return found
 
@@ -75,111 +125,112 @@ def slides_of(store: Path) -> dict[str, bytes]:
     return {name: data for name, data in tree(store).items() if not name.startswith("runs/2")}
 
 
-@pytest.mark.parametrize("at", ["cut_segment", "commit"])
-def test_a_killed_run_does_not_look_again(at: str, paint: Paint, tmp_path: Path, looks: list[str]) -> None:
-    path, _ = paint(tissue=0.7)
-    tile(path, tmp_path / "undisturbed", CONFIG, executor=Here())
+def undisturbed(verb: Verb, store: Path, *, other: bool = False) -> dict[str, bytes]:
+    """What a run that nothing disturbs makes."""
+    assert verb.run(store, Here(), other=other).exit_status == 0
+    assert check(store, executor=Here()).problems == []
+    assert not (store / ".wsicurate").exists()
+    return slides_of(store)
+
+
+@pytest.mark.parametrize("at", ["piece", "commit"])
+def test_a_killed_run_does_not_look_again(at: str, verb: Verb, tmp_path: Path, looks: list[str]) -> None:
+    store, wanted = tmp_path / "a", undisturbed(verb, tmp_path / "undisturbed")
     assert len(looks) == 1
-    killed(path, tmp_path / "a", at=at)
+    work = killed(verb, store, at).parent
     assert len(looks) == 2
-    assert [problem.where for problem in check(tmp_path / "a", workers=1).problems] == [
-        p.relative_to(tmp_path / "a").as_posix() for p in (tmp_path / "a/.wsicurate").iterdir()
-    ]
-    again = Here()
-    assert tile(path, tmp_path / "a", CONFIG, executor=again).exit_status == 0
+    assert [problem.where for problem in check(store, executor=Here()).problems] == [work.relative_to(store).as_posix()]
+    assert undisturbed(verb, store) == wanted
     assert len(looks) == 2
-    assert slides_of(tmp_path / "a") == slides_of(tmp_path / "undisturbed")
-    assert not (tmp_path / "a/.wsicurate").exists()
-    assert check(tmp_path / "a", workers=1).problems == []
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut"])
-def test_a_damaged_survey_is_made_again(damage: str, paint: Paint, tmp_path: Path, looks: list[str]) -> None:
-    path, _ = paint(tissue=0.7)
-    tile(path, tmp_path / "undisturbed", CONFIG, executor=Here())
-    found = killed(path, tmp_path / "a")
+def test_a_damaged_survey_is_made_again(damage: str, verb: Verb, tmp_path: Path, looks: list[str]) -> None:
+    store, wanted = tmp_path / "a", undisturbed(verb, tmp_path / "undisturbed")
+    found = killed(verb, store)
     data = bytearray(found.read_bytes())
     if damage == "flipped":
         data[len(data) // 2] ^= 1
     found.write_bytes(data[: len(data) // 2] if damage == "cut" else data)
-    assert tile(path, tmp_path / "a", CONFIG, executor=Here()).exit_status == 0
+    assert undisturbed(verb, store) == wanted
     assert len(looks) == 3
-    assert slides_of(tmp_path / "a") == slides_of(tmp_path / "undisturbed")
 
 
-def test_a_survey_that_is_damaged_meanwhile_is_made_again(paint: Paint, tmp_path: Path, looks: list[str]) -> None:
-    path, _ = paint(tissue=0.7)
-    store, notes = tmp_path / "a", []
-    tile(path, tmp_path / "undisturbed", CONFIG, executor=Here())
+@pytest.mark.parametrize("at", ["piece", "commit"])
+def test_a_survey_that_is_damaged_meanwhile_is_made_again(
+    at: str, verb: Verb, tmp_path: Path, looks: list[str]
+) -> None:
+    store, wanted, notes = tmp_path / "a", undisturbed(verb, tmp_path / "undisturbed"), []
 
     class Damaging(Here):
-        def submit(self, task: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Future[Any]:
-            if task.__name__ == "commit" and len(looks) == 2:
+        def do(self, task: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+            if task.__name__ == getattr(verb, at) and len(looks) == 2:
                 (found,) = store.glob(".wsicurate/*/*.npz")
                 found.write_bytes(b"damaged")
-            return super().submit(task, *arguments, **keywords)
+            return task(*arguments, **keywords)
 
-    report = tile(path, store, CONFIG, executor=Damaging(), progress=lambda told: notes.append(told.note))
-    assert [outcome.status for outcome in report.outcomes] == ["tiled"]
+    report = verb.run(store, Damaging(), progress=lambda told: notes.append(told.note))
+    assert report.exit_status == 0
     assert len(looks) == 3
-    assert any("the survey" in note and "is damaged; it is being tiled again" in note for note in notes)
-    assert slides_of(store) == slides_of(tmp_path / "undisturbed")
+    assert any("the survey" in note and f"is damaged; it is being {verb.doing} again" in note for note in notes)
+    assert slides_of(store) == wanted
 
 
-def test_another_settings_survey_is_not_used(paint: Paint, tmp_path: Path, looks: list[str]) -> None:
-    path, _ = paint(tissue=0.7)
-    other = replace(CONFIG, min_tissue=0.9, overwrite=True)
-    tile(path, tmp_path / "undisturbed", other, executor=Here())
-    before = killed(path, tmp_path / "a")
-    after = killed(path, tmp_path / "a", other)
+def test_another_settings_survey_is_not_used(verb: Verb, tmp_path: Path, looks: list[str]) -> None:
+    store, wanted = tmp_path / "a", undisturbed(verb, tmp_path / "undisturbed", other=True)
+    before = killed(verb, store)
+    after = killed(verb, store, other=True)
     assert after != before and not before.exists()
     assert len(looks) == 3
-    assert tile(path, tmp_path / "a", other, executor=Here()).exit_status == 0
-    assert slides_of(tmp_path / "a") == slides_of(tmp_path / "undisturbed")
+    assert undisturbed(verb, store, other=True) == wanted
+    assert len(looks) == 3
 
 
-def test_a_survey_beside_a_finished_slide_is_a_leftover(paint: Paint, tmp_path: Path) -> None:
-    path, _ = paint(tissue=0.7)
+def test_a_survey_beside_a_finished_slide_is_a_leftover(verb: Verb, tmp_path: Path) -> None:
     store = tmp_path / "a"
-    found = killed(path, store)
+    found = killed(verb, store)
     survey = found.read_bytes()
-    tile(path, store, CONFIG, executor=Here())
+    verb.run(store, Here())
     found.parent.mkdir(parents=True)
     found.write_bytes(survey)  # as a run with --overwrite leaves it that is killed
-    report = check(store, workers=1)
+    report = check(store, executor=Here())
     assert (list(report.problems), list(report.leftovers)) == ([], [found.parent.relative_to(store).as_posix()])
-    assert [outcome.status for outcome in tile(path, store, CONFIG, executor=Here()).outcomes] == ["unchanged"]
+    assert [outcome.status for outcome in verb.run(store, Here()).outcomes] == ["unchanged"]
     assert not (store / ".wsicurate").exists()
 
 
-def test_the_parent_gets_numbers_alone(paint: Paint, tmp_path: Path) -> None:
-    path, _ = paint(tissue=0.7)
+@pytest.mark.parametrize("finished", [0, 1])
+def test_a_slide_that_fails_leaves_its_survey_beside_segments_alone(
+    finished: int, verb: Verb, tmp_path: Path, looks: list[str]
+) -> None:
+    store, wanted, pieces = tmp_path / "a", undisturbed(verb, tmp_path / "undisturbed"), []
+
+    class Failing(Here):
+        def do(self, task: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+            if task.__name__ == verb.piece:
+                pieces.append(task)
+                if len(pieces) > finished:
+                    raise UnreadableSlideError("the disk has a scratch")
+            return task(*arguments, **keywords)
+
+    (outcome,) = verb.run(store, Failing()).outcomes
+    assert (outcome.status, outcome.message) == ("failed", "the disk has a scratch")
+    assert [path.suffix for path in sorted(store.glob(".wsicurate/*/*"))] == [".segment", ".npz"][: 2 * finished]
+    assert len(check(store, executor=Here()).problems) == finished
+    assert undisturbed(verb, store) == wanted
+    assert len(looks) == 3 - finished
+
+
+def test_the_parent_gets_numbers_alone(verb: Verb, tmp_path: Path) -> None:
     here = Here()
-    tile(path, tmp_path / "a", CONFIG, executor=here)
-    (found,) = (result for result in here.results if isinstance(result, survey_module.Survey))
-    assert found.patches > 100 and sum(found.segments) == found.patches
+    verb.run(tmp_path / "a", here)
+    (found,) = (result for result in here.results if isinstance(result, verb.survey))
+    assert found.patches > 100 and sum(found.segments) == found.patches and len(found.segments) > 1
     assert not any(isinstance(value, np.ndarray) for value in vars(found).values())
     assert len(pickle.dumps(found)) < 8_000  # an overview has a megabyte, a plan 20 bytes a patch
 
 
-def test_a_dry_run_leaves_nothing(paint: Paint, tmp_path: Path, looks: list[str]) -> None:
-    path, _ = paint(tissue=0.7)
-    report = tile(path, tmp_path / "a", replace(CONFIG, dry_run=True), executor=Here())
+def test_a_dry_run_leaves_nothing(verb: Verb, tmp_path: Path, looks: list[str]) -> None:
+    report = verb.run(tmp_path / "a", Here(), dry_run=True)
     assert report.patches > 100 and len(looks) == 1
     assert not (tmp_path / "a").exists()
-
-
-def test_coordinates_on_a_slide_are_looked_at_once(paint: Paint, tmp_path: Path, looks: list[str]) -> None:
-    path, _ = paint(tissue=0.7)
-    source = tmp_path / "patches"
-    size = {"patch_size": 128, "patch_size_level0": 256}
-    write_h5(source / "slide_patches.h5", {**TRIDENT, **size}, np.array([[700, 900], [33, 17], [701, 333]]))
-    config = ImportConfig(slides=(path.parent,), workers=1)
-    import_patches(source, tmp_path / "undisturbed", config, executor=Here())
-    assert len(looks) == 1
-    for at in ("read_placed", "commit_placed"):
-        with pytest.raises(KilledError):
-            import_patches(source, tmp_path / "a", config, executor=Here(at))
-    assert import_patches(source, tmp_path / "a", config, executor=Here()).exit_status == 0
-    assert len(looks) == 2
-    assert slides_of(tmp_path / "a") == slides_of(tmp_path / "undisturbed")

@@ -305,6 +305,8 @@ def read_placed(task: PlacedSegmentTask) -> None:
 
     Raises:
         SlideError: if the slide vanished or changed.
+        LeaseLostError: if another run took the slide over.
+        CorruptStoreError: if the survey's findings are damaged.
         StoreWriteError: if the segment cannot be written.
     """
     cells, xy = task.findings.read_places()

@@ -164,6 +164,7 @@ def survey(task: SurveyTask) -> Survey:
     bytes_per_patch = 0.0
     if config.dry_run:
         bytes_per_patch = _estimate(slide, findings.cells, read_plan, grid, task.store_record)
+        check_unchanged(source.files, before)
     warnings = (*resolution.warnings, *slide.metadata.warnings, *findings.facts["suspicions"])
     return Survey(
         record=dataclasses.replace(
