@@ -162,7 +162,15 @@ class TileConfig:
         }
 
 
-Sampler = Literal["balanced", "random-over-slides", "patient-stratified", "random"]
+#: Selection rules by name; from Python also an object, see `wsicurate.curation.selection.baselines.Sampler`.
+SAMPLERS = ("balanced", "random-over-slides", "patient-stratified", "random")
+Sampler = Annotated[
+    str | object,
+    Rule(
+        lambda value: value in SAMPLERS if isinstance(value, str) else callable(getattr(value, "draw", None)),
+        f"choose one of {', '.join(SAMPLERS)}, or give an object with a method draw",
+    ),
+]
 Within = Literal["random", "nearest", "spread", "k-center", "facility-location"]
 CopyRule = Literal["confirmed", "dinov2", "none"]
 Retrieval = Literal["sample", "cluster"]
@@ -220,7 +228,8 @@ class CurateConfig:
             no scaling.
         clustering: name of the clustering that the budget is balanced over: hierarchy, or one of another package; from
             Python also an object.
-        sampler: how patches are drawn: balanced over the clusters, or by one of the baselines.
+        sampler: how patches are drawn: balanced over the clusters (balanced), or by one of the baselines
+            (random-over-slides, patient-stratified, random); from Python also an object.
         within: which patches of a cluster are drawn: at random, the nearest to its centre, or spread out by one of
             three rules.
         share_cap: most patches of one slide or patient, as a multiple of its equal share of the budget.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
 import numbers
 import os
@@ -20,7 +21,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from wsicurate.errors import ConfigError
+from wsicurate.errors import ConfigError, in_words
 
 Settings = TypeVar("Settings")
 
@@ -270,6 +271,19 @@ _PLAIN: Mapping[Any, Callable[[Any], Any]] = {
     Path: _path,
     object: _object,
 }
+
+
+def plain_settings(settings: Any, whose: str) -> dict[str, Any]:
+    """Settings of somebody's object, for a record: JSON's plain values.
+
+    Raises:
+        ConfigError: if they are something else.
+    """
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(dict(settings), allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"the settings of {whose} are no plain values: {in_words(error)}") from error
+    return plain
 
 
 def expanded(path: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -12,7 +11,7 @@ from wsicurate.curation.clustering.base import Clustering
 from wsicurate.curation.clustering.hierarchy import Hierarchy
 from wsicurate.errors import ConfigError, in_words
 from wsicurate.plugins import plugins
-from wsicurate.validation import shown
+from wsicurate.validation import plain_settings, shown
 
 #: The clustering of curations whose record names none.
 DEFAULT = "hierarchy"
@@ -76,8 +75,5 @@ def _checked(name: str, package: str | None, found: Any) -> FoundClustering:
                 f"--clustering {name} has no {part!r}; it must have what "
                 "wsicurate.curation.clustering.base.Clustering lists"
             )
-    try:
-        json.dumps(dict(found.settings), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"the settings of --clustering {name} are no plain values: {in_words(error)}") from error
+    plain_settings(found.settings, f"--clustering {name}")
     return FoundClustering(name, package, found)

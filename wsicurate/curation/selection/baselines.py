@@ -16,7 +16,10 @@ from wsicurate.curation.selection.draw import Groups, Selection, patient_codes, 
 
 
 class Sampler(Protocol):
-    """Draws patches to a budget."""
+    """Draws patches to a budget.
+
+    It may also have ``settings``, plain values that its draw depends on, a version included: they are recorded.
+    """
 
     @property
     def name(self) -> str:
@@ -30,8 +33,26 @@ class Sampler(Protocol):
         eligible: NDArray[np.bool_] | None = None,
         kept: NDArray[np.bool_] | None = None,
         seed: int = 0,
-    ) -> Selection:
-        """Draw exactly ``budget`` of the eligible patches; raises `CurationError` if there are fewer."""
+        clusters: NDArray[np.int32] | None = None,
+        vectors: NDArray[np.float16] | None = None,
+    ) -> Selection | NDArray[np.bool_]:
+        """Draw exactly ``budget`` of the eligible patches, those that are kept among them.
+
+        Args:
+            budget: number of patches.
+            groups: site, patient and slide of each patch, int32 (n,) each, -1 where not known.
+            eligible: bool, (n,); all by default.
+            kept: bool, (n,): patches that must be among them; none by default.
+            seed: the same seed gives the same patches.
+            clusters: int32, (n, levels), finest first; -1 where a patch is in none.
+            vectors: float16, (n, d), of the selection encoder, perhaps on disk.
+
+        Returns:
+            bool, (n,), or a `Selection`.
+
+        Raises:
+            CurationError: if fewer are eligible.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +74,9 @@ class Baseline:
         eligible: NDArray[np.bool_] | None = None,
         kept: NDArray[np.bool_] | None = None,
         seed: int = 0,
+        **_: object,
     ) -> Selection:
-        """As `Sampler.draw`; no caps, no turns, nothing but chance within a group."""
+        """As `Sampler.draw`, without a look at clusters and vectors: no caps, no turns, only chance within a group."""
         drawn = select(
             (self.strata(groups) + 1)[:, None].astype(np.int32),
             budget,
@@ -78,4 +100,4 @@ stratified_by_patient = Baseline(name="stratified by patient", strata=patient_co
 plain_random = Baseline(name="random", strata=lambda groups: np.zeros(len(groups.slide), dtype=np.int32))
 
 #: The three that need no vectors.
-BASELINES: tuple[Sampler, ...] = (random_over_slides, stratified_by_patient, plain_random)
+BASELINES: tuple[Baseline, ...] = (random_over_slides, stratified_by_patient, plain_random)

@@ -12,12 +12,13 @@ from wsicurate.curation.ledger import Ledger
 from wsicurate.curation.selection.apportion import budget_of
 from wsicurate.curation.selection.baselines import (
     BASELINES,
-    Sampler,
+    Baseline,
     plain_random,
     random_over_slides,
     stratified_by_patient,
 )
 from wsicurate.curation.selection.draw import Groups, Selection, select_by_strata
+from wsicurate.errors import CurationError
 from wsicurate.slides.tcga import FROZEN_KINDS
 from wsicurate.steps.curating.inputs import Inputs
 
@@ -72,8 +73,13 @@ def draw(
     groups = groups_of(inputs)
 
     def at(seed: int) -> Selection:
-        if config.sampler != "balanced":
+        if isinstance(config.sampler, str) and config.sampler in _SAMPLERS:
             return _SAMPLERS[config.sampler].draw(budget, groups=groups, eligible=eligible, kept=kept, seed=seed)
+        if not isinstance(config.sampler, str):
+            drawn = config.sampler.draw(  # type: ignore[attr-defined]
+                budget, groups=groups, eligible=eligible, kept=kept, seed=seed, clusters=clusters, vectors=vectors
+            )
+            return _checked(drawn, budget, eligible, kept, name=sampler_name(config.sampler))
         return select_by_strata(
             clusters,
             budget,
@@ -124,7 +130,39 @@ def baselines(inputs: Inputs, drawn: Draw, seeds: Sequence[int]) -> Mapping[str,
     }
 
 
-_SAMPLERS: Mapping[str, Sampler] = {
+def sampler_name(sampler: object) -> str:
+    """The name of an object that draws, or its class's."""
+    return str(getattr(sampler, "name", type(sampler).__name__))
+
+
+def _checked(
+    drawn: object, budget: int, eligible: NDArray[np.bool_], kept: NDArray[np.bool_] | None, *, name: str
+) -> Selection:
+    """What an object of somebody else's drew, if it keeps to the rules of `Sampler`.
+
+    Raises:
+        CurationError: which names the rule.
+    """
+    if isinstance(drawn, Selection):
+        selection = drawn
+    else:
+        selection = Selection(selected=np.asarray(drawn), over_cap=np.zeros_like(eligible))
+    selected = selection.selected
+    if selected.dtype != bool or selected.shape != eligible.shape:
+        raise CurationError(
+            f"the sampler {name} returned {selected.dtype}, {selected.shape}; return bool, {eligible.shape}"
+        )
+    if (count := int(np.count_nonzero(selected))) != budget:
+        raise CurationError(f"the sampler {name} drew {count:,} patches, and the budget is {budget:,}")
+    allowed = eligible if kept is None else eligible | kept
+    if (outside := int(np.count_nonzero(selected & ~allowed))) > 0:
+        raise CurationError(f"the sampler {name} drew {outside:,} patches that are not eligible")
+    if kept is not None and (lost := int(np.count_nonzero(kept & ~selected))) > 0:
+        raise CurationError(f"the sampler {name} left out {lost:,} of the patches that --keep keeps")
+    return selection
+
+
+_SAMPLERS: Mapping[str, Baseline] = {
     "random-over-slides": random_over_slides,
     "patient-stratified": stratified_by_patient,
     "random": plain_random,

@@ -37,6 +37,7 @@ from wsicurate.store.manifest import Curation
 from wsicurate.store.records import fingerprint_of
 from wsicurate.store.store import Store
 from wsicurate.tables import read_lines
+from wsicurate.validation import plain_settings
 
 #: What makes vectors comparable.
 _IDENTITY = ("weights_hash", "preprocessing", "pooling", "dim")
@@ -217,7 +218,13 @@ def _settings(config: CurateConfig, clustering: FoundClustering) -> dict[str, An
             if clustering.facts is not None:
                 plain[name] = clustering.facts
             continue
-        if isinstance(value, tuple):
+        if name == "sampler" and not isinstance(value, str):
+            kind = type(value)
+            plain[name] = {
+                "name": f"{kind.__module__}.{kind.__qualname__}",
+                "settings": plain_settings(getattr(value, "settings", {}), "the sampler"),
+            }
+        elif isinstance(value, tuple):
             plain[name] = [each.name if isinstance(each, Path) else each for each in value]
         else:
             plain[name] = value.name if isinstance(value, Path) else value
