@@ -78,6 +78,8 @@ def wrong_values(config: type, name: str) -> list[Any]:
         values += ["5", "0.5", "", [1], (0.5,), -(10**400), Path("5")]
     if type(None) not in types:
         values += [None]
+    if name == "mask":  # a function or a class is one
+        values = [value for value in values if not callable(value)]
     return values
 
 
@@ -147,7 +149,8 @@ def test_words_paths_and_lists_become_plain() -> None:
     [
         (lambda: TileConfig(dry_run="no"), "--dry-run is 'no'; it is true or false"),  # type: ignore[arg-type]
         (lambda: TileConfig(overwrite="yes"), "--overwrite is 'yes'; it is true or false"),  # type: ignore[arg-type]
-        (lambda: TileConfig(mask=3), "--mask is 3; give some text"),  # type: ignore[arg-type]
+        (lambda: TileConfig(mask=3), "--mask is 3; give a name, a function, or an object that can be called"),
+        (lambda: TileConfig(mask=""), "--mask is empty; give a name, a function, or an object that can be called"),
         (lambda: TileConfig(kinds=5), "--kinds is 5; give a list"),  # type: ignore[arg-type]
         (lambda: TileConfig(slide_table=5), "--slide-table is 5; give a path"),  # type: ignore[arg-type]
         (lambda: EmbedConfig(encoder=5), "--encoder is 5; wsicurate encoders lists"),  # type: ignore[arg-type]

@@ -79,6 +79,13 @@ Clusterer = Annotated[
         "give a name, or an object with fit, assign, to_arrays and from_arrays",
     ),
 ]
+Mask = Annotated[
+    str | object,
+    Rule(
+        lambda value: bool(value) if isinstance(value, str) else callable(getattr(value, "predict", value)),
+        "give a name, a function, or an object that can be called or has predict",
+    ),
+]
 
 
 def is_plausible_mpp(mpp: float) -> bool:
@@ -117,7 +124,8 @@ class TileConfig:
         max_patches_per_slide: most patches of a slide, a random sample that is spread over its tissue. None means no
             limit.
         allow_upsampling: also tile slides that are coarser than the wanted resolution, with interpolation.
-        mask: tissue mask: otsu, tiatoolbox-otsu, tiatoolbox-morphological, or one that another package brings.
+        mask: tissue mask: otsu, tiatoolbox-otsu, tiatoolbox-morphological, or one that another package brings. From
+            Python an object does as well: see docs/extending/masks.md.
         seed: seed of all random choices; the same seed gives the same result.
         slide_timeout: seconds of work, summed over all workers, after which a slide is given up. None means never.
         overwrite: replace results in the store that were made with other settings, or are damaged. Each slide stays
@@ -136,7 +144,7 @@ class TileConfig:
     kinds: Sequence[str] | None = None
     max_patches_per_slide: Annotated[int, _at_least(1)] | None = None
     allow_upsampling: bool = False
-    mask: Text = "otsu"
+    mask: Mask = "otsu"
     seed: Seed = 0
     slide_timeout: Seconds | None = 1800.0
     overwrite: bool = False

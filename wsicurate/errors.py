@@ -16,6 +16,7 @@ base and the built-in that fits, so that ``except FileNotFoundError`` works as o
     │   ├── UnreadableRegionError (OSError)         it opens, but these pixels cannot be decoded
     │   │   └── UnscannedRegionError                these pixels were never scanned
     │   ├── SlideChangedError (RuntimeError)        not the file that it was when the work began
+    │   ├── MaskError                               the tissue mask of another package failed on it
     │   ├── NoPatchesError                          none of its patches can be read, and the store has some
     │   ├── SlideTimeoutError (TimeoutError)        it took longer than --slide-timeout
     │   └── WorkerCrashedError (RuntimeError)       reading it killed the process that read it
@@ -143,6 +144,12 @@ class SlideChangedError(SlideError, RuntimeError):
     """The file is not the one that it was when it was surveyed or tiled."""
 
     reason = "changed"
+
+
+class MaskError(SlideError):
+    """A tissue mask that another package or the caller brought fails on it, or gives something that is no mask."""
+
+    reason = "mask"
 
 
 class NoPatchesError(SlideError):

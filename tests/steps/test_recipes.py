@@ -8,7 +8,7 @@ import pytest
 from wsicurate.config import CurateConfig, TileConfig
 from wsicurate.errors import ConfigError
 from wsicurate.steps.recipes import all_recipes, find_recipe, recipe_names
-from wsicurate.tissue.masks import find_mask
+from wsicurate.tissue.find import find_mask
 
 
 def test_every_recipe_makes_settings_and_says_where_it_comes_from() -> None:

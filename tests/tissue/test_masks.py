@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsicurate.errors import ConfigError
 from wsicurate.slides.opening import open_slide
 from wsicurate.slides.overview import read_overview
 from wsicurate.synthetic.ground_truth import GroundTruth
 from wsicurate.synthetic.layout import Kind
-from wsicurate.tissue.masks import clean, find_mask, otsu_mask
+from wsicurate.tissue.masks import clean, otsu_mask
 
 Paint = Callable[..., tuple[Path, GroundTruth]]
 
@@ -93,8 +92,3 @@ def test_specks_go_and_holes_close() -> None:
     bay[:3, :3] = False
     assert np.array_equal(clean(bay, 8.0), bay)
     assert clean(np.ones((99, 99), bool), 8.0).all()
-
-
-def test_an_unknown_mask() -> None:
-    with pytest.raises(ConfigError, match="--mask is 'unet'; choose one of otsu"):
-        find_mask("unet")

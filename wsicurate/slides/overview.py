@@ -55,57 +55,94 @@ def read_overview(slide: Slide, slide_mpp: float, *, mpp: float = OVERVIEW_MPP) 
         mpp: wanted resolution of the overview; coarser where a side would exceed 4,096 pixels, finer never.
     """
     full = slide.levels[0]
-    scale = max(1.0, mpp / slide_mpp, max(full.width, full.height) / MAX_SIDE)
+    picture = picture_at(slide, slide_mpp, max(mpp, slide_mpp * max(full.width, full.height) / MAX_SIDE))
+    pixels, unreadable = picture.read(slice(0, picture.height), slice(0, picture.width))
+    return Overview(pixels, unreadable, (full.width / picture.width, full.height / picture.height), picture.level)
+
+
+def picture_at(slide: Slide, slide_mpp: float, mpp: float) -> SlidePicture:
+    """A slide as a picture of about ``mpp`` µm per pixel; of the slide's own ``slide_mpp`` where that is coarser."""
+    full = slide.levels[0]
+    scale = max(1.0, mpp / slide_mpp)
     width, height = max(1, round(full.width / scale)), max(1, round(full.height / scale))
-    pixels = np.full((height, width, 3), 255, dtype=np.uint8)
-    unreadable = np.zeros((height, width), dtype=bool)
-    first = max(
-        (index for index, level in enumerate(slide.levels) if level.width >= width and level.height >= height),
-        key=lambda index: slide.levels[index].downsample,
-    )
-    # A block holds whole tiles where these are large, so that each is decoded once.
-    tile_px = max(slide.levels[first].tile_px or (0, 0))
-    block_px = tile_px if _BLOCK_LEVEL_PX < tile_px <= _MAX_BLOCK_LEVEL_PX else _BLOCK_LEVEL_PX
-    step = max(1, int(block_px * width / slide.levels[first].width))
-    failures = [0]
-    for top in range(0, height, step):
-        for left in range(0, width, step):
-            block = (slice(top, min(top + step, height)), slice(left, min(left + step, width)))
-            _fill(slide, first, block, pixels, unreadable, failures)
-    return Overview(pixels, unreadable, (full.width / width, full.height / height), first)
+    return SlidePicture(slide, width, height, slide_mpp * full.width / width)
 
 
 Block = tuple[slice, slice]
 
 
-def _fill(
-    slide: Slide,
-    level: int,
-    block: Block,
-    pixels: NDArray[np.uint8],
-    unreadable: NDArray[np.bool_],
-    failures: list[int],
-) -> None:
-    """Fill one block of the overview from ``level``; on failure in quarters, then from the next finer level.
+class SlidePicture:
+    """A whole slide as a picture of a coarser resolution, read piece by piece, by area.
 
-    ``failures`` holds one number, how many reads have failed: of a slide that is broken everywhere, blocks are not
-    divided for ever.
+    Args:
+        slide: an open slide.
+        width, height: of the picture, pixels; at most those of level 0.
+        mpp: µm per pixel of the picture.
+
+    Attributes:
+        level: of the slide, that is just fine enough and is read first.
     """
-    try:
-        pixels[block] = _read_block(slide, level, block, pixels.shape)
-        return
-    except UnreadableRegionError:
-        failures[0] += 1
-    rows, columns = block
-    source_px = (rows.stop - rows.start) * slide.levels[level].height / len(pixels)
-    is_divisible = max(rows.stop - rows.start, columns.stop - columns.start) > 1 and source_px > 128
-    if is_divisible and failures[0] <= MAX_FAILURES:
-        for part in _quarters(block):
-            _fill(slide, level, part, pixels, unreadable, failures)
-    elif level > 0:
-        _fill(slide, level - 1, block, pixels, unreadable, failures)
-    else:
-        unreadable[block] = True
+
+    def __init__(self, slide: Slide, width: int, height: int, mpp: float) -> None:
+        self.width, self.height, self.mpp = width, height, mpp
+        self._slide = slide
+        self.level = max(
+            (index for index, level in enumerate(slide.levels) if level.width >= width and level.height >= height),
+            key=lambda index: slide.levels[index].downsample,
+        )
+        self._failures = 0
+
+    def read(self, rows: slice, columns: slice) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Read a rectangle.
+
+        A piece that the level cannot give (a broken tile) is asked of the finer levels.
+
+        Args:
+            rows, columns: of the picture, from start to stop.
+
+        Returns:
+            uint8, (h, w, 3), RGB: what is unreadable or was never scanned is white; and bool, (h, w), True where no
+            level could be decoded.
+        """
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        pixels = np.full((height, width, 3), 255, dtype=np.uint8)
+        unreadable = np.zeros((height, width), dtype=bool)
+        # A block holds whole tiles where these are large, so that each is decoded once.
+        level = self._slide.levels[self.level]
+        tile_px = max(level.tile_px or (0, 0))
+        block_px = tile_px if _BLOCK_LEVEL_PX < tile_px <= _MAX_BLOCK_LEVEL_PX else _BLOCK_LEVEL_PX
+        step = max(1, int(block_px * self.width / level.width))
+        for top in range(0, height, step):
+            for left in range(0, width, step):
+                inner = slice(top, min(top + step, height)), slice(left, min(left + step, width))
+                block = _moved(inner[0], rows.start), _moved(inner[1], columns.start)
+                self._fill(self.level, block, pixels[inner], unreadable[inner])
+        return pixels, unreadable
+
+    def _fill(self, level: int, block: Block, pixels: NDArray[np.uint8], unreadable: NDArray[np.bool_]) -> None:
+        """Fill in one block of the picture from ``level``; on failure in quarters, then from the next finer level.
+
+        Of a slide that is broken everywhere, blocks are not divided for ever.
+        """
+        try:
+            pixels[:] = _read_block(self._slide, level, block, (self.height, self.width))
+            return
+        except UnreadableRegionError:
+            self._failures += 1
+        source_px = pixels.shape[0] * self._slide.levels[level].height / self.height
+        is_divisible = max(pixels.shape[:2]) > 1 and source_px > 128
+        if is_divisible and self._failures <= MAX_FAILURES:
+            for part in _quarters(block):
+                inner = _moved(part[0], -block[0].start), _moved(part[1], -block[1].start)
+                self._fill(level, part, pixels[inner], unreadable[inner])
+        elif level > 0:
+            self._fill(level - 1, block, pixels, unreadable)
+        else:
+            unreadable[:] = True
+
+
+def _moved(part: slice, by: int) -> slice:
+    return slice(part.start + by, part.stop + by)
 
 
 def _quarters(block: Block) -> list[Block]:

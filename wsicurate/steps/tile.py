@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,6 +21,7 @@ from wsicurate.slides.table import SlideRow, read_slide_table
 from wsicurate.steps.tiling.run import TileRun
 from wsicurate.steps.tiling.survey import store_settings
 from wsicurate.store.records import StoreRecord
+from wsicurate.tissue.find import require_picklable
 from wsicurate.validation import require_callables, require_path, require_paths, require_settings
 
 
@@ -99,6 +99,8 @@ def tile(
     require_callables(executor=executor, progress=progress)
     inputs = require_paths("SLIDES", slides)
     settings = store_settings(config)
+    if not isinstance(executor, ThreadPoolExecutor):
+        require_picklable(config.mask)
     table = None if config.slide_table is None else Path(config.slide_table)
     rows = [] if table is None else read_slide_table(table)
     sources, unmatched, passed_over = search_slides(inputs, rows, table=table)
@@ -144,7 +146,7 @@ def _write_record(run: TileRun, unmatched: Sequence[SlideRow], seconds: float, *
     write_run(
         run.bytes,
         "tile",
-        settings={**dataclasses.asdict(run.config), **run.record.tiling} if run.record.tiling else {},
+        settings={**vars(run.config), **run.record.tiling} if run.record.tiling else {},
         outcomes=run.outcomes(),
         seconds=seconds,
         ended=ended,

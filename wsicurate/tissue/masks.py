@@ -1,17 +1,10 @@
-"""Tissue masks, by name. A mask is a function of an overview; put another into `MASKS` to replace it."""
+"""Our own tissue mask: Otsu's threshold on absorption."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from wsicurate.errors import ConfigError
-from wsicurate.tissue.tiatoolbox_masks import tiatoolbox_morphological, tiatoolbox_otsu
 
 #: Specks of less tissue than this, and holes of less than this, are not kept apart from their surroundings, µm².
 SPECK_UM2 = 20_000.0
@@ -23,14 +16,6 @@ SURE_ABSORPTION = 45.0
 
 #: Tissue must stand out from the background by at least this many grey levels; below, a slide is blank.
 MIN_CONTRAST = 12.0
-
-
-class TissueMask(Protocol):
-    """Finds tissue on an overview."""
-
-    def __call__(self, overview: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
-        """Return bool, (h, w), True on tissue, for uint8 (h, w, 3) RGB at ``mpp`` µm per pixel."""
-        ...
 
 
 def otsu_mask(overview: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
@@ -82,25 +67,3 @@ def _small(regions: NDArray[np.bool_], least_px: float, *, spare_corner: bool = 
     if spare_corner:
         small[labels[0, 0]] = False
     return small[labels] if small.any() else np.zeros(labels.shape, dtype=bool)
-
-
-#: The masks that ``--mask`` knows. A mask that changes its results gets a new version: stores record it.
-MASKS: Mapping[str, tuple[TissueMask, int]] = MappingProxyType(
-    {
-        "otsu": (otsu_mask, 1),
-        "tiatoolbox-otsu": (tiatoolbox_otsu, 1),
-        "tiatoolbox-morphological": (tiatoolbox_morphological, 1),
-    }
-)
-
-
-def find_mask(name: str) -> tuple[TissueMask, int]:
-    """The mask of that name and its version.
-
-    Raises:
-        ConfigError: if there is none.
-    """
-    try:
-        return MASKS[name]
-    except KeyError:
-        raise ConfigError(f"--mask is {name!r}; choose one of {', '.join(sorted(MASKS))}") from None

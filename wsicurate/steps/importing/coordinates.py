@@ -30,7 +30,7 @@ from wsicurate.store.segments import Segment, write_segment
 from wsicurate.tiling.geometry import TOLERANCE, ReadPlan
 from wsicurate.tiling.plan import segment_rows, segments
 from wsicurate.tiling.windows import cut_window, free_window, plan_windows, window_tissue
-from wsicurate.tissue.masks import find_mask
+from wsicurate.tissue.find import find_mask
 from wsicurate.tissue.scores import SCORES, SCORES_VERSION, patch_scores
 
 _MASK = "otsu"
@@ -225,7 +225,7 @@ def survey_placed(task: PlacedSurveyTask) -> PlacedSurvey:
         "import": coordinates.format,
         "source_px": coordinates.source_px,
         "coordinates": hashlib.blake2b(xy.astype("<i4").tobytes(), digest_size=16).hexdigest(),
-        "mask": f"{_MASK}-{find_mask(_MASK)[1]}",
+        "mask": find_mask(_MASK).recorded,
         "scores": SCORES_VERSION,
     }
     source_record = {
@@ -274,7 +274,7 @@ def survey_placed(task: PlacedSurveyTask) -> PlacedSurvey:
 def _look(slide: Slide, slide_mpp: float, plan: ReadPlan, xy: NDArray[np.int32], source_px: int) -> Findings:
     """Read the overview and find the tissue below patches of ``source_px`` level-0 pixels at ``xy``, int32 (n, 2)."""
     overview = read_overview(slide, slide_mpp)
-    mask = find_mask(_MASK)[0](overview.pixels, slide_mpp * overview.downsample[0])
+    mask = find_mask(_MASK).mask(overview.pixels, slide_mpp * overview.downsample[0])
     small, small_downsample = shrink(overview, slide.levels[0].width, slide.levels[0].height)
     return Findings(
         cells=(xy // round(plan.pitch)).astype(np.int32),

@@ -21,6 +21,7 @@ from wsicurate.slides.kept_open import opened
 from wsicurate.slides.overview import read_overview, shrink
 from wsicurate.slides.resolution import Resolution, resolve
 from wsicurate.slides.source import SlideSource
+from wsicurate.steps.tiling.masking import mask_of
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.layout import segment_path
 from wsicurate.store.records import SlideRecord, StoreRecord, as_committed, fingerprint_of
@@ -29,7 +30,7 @@ from wsicurate.tiling.geometry import Grid, ReadPlan, plan_reading
 from wsicurate.tiling.patches import cut_patch
 from wsicurate.tiling.plan import plan_patches, segments, spread_sample, tiles_needed
 from wsicurate.tissue.brightfield import check_brightfield
-from wsicurate.tissue.masks import find_mask
+from wsicurate.tissue.find import find_mask
 from wsicurate.tissue.scores import SCORES_VERSION
 
 T = TypeVar("T")
@@ -103,8 +104,7 @@ def tile_settings(config: TileConfig) -> dict[str, Any]:
 
 def store_settings(config: TileConfig) -> dict[str, Any]:
     """Those that all slides of a store share, besides patch size and codec."""
-    _, mask_version = find_mask(config.mask)
-    return {**config.store_settings(), "mask": f"{config.mask}-{mask_version}", "scores": SCORES_VERSION}
+    return {**config.store_settings(), "mask": find_mask(config.mask).recorded, "scores": SCORES_VERSION}
 
 
 def survey(task: SurveyTask) -> Survey:
@@ -196,8 +196,7 @@ def _look(
         SlideError: if its colours cannot be trusted.
     """
     overview = read_overview(slide, slide_mpp)
-    mask_function, _ = find_mask(config.mask)
-    mask = mask_function(overview.pixels, slide_mpp * overview.downsample[0])
+    mask = mask_of(slide, overview, slide_mpp, config.mask)
     check_brightfield(overview.pixels, mask)
     suspicions = list(check_colours(slide, overview, read_plan.level))
     mask |= overview.unreadable  # planned, so that what cannot be read is dropped on record, not passed over
