@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsicurate.tiling.geometry import Grid
-from wsicurate.tiling.plan import plan_patches, segments, spread_sample, tissue_fraction
+from wsicurate.tiling.plan import plan_patches, segment_rows, segments, spread_sample, tissue_fraction
 
 
 def slow_fraction(grid: Grid, mask: np.ndarray, downsample: tuple[float, float]) -> np.ndarray:
@@ -114,3 +114,11 @@ def test_a_lattice_of_no_cells() -> None:
     assert plan.xy.shape == (0, 2)
     with pytest.raises(ValueError):
         Grid(512.0, 0, 0).index(3)
+
+
+def test_the_rows_of_a_segment_are_those_that_it_was_counted_as(rng: np.random.Generator) -> None:
+    cells = np.unique(rng.integers(0, 100, (300, 2)), axis=0).astype(np.int32)
+    for number, rows in enumerate(segments(cells)):
+        np.testing.assert_array_equal(segment_rows(cells, number), rows)
+    with pytest.raises(IndexError, match=f"no segment {number + 1}"):
+        segment_rows(cells, number + 1)

@@ -151,7 +151,7 @@ def show_encoders(presets: Sequence[Preset]) -> None:
             f"{preset.mpp:g}" if preset.mpp else "any",
             preset.licence,
             "yes" if preset.gated else "",
-            "none" if preset.is_descriptor else preset.source,
+            preset.package or ("none" if preset.is_descriptor else preset.source),
         )
     console.print(table)
     console.print(

@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.config import EmbedConfig
-from wsicurate.embedding.presets import Pooling, Preset, find_preset
+from wsicurate.embedding.plugin_encoders import plugin_preset
+from wsicurate.embedding.presets import Pooling, Preset, all_presets, find_preset
 from wsicurate.errors import ConfigError, with_name
+from wsicurate.plugins import plugins
 from wsicurate.validation import Rule, Text, checked, shown
 
 if TYPE_CHECKING:
@@ -99,7 +101,11 @@ def describe_identity(preset: Preset, descriptor: Descriptor) -> Mapping[str, An
         "encoder": preset.name,
         "dim": int(descriptor.dim),
         "weights_hash": hashlib.sha256(text.encode()).hexdigest(),
-        "preprocessing": {"descriptor": descriptor.name, "version": str(descriptor.version)},
+        "preprocessing": {
+            "descriptor": descriptor.name,
+            "version": str(descriptor.version),
+            **({"package": preset.package} if preset.package else {}),
+        },
         "pooling": preset.pooling,
         "mpp": preset.mpp,
         "licence": preset.licence,
@@ -120,7 +126,7 @@ def wanted_preset(
     """The encoder that the options name, with what they change about it.
 
     Args:
-        encoder: as `find_preset` takes it.
+        encoder: as `find_preset` takes it, or the name of one that another package brings; our own names go first.
         presets: a file with more encoders.
         name: of its arrays in the store.
         arch: timm architecture of weights from a file.
@@ -131,7 +137,11 @@ def wanted_preset(
     Raises:
         ConfigError: if something is unknown or wrong, or a descriptor is given what only a network has.
     """
-    preset = find_preset(encoder, extra=presets, arch=arch)
+    brought = plugins("encoders")
+    if encoder in brought and encoder not in all_presets(presets):
+        preset = plugin_preset(brought[encoder])
+    else:
+        preset = find_preset(encoder, extra=presets, arch=arch)
     if not trust_code:
         _refuse_code(preset)
     if pooling is not None and pooling not in get_args(Pooling):

@@ -25,7 +25,7 @@ from wsicurate.validation import Name, Rule, Text, between, exists, expanded, is
 Pooling = Literal["model", "class", "mean", "class+mean"]
 
 #: Where weights come from: before the colon of ``source``.
-SourceKind = Literal["timm", "hf-hub", "transformers", "torchscript", "file", "descriptor"]
+SourceKind = Literal["timm", "hf-hub", "transformers", "torchscript", "file", "descriptor", "plugin"]
 
 #: The encoder of those who name none: Apache-2.0, not gated.
 DEFAULT_ENCODER = "dinov2-small"
@@ -53,7 +53,7 @@ class Preset:
     Attributes:
         name: its name, which is that of its arrays in a store.
         source: ``kind:place``, see `SourceKind`: ``timm:NAME``, ``hf-hub:OWNER/NAME``, ``transformers:OWNER/NAME``,
-            ``torchscript:FILE``, ``file:FILE``, ``descriptor:NAME``.
+            ``torchscript:FILE``, ``file:FILE``, ``descriptor:NAME``, ``plugin:NAME``.
         arch: timm architecture that weights from a file go into; empty where the source says it.
         kwargs: arguments of `timm.create_model`; layers by name.
         input_px: edge of the image that the encoder sees; None where the model says.
@@ -66,6 +66,7 @@ class Preset:
         url: its page.
         citation: whom to cite.
         trusts_code: whether loading it runs Python code from the hub.
+        package: the package that brings it, with its version; empty for those that come with wsicurate or a file.
         file: the file of one's own that describes it; None for those that come with wsicurate.
     """
 
@@ -84,10 +85,12 @@ class Preset:
     url: Words = ""
     citation: Words = ""
     trusts_code: bool = False
+    package: str = ""
     file: Path | None = None
 
     def __post_init__(self) -> None:
-        where = f"encoder {shown(self.name)}" + (f" in {self.file}" if self.file else "")
+        where = f"encoder {shown(self.name)}" + (f" of {self.package}" if self.package else "")
+        where += f" in {self.file}" if self.file else ""
         validate(self, lambda field: f"{where}: its {field}")
         if self.kind not in get_args(SourceKind) or not self.place:
             raise ConfigError(
@@ -143,7 +146,7 @@ def all_presets(extra: Path | None = None) -> dict[str, Preset]:
 
 
 def _parsed(tables: Mapping[str, Any], file: Path | None) -> dict[str, Preset]:
-    fields = {item.name for item in dataclasses.fields(Preset)} - {"name", "file"}
+    fields = {item.name for item in dataclasses.fields(Preset)} - {"name", "package", "file"}
     presets = {}
     for name, table in tables.items():
         if not isinstance(table, dict):
@@ -158,6 +161,8 @@ def _parsed(tables: Mapping[str, Any], file: Path | None) -> dict[str, Preset]:
         if "source" not in table:
             raise ConfigError(f"encoder {name!r} in {file} has no source")
         preset = Preset(**{**table, "name": name, "file": file})
+        if preset.kind == "plugin":
+            raise ConfigError(f"encoder {name!r} in {file}: an encoder of a package is asked for by its own name")
         if file is not None and preset.kind in ("file", "torchscript"):
             place = (file.parent / expanded(Path(preset.place))).absolute()  # relative to the file that names it
             preset = dataclasses.replace(preset, source=f"{preset.kind}:{place}")

@@ -1,25 +1,26 @@
-"""Long computations that are not done twice: results of a curation's stages, kept until it is finished."""
+"""Long computations that are not done twice: results of stages, kept until what they are for is finished."""
 
 from __future__ import annotations
 
 import io
 import json
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsicurate.errors import CorruptStoreError
 from wsicurate.store.bytestore import ByteStore
+from wsicurate.store.codecs import append_checksum, verify_checksum
 from wsicurate.store.records import fingerprint_of
 
 Arrays = Mapping[str, NDArray[Any]]
 
 _FACTS = "facts"
 
-#: What reading a damaged file raises.
-_DAMAGE = (KeyError, ValueError, EOFError, OSError, NotImplementedError, zipfile.BadZipFile)
+#: What reading a file raises that is not there, or damaged.
+_DAMAGE = (KeyError, OSError, CorruptStoreError)
 
 
 class Stages:
@@ -50,26 +51,46 @@ class Stages:
             found = dict(arrays), json.loads(json.dumps(dict(facts)))
         return found
 
-    def get(self, name: str, inputs: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
-        """Arrays and facts of a stage; None if they are not there, or damaged."""
+    def get(
+        self, name: str, inputs: Mapping[str, Any], *, only: Collection[str] | None = None
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
+        """Arrays and facts of a stage; None if they are not there, or damaged.
+
+        Args:
+            name: of the stage.
+            inputs: everything that the result depends on, as JSON.
+            only: names of the arrays that are wanted; None: all are.
+        """
         try:
-            data = self._store.get(self._key(name, inputs))
-            with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-                arrays = {key: stored[key] for key in stored.files if key != _FACTS}
-                facts: dict[str, Any] = json.loads(str(stored[_FACTS]))
+            data = verify_checksum(self._store.get(self.path(name, inputs)))
         except _DAMAGE:
             return None
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+            wanted = (key for key in stored.files if key != _FACTS) if only is None else only
+            arrays = {key: stored[key] for key in wanted}
+            facts: dict[str, Any] = json.loads(str(stored[_FACTS]))
         return arrays, facts
 
-    def put(self, name: str, inputs: Mapping[str, Any], arrays: Arrays, facts: Mapping[str, Any]) -> None:
-        """Keep arrays and facts of a stage.
+    def put(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        arrays: Arrays,
+        facts: Mapping[str, Any],
+        *,
+        outlasts_power: bool = True,
+    ) -> None:
+        """Keep arrays and facts of a stage; ``outlasts_power`` is as in `ByteStore.put`.
 
         Raises:
             StoreWriteError: if the store cannot be written.
         """
         packed = io.BytesIO()
-        np.savez(packed, **{**arrays, _FACTS: np.array(json.dumps(dict(facts)))}, allow_pickle=False)
-        self._store.put(self._key(name, inputs), [packed.getbuffer()])
+        # Before numpy 2.2, ``allow_pickle`` would be taken for an array.
+        np.savez(packed, **{**arrays, _FACTS: np.array(json.dumps(dict(facts)))})  # type: ignore[arg-type]
+        # An archive's own checksums leave out its directory, and what a wrong shape leaves unread.
+        data = append_checksum(packed.getvalue())
+        self._store.put(self.path(name, inputs), [data], outlasts_power=outlasts_power)
 
     def clear(self) -> None:
         """Remove everything in the folder but leases."""
@@ -77,5 +98,6 @@ class Stages:
             if not key.rpartition("/")[2].startswith("lease-"):
                 self._store.delete(key)
 
-    def _key(self, name: str, inputs: Mapping[str, Any]) -> str:
+    def path(self, name: str, inputs: Mapping[str, Any]) -> str:
+        """Key of a stage's file."""
         return f"{self._folder}/{name}-{fingerprint_of(inputs)[:16]}.npz"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import Executor
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+from wsicurate.engine.findings import FindingsPlace
 from wsicurate.engine.fitting import Fitting
 from wsicurate.engine.pieces import Call, Filling, FillingConfig, Piece, SoundTask, Surveyed, is_as_made, made_by
 from wsicurate.engine.progress import ProgressCallback, Status
@@ -19,6 +20,7 @@ from wsicurate.engine.workers import Crew, timeout_error
 from wsicurate.errors import (
     CorruptStoreError,
     LeaseLostError,
+    LinkedPathError,
     PatchImportError,
     SlideChangedError,
     SlideTimeoutError,
@@ -26,7 +28,7 @@ from wsicurate.errors import (
 )
 from wsicurate.store.commit import remove_slide, remove_work
 from wsicurate.store.committed import is_committed, read_slide_record
-from wsicurate.store.layout import mark_path, slide_path, work_path
+from wsicurate.store.layout import SEGMENT, UNFINISHED, mark_path, slide_path, work_path
 from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.records import SlideRecord, StoreRecord
 from wsicurate.store.segments import is_finished
@@ -81,11 +83,11 @@ class FillingRun(SlideRun[S, Filling[V, R]], Generic[C, S, V, R]):
         """The task that looks at a slide, and compares it with what the store holds of it, if that is given."""
 
     @abstractmethod
-    def _pieces_of(self, job: Job[S, Filling[V, R]], fingerprint: str) -> Iterator[Piece[R]]:
-        """The segments of a slide that was surveyed; ``fingerprint`` is for their keys."""
+    def _pieces_of(self, job: Job[S, Filling[V, R]], place: FindingsPlace) -> Iterator[Piece[R]]:
+        """The segments of a slide that was surveyed, its findings at ``place``; their keys hold its fingerprint."""
 
     @abstractmethod
-    def _commit_call(self, job: Job[S, Filling[V, R]]) -> Call[SlideRecord]:
+    def _commit_call(self, job: Job[S, Filling[V, R]], place: FindingsPlace) -> Call[SlideRecord]:
         """The task that turns a slide's segments into its arrays, and gives the record as written."""
 
     def _reason_against(self, source: S) -> str:
@@ -192,9 +194,10 @@ class FillingRun(SlideRun[S, Filling[V, R]], Generic[C, S, V, R]):
                 megabytes=survey.patches * (survey.bytes_per_patch + 8) / 1e6,
             )
             return
-        pieces = list(self._pieces_of(job, made_by(survey.record)))
+        place = self._findings_of(job)
+        pieces = list(self._pieces_of(job, place))
         work.segments = [piece.key for piece in pieces]
-        self._remove_stale_segments(job)
+        self._remove_stale_work(job, {place.path, *work.segments})
         for piece in sorted(pieces, key=attrgetter("patches"), reverse=True):  # a short one ends last
             if not is_finished(self.bytes, piece.key):
                 self._patches_known += piece.patches
@@ -220,14 +223,19 @@ class FillingRun(SlideRun[S, Filling[V, R]], Generic[C, S, V, R]):
         elif limit is not None and job.seconds > limit:
             self._take_error(job, timeout_error(limit))
 
-    def _remove_stale_segments(self, job: Job[S, Filling[V, R]]) -> None:
-        """Segments of an interrupted run with other settings are of no use."""
+    def _findings_of(self, job: Job[S, Filling[V, R]]) -> FindingsPlace:
+        """Where the findings of a slide that was surveyed lie."""
+        return FindingsPlace(self._held(job), job.key, made_by(job.progress.surveyed.record))
+
+    def _remove_stale_work(self, job: Job[S, Filling[V, R]], ours: Set[str]) -> None:
+        """Surveys and segments of an interrupted run with other settings are of no use."""
         for key in list(self.bytes.keys(work_path(job.key))):
-            if key.endswith(".segment") and key not in job.progress.segments:
+            if key.endswith(UNFINISHED) and key not in ours:
                 self._held(job).delete(key)
 
     def _send_to_commit(self, job: Job[S, Filling[V, R]]) -> None:
-        self._submit(job, self._commit_call(job), self._take_commit, is_limited=False)  # what is cut is kept
+        call = self._commit_call(job, self._findings_of(job))
+        self._submit(job, call, self._take_commit, is_limited=False)  # what is cut is kept
 
     def _take_commit(self, job: Job[S, Filling[V, R]], record: SlideRecord) -> None:
         stored = int(record.counts["stored"])
@@ -315,8 +323,15 @@ class FillingRun(SlideRun[S, Filling[V, R]], Generic[C, S, V, R]):
             details={"reader": record.reader, "resolution": record.resolution, "reading": record.reading},
         )
 
+    def _remove_lone_survey(self, job: Job[S, Filling[V, R]]) -> None:
+        """A slide that failed before a segment of it was finished leaves nothing that another run could go on from."""
+        if not any(key.endswith(SEGMENT) for key in self.bytes.keys(work_path(job.key))):
+            remove_work(self._held(job), job.key)
+
     def _closing_words(self, job: Job[S, Filling[V, R]], message: str) -> str:
         """Say that the store keeps what it has of a slide that failed; take away what a killed finaliser left of it."""
+        with contextlib.suppress(LeaseLostError, LinkedPathError, StoreWriteError):
+            self._remove_lone_survey(job)
         committed = self._committed(job)
         if committed is not None:
             kept = f"the store keeps the {committed.counts['stored']:,} patches that it has of it"

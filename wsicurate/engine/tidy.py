@@ -8,13 +8,13 @@ from wsicurate.errors import LinkedPathError
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.commit import remove_work
 from wsicurate.store.committed import is_committed
-from wsicurate.store.layout import SCRATCH, WORK, work_path
+from wsicurate.store.layout import SCRATCH, UNFINISHED, WORK, work_path
 from wsicurate.store.leases import Holder, Leases, lower_stale_fences
 from wsicurate.store.root import restore_groups
 
 
 def tidy(store: ByteStore) -> None:
-    """Remove half-written values, leases and fences of dead runs, segments of finished slides, arrays of curations.
+    """Remove half-written values, leases and fences of dead runs, finished slides' work, arrays of curations.
 
     What a live run holds is left alone, and so is unfinished work that the next run goes on from.
 
@@ -37,10 +37,10 @@ def tidy(store: ByteStore) -> None:
 def _tidy_work(store: ByteStore, leases: Leases, key: str) -> None:
     folder = work_path(key)
     values = store.children(folder)
-    segments_are_done_with = is_committed(store, key) and any(value.endswith(".segment") for value in values)
+    work_is_done_with = is_committed(store, key) and any(value.endswith(UNFINISHED) for value in values)
     lease_is_left = any(value.startswith("lease-") for value in values)
     scratch = [value for value in values if value.endswith(SCRATCH)]
-    if leases.holder(folder) or not (segments_are_done_with or lease_is_left or scratch):
+    if leases.holder(folder) or not (work_is_done_with or lease_is_left or scratch):
         return
     lease = leases.acquire(folder)  # takes over from the dead
     if isinstance(lease, Holder):

@@ -196,8 +196,9 @@ class Crew:
         """Wait for the workers to end; with ``kill``, end them now. Unfinished tasks are forgotten."""
         self._queue.clear()
         self._suspects.clear()
-        for future in self._flying:
-            future.cancel()
+        if not kill or self._pool is None:  # else the dying pool's own thread may meet a future that was cancelled
+            for future in self._flying:
+                future.cancel()
         self._flying.clear()
         if kill:
             self._discard_pool()

@@ -208,7 +208,7 @@ def remove_slide(store: ByteStore, key: str) -> None:
 
 
 def remove_work(store: ByteStore, key: str) -> None:
-    """Remove a slide's segments; leases stay, they are their holders' to remove."""
+    """Remove a slide's survey and segments; leases stay, they are their holders' to remove."""
     for value in list(store.keys(work_path(key))):
         if not value.rpartition("/")[2].startswith("lease-"):
             store.delete(value)

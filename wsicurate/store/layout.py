@@ -12,11 +12,17 @@ SLIDES = "slides"
 RUNS = "runs"
 CURATIONS = "curations"
 
-#: Work in progress: leases and segments. Gone when a slide is finished.
+#: Work in progress: leases, surveys and segments. Gone when a slide is finished.
 WORK = ".wsicurate"
 
 #: How the names of arrays end that a curation lays out to map them into memory; no run goes on from those of another.
 SCRATCH = ".npy"
+
+#: How the names of segments end.
+SEGMENT = ".segment"
+
+#: How the names of a slide's unfinished work end: segments, and what its survey found.
+UNFINISHED = (SEGMENT, ".npz")
 
 
 def slide_key(slide_id: str, mpp: float) -> str:
@@ -46,7 +52,7 @@ def work_path(key: str) -> str:
 
 def segment_path(key: str, fingerprint: str, number: int) -> str:
     """Path of one finished segment of a slide made with the settings of ``fingerprint``."""
-    return f"{WORK}/{key}/{fingerprint[:16]}-{number:06d}.segment"
+    return f"{WORK}/{key}/{fingerprint[:16]}-{number:06d}{SEGMENT}"
 
 
 def curation_work_path(name: str) -> str:

@@ -127,7 +127,7 @@ class ClusteringContract:
         vectors = self.make_vectors()
         clustering = self.fitted(vectors)
         packed = io.BytesIO()
-        np.savez(packed, **clustering.to_arrays(), allow_pickle=False)
+        np.savez(packed, **clustering.to_arrays())  # type: ignore[arg-type]
         packed.seek(0)
         with np.load(packed, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}

@@ -140,6 +140,18 @@ def segments(cells: NDArray[np.int32], edge_cells: int = SEGMENT_CELLS) -> Itera
         yield from np.split(order, changes)
 
 
+def segment_rows(cells: NDArray[np.int32], number: int) -> NDArray[np.intp]:
+    """The indices that `segments` yields as the ``number``-th, counted from 0.
+
+    Raises:
+        IndexError: if there are fewer segments.
+    """
+    for position, rows in enumerate(segments(cells)):
+        if position == number:
+            return rows
+    raise IndexError(f"a plan of {len(cells):,} patches has no segment {number}")
+
+
 def tiles_needed(grid: Grid, cells: NDArray[np.int32], downsample: float, tile_px: tuple[int, int]) -> int:
     """How many compressed tiles of a level the windows of some cells touch, each counted once.
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,12 @@ def test_weights_from_a_file_are_those_that_are_loaded(
 ) -> None:
     """A file with its architecture is the encoder; a file alone gives the weights of the encoder that is named."""
     asked: list[Any] = []
-    monkeypatch.setattr(reembedding, "wanted_preset", lambda source, **more: asked.append((source, more)))
+
+    def wanted(source: str, **more: Any) -> SimpleNamespace:
+        asked.append((source, more))
+        return SimpleNamespace(is_descriptor=False)
+
+    monkeypatch.setattr(reembedding, "wanted_preset", wanted)
     monkeypatch.setattr(models, "load_model", lambda preset, weights=None: asked.append(weights))
     assert reembedder(record("dinov2-small"), weights, arch)[0] is not None
     source = "w.pth" if weights is not None and arch is not None else "dinov2-small"

@@ -311,6 +311,7 @@ def preprocessing(model: LoadedModel) -> dict[str, Any]:
         "resize": "whole patch; area mean down, bicubic up",
         "mean": list(model.preset.mean or ()),
         "std": list(model.preset.std or ()),
+        **({"package": model.preset.package} if model.preset.package else {}),
     }
 
 

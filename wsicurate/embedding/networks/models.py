@@ -12,6 +12,7 @@ from torch import nn
 
 from wsicurate.embedding.networks.checkpoints import hash_state
 from wsicurate.embedding.networks.hub import require_weights
+from wsicurate.embedding.networks.plugin_models import load_plugin
 from wsicurate.embedding.networks.timm_models import load_timm
 from wsicurate.embedding.networks.torchscript import load_torchscript
 from wsicurate.embedding.networks.transformers_models import load_transformers
@@ -62,7 +63,7 @@ def load_model(preset: Preset, *, weights: Path | None = None) -> LoadedModel:
         EncoderUnavailableError: if the weights are gated, unreachable or not there.
         EncoderError: if they do not fit the architecture, or the input size does not.
     """
-    if weights is not None and preset.kind != "transformers":
+    if weights is not None and preset.kind not in ("transformers", "plugin"):
         preset = dataclasses.replace(preset, source=f"file:{expanded(weights).absolute()}")
     elif weights is None:
         require_weights(preset)
@@ -73,6 +74,8 @@ def load_model(preset: Preset, *, weights: Path | None = None) -> LoadedModel:
             network, preset = load_torchscript(preset)
         elif preset.kind == "transformers":
             network, preset = load_transformers(preset, weights)
+        elif preset.kind == "plugin":
+            network, preset = load_plugin(preset, weights)
         else:
             network, preset = load_timm(preset)
         preset = dataclasses.replace(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.curation.copies.threshold import Embed
-from wsicurate.embedding.encoders import DESCRIPTORS, describe_identity, load_descriptor, wanted_preset
+from wsicurate.embedding.encoders import describe_identity, load_descriptor, wanted_preset
 from wsicurate.errors import ConfigError, EncoderError
 from wsicurate.store.embeddings import EmbeddingRecord
 
@@ -33,15 +33,16 @@ def reembedder(
         or it would not give the store's vectors.
     """
     try:
-        if record.encoder in DESCRIPTORS:
-            descriptor = load_descriptor(record.encoder)
-            now = describe_identity(wanted_preset(record.encoder), descriptor)
-            return (descriptor, "") if not (other := _other(record, now)) else (None, other)
+        source = record.encoder if weights is None or arch is None else str(weights)
+        preset = wanted_preset(source, arch=arch, name=record.encoder)
+        if preset.is_descriptor:
+            descriptor = load_descriptor(preset.place)
+            other = _other(record, describe_identity(preset, descriptor))
+            return (None, other) if other else (descriptor, "")
         from wsicurate.embedding.networks.inference import Inference, identity
         from wsicurate.embedding.networks.models import load_model
 
-        source = record.encoder if weights is None or arch is None else str(weights)
-        model = load_model(wanted_preset(source, arch=arch, name=record.encoder), weights=weights)
+        model = load_model(preset, weights=weights)
         if other := _other(record, identity(model)):
             return None, other
         inference = Inference(model, device="auto", precision=str(record.settings.get("precision", "auto")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.config import ImportConfig
+from wsicurate.engine.findings import Findings, FindingsPlace
+from wsicurate.engine.pieces import made_by
 from wsicurate.errors import NoResolutionError, PatchImportError, UnreadableRegionError
 from wsicurate.formats.coordinates import Coordinates
 from wsicurate.slides.base import Slide
@@ -21,10 +24,11 @@ from wsicurate.slides.resolution import resolve
 from wsicurate.slides.source import SlideSource
 from wsicurate.steps.importing.image_source import BEYOND_SLIDE
 from wsicurate.store.bytestore import ByteStore
-from wsicurate.store.commit import SlideContent, commit_slide
+from wsicurate.store.commit import commit_slide
 from wsicurate.store.records import SlideRecord, StoreRecord, as_committed, fingerprint_of
 from wsicurate.store.segments import Segment, write_segment
 from wsicurate.tiling.geometry import TOLERANCE, ReadPlan
+from wsicurate.tiling.plan import segment_rows, segments
 from wsicurate.tiling.windows import cut_window, free_window, plan_windows, window_tissue
 from wsicurate.tissue.find import find_mask
 from wsicurate.tissue.scores import SCORES, SCORES_VERSION, patch_scores
@@ -65,12 +69,16 @@ class PlacedSurveyTask:
         source: which.
         config: settings.
         store_record: patch size and codec.
+        key: of its group.
+        store: the store, fenced by the lease on the slide; None where nothing is to be written of it.
         committed: what the store already holds of it, or None.
     """
 
     source: PlacedSource
     config: ImportConfig
     store_record: StoreRecord
+    key: str
+    store: ByteStore | None
     committed: SlideRecord | None
 
 
@@ -82,29 +90,19 @@ class PlacedSurvey:
         record: attributes for the store; counts and hash are still to come unless ``is_committed``.
         is_committed: the store holds these patches already.
         stamp: of the slide's files when it was looked at.
-        plan: int32, (n, 2): level-0 corners.
-        read_plan: how they are read.
-        tissue: float32, (n,): share of each that is tissue.
-        overview, overview_downsample, mask, mask_downsample: pictures; None where committed.
+        patches: number of coordinates.
+        read_plan: how they are read; None where committed.
+        segments: number of patches of each segment. Which these are is in the slide's `Findings`.
         bytes_per_patch: 0; sizes are not estimated.
     """
 
     record: SlideRecord
     is_committed: bool
     stamp: FileStamp
-    plan: NDArray[np.int32]
+    patches: int
     read_plan: ReadPlan | None = None
-    tissue: NDArray[np.float32] | None = None
-    overview: NDArray[np.uint8] | None = None
-    overview_downsample: tuple[float, float] = (1.0, 1.0)
-    mask: NDArray[np.bool_] | None = None
-    mask_downsample: tuple[float, float] = (1.0, 1.0)
+    segments: tuple[int, ...] = ()
     bytes_per_patch: float = 0.0
-
-    @property
-    def patches(self) -> int:
-        """Planned patches."""
-        return len(self.plan)
 
 
 @dataclass(frozen=True)
@@ -114,20 +112,18 @@ class PlacedSegmentTask:
     Attributes:
         slide, stamp: the slide, which must not have changed.
         read_plan: how patches are read.
-        rows: int, (k,): indices into the slide's plan.
-        xy: int32, (k, 2): their corners.
+        findings: where the survey's findings lie, which say where the patches do.
+        number: of the segment.
         store_record: codec.
-        store: where it is written, fenced by the lease on the slide.
         segment: where the segment goes.
     """
 
     slide: SlideSource
     stamp: FileStamp
     read_plan: ReadPlan
-    rows: NDArray[np.intp]
-    xy: NDArray[np.int32]
+    findings: FindingsPlace
+    number: int
     store_record: StoreRecord
-    store: ByteStore
     segment: str
 
 
@@ -137,18 +133,16 @@ class PlacedCommitTask:
 
     Attributes:
         slide, stamp: the slide, which must not have changed.
-        key: of its group.
-        record, content, store_record: what to write.
-        store: where, fenced by the lease on the slide.
+        findings: where the survey's findings lie.
+        record, segments, store_record: what to write besides.
     """
 
     slide: SlideSource
     stamp: FileStamp
-    key: str
+    findings: FindingsPlace
     record: SlideRecord
-    content: SlideContent
+    segments: Sequence[str]
     store_record: StoreRecord
-    store: ByteStore
 
 
 def slide_resolution(slide: Slide, coordinates: Coordinates, mpp: float | None) -> dict[str, Any]:
@@ -265,18 +259,28 @@ def survey_placed(task: PlacedSurveyTask) -> PlacedSurvey:
         content_hash="",
     )
     if task.committed is not None:
-        return PlacedSurvey(as_committed(task.committed, record, "import"), True, before, xy)
-    overview = read_overview(slide, float(resolution["mpp"]))
-    mask = find_mask(_MASK).mask(overview.pixels, float(resolution["mpp"]) * overview.downsample[0])
-    small, small_downsample = shrink(overview, full.width, full.height)
-    check_unchanged(slide_source.files, before)
-    return PlacedSurvey(
-        record=record,
-        is_committed=False,
-        stamp=before,
-        plan=xy,
-        read_plan=plan,
-        tissue=window_tissue(mask, overview.downsample, xy, coordinates.source_px),
+        return PlacedSurvey(as_committed(task.committed, record, "import"), True, before, len(xy))
+    place = None if task.store is None else FindingsPlace(task.store, task.key, made_by(record))
+    findings = None if place is None else place.read()
+    if findings is None:
+        findings = _look(slide, float(resolution["mpp"]), plan, xy, coordinates.source_px)
+        check_unchanged(slide_source.files, before)
+        if place is not None:
+            place.write(findings)
+    pieces = tuple(len(rows) for rows in segments(findings.cells))
+    return PlacedSurvey(record, False, before, len(xy), plan, pieces)
+
+
+def _look(slide: Slide, slide_mpp: float, plan: ReadPlan, xy: NDArray[np.int32], source_px: int) -> Findings:
+    """Read the overview and find the tissue below patches of ``source_px`` level-0 pixels at ``xy``, int32 (n, 2)."""
+    overview = read_overview(slide, slide_mpp)
+    mask = find_mask(_MASK).mask(overview.pixels, slide_mpp * overview.downsample[0])
+    small, small_downsample = shrink(overview, slide.levels[0].width, slide.levels[0].height)
+    return Findings(
+        cells=(xy // round(plan.pitch)).astype(np.int32),
+        xy=xy,
+        tissue=window_tissue(mask, overview.downsample, xy, source_px),
+        unsampled_xy=np.empty((0, 2), dtype=np.int32),
         overview=small,
         overview_downsample=small_downsample,
         mask=mask,
@@ -301,8 +305,12 @@ def read_placed(task: PlacedSegmentTask) -> None:
 
     Raises:
         SlideError: if the slide vanished or changed.
+        LeaseLostError: if another run took the slide over.
+        CorruptStoreError: if the survey's findings are damaged.
         StoreWriteError: if the segment cannot be written.
     """
+    cells, xy = task.findings.read_places()
+    plan_rows = segment_rows(cells, task.number)
     check_unchanged(task.slide.files, task.stamp)
     slide = opened(task.slide, task.stamp)
     codec = None if task.store_record.codec == "none" else task.store_record.chunk_codec()
@@ -312,7 +320,7 @@ def read_placed(task: PlacedSegmentTask) -> None:
     dropped: dict[int, str] = {}
     messages: dict[str, str] = {}
     edge = round(task.read_plan.pitch)
-    for row, (x, y) in zip(task.rows.tolist(), task.xy.tolist(), strict=True):
+    for row, (x, y) in zip(plan_rows.tolist(), xy[plan_rows].tolist(), strict=True):
         if not _lies_within(slide, task.read_plan, x, y):
             full = slide.levels[0]
             dropped[row] = BEYOND_SLIDE
@@ -339,7 +347,7 @@ def read_placed(task: PlacedSegmentTask) -> None:
         dropped_reasons=tuple(dropped.values()),
         messages=messages,
     )
-    write_segment(task.store, task.segment, segment, patches)
+    write_segment(task.findings.store, task.segment, segment, patches)
 
 
 def commit_placed(task: PlacedCommitTask) -> SlideRecord:
@@ -350,4 +358,5 @@ def commit_placed(task: PlacedCommitTask) -> SlideRecord:
         StoreError: as `commit_slide` does.
     """
     check_unchanged(task.slide.files, task.stamp)
-    return commit_slide(task.store, task.key, task.record, task.content, task.store_record)
+    place, content = task.findings, task.findings.read_own().content(task.segments, SCORES)
+    return commit_slide(place.store, place.key, task.record, content, task.store_record)

@@ -14,6 +14,7 @@ import numpy as np
 from wsicurate._version import __version__
 from wsicurate.config import ImportConfig
 from wsicurate.engine.filling import FillingRun
+from wsicurate.engine.findings import FindingsPlace
 from wsicurate.engine.pieces import Call, Filling, Piece, Surveyed
 from wsicurate.engine.progress import ProgressCallback, SlideOutcome
 from wsicurate.engine.slide_run import Job, Source
@@ -51,11 +52,8 @@ from wsicurate.steps.importing.sources import (
     slides_of_names,
     target_mpp,
 )
-from wsicurate.store.commit import SlideContent
 from wsicurate.store.layout import segment_path, slide_key
 from wsicurate.store.records import SlideRecord, StoreRecord
-from wsicurate.tiling.plan import segments
-from wsicurate.tissue.scores import SCORES
 
 
 class ImportSource(Source, Protocol):
@@ -216,20 +214,22 @@ class ImportRun(FillingRun[ImportConfig, S, V, None]):
         return slide_key(source.slide_id, source.mpp)
 
 
+_ImageJob = Job[ImageSource, Filling[ImageSurvey, None]]
+_PlacedJob = Job[PlacedSource, Filling[PlacedSurvey, None]]
+
+
 class ImageRun(ImportRun[ImageSource, ImageSurvey]):
     """One run of `import` over patch images."""
 
-    def _survey_call(
-        self, job: Job[ImageSource, Filling[ImageSurvey, None]], committed: SlideRecord | None
-    ) -> Call[ImageSurvey]:
+    def _survey_call(self, job: _ImageJob, committed: SlideRecord | None) -> Call[ImageSurvey]:
         return Call.of(survey_images, ImageSurveyTask(job.source, self.record, committed, self.config.dry_run))
 
-    def _pieces_of(self, job: Job[ImageSource, Filling[ImageSurvey, None]], fingerprint: str) -> Iterator[Piece[None]]:
+    def _pieces_of(self, job: _ImageJob, place: FindingsPlace) -> Iterator[Piece[None]]:
         source, digests = job.source, job.progress.surveyed.digests
         beyond = np.flatnonzero(reaches_beyond(source, self.record.patch_px))
         for number, first in enumerate(range(0, len(source.names), SEGMENT_IMAGES)):
             names = source.names[first : first + SEGMENT_IMAGES]
-            key = segment_path(job.key, fingerprint, number)
+            key = segment_path(job.key, place.fingerprint, number)
             task = ImageSegmentTask(
                 root=source.root,
                 names=names,
@@ -244,7 +244,7 @@ class ImageRun(ImportRun[ImageSource, ImageSurvey]):
             )
             yield Piece(key, len(names), Call.of(read_images, task))
 
-    def _commit_call(self, job: Job[ImageSource, Filling[ImageSurvey, None]]) -> Call[SlideRecord]:
+    def _commit_call(self, job: _ImageJob, place: FindingsPlace) -> Call[SlideRecord]:
         task = ImageCommitTask(
             source=job.source,
             key=job.key,
@@ -259,54 +259,30 @@ class ImageRun(ImportRun[ImageSource, ImageSurvey]):
 class PlacedRun(ImportRun[PlacedSource, PlacedSurvey]):
     """One run of `import` over coordinates on slides."""
 
-    def _survey_call(
-        self, job: Job[PlacedSource, Filling[PlacedSurvey, None]], committed: SlideRecord | None
-    ) -> Call[PlacedSurvey]:
-        return Call.of(survey_placed, PlacedSurveyTask(job.source, self.config, self.record, committed))
+    def _survey_call(self, job: _PlacedJob, committed: SlideRecord | None) -> Call[PlacedSurvey]:
+        store = None if job.lease is None else self._held(job)
+        task = PlacedSurveyTask(job.source, self.config, self.record, job.key, store, committed)
+        return Call.of(survey_placed, task)
 
-    def _pieces_of(
-        self, job: Job[PlacedSource, Filling[PlacedSurvey, None]], fingerprint: str
-    ) -> Iterator[Piece[None]]:
+    def _pieces_of(self, job: _PlacedJob, place: FindingsPlace) -> Iterator[Piece[None]]:
         result = job.progress.surveyed
         if result.read_plan is None:
             raise ValueError(f"the survey of {job.source.name} came back without a plan")
-        cells = (result.plan // round(result.read_plan.pitch)).astype(np.int32)
-        for number, rows in enumerate(segments(cells)):
-            key = segment_path(job.key, fingerprint, number)
+        for number, patches in enumerate(result.segments):
+            key = segment_path(job.key, place.fingerprint, number)
             task = PlacedSegmentTask(
                 slide=job.source.slide,
                 stamp=result.stamp,
                 read_plan=result.read_plan,
-                rows=rows,
-                xy=result.plan[rows],
+                findings=place,
+                number=number,
                 store_record=self.record,
-                store=self._held(job),
                 segment=key,
             )
-            yield Piece(key, len(rows), Call.of(read_placed, task))
+            yield Piece(key, patches, Call.of(read_placed, task))
 
-    def _commit_call(self, job: Job[PlacedSource, Filling[PlacedSurvey, None]]) -> Call[SlideRecord]:
+    def _commit_call(self, job: _PlacedJob, place: FindingsPlace) -> Call[SlideRecord]:
         result = job.progress.surveyed
-        if result.overview is None or result.mask is None:
-            raise ValueError(f"{job.key} was sent to be committed without a survey")
-        content = SlideContent(
-            xy=result.plan,
-            tissue=result.tissue,
-            score_names=SCORES,
-            unsampled_xy=np.empty((0, 2), dtype=np.int32),
-            segments=job.progress.segments,
-            overview=result.overview,
-            overview_downsample=result.overview_downsample,
-            mask=result.mask,
-            mask_downsample=result.mask_downsample,
-        )
-        task = PlacedCommitTask(
-            slide=job.source.slide,
-            stamp=result.stamp,
-            key=job.key,
-            record=result.record,
-            content=content,
-            store_record=self.record,
-            store=self._held(job),
-        )
+        segments = job.progress.segments
+        task = PlacedCommitTask(job.source.slide, result.stamp, place, result.record, segments, self.record)
         return Call.of(commit_placed, task)

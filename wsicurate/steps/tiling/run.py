@@ -7,16 +7,14 @@ from typing import Any
 
 from wsicurate.config import TileConfig
 from wsicurate.engine.filling import FillingRun
+from wsicurate.engine.findings import FindingsPlace
 from wsicurate.engine.pieces import Call, Filling, Piece
 from wsicurate.engine.slide_run import Job
 from wsicurate.slides.source import SlideSource
 from wsicurate.steps.tiling.segments import CommitTask, SegmentCost, SegmentTask, commit, cut_segment
 from wsicurate.steps.tiling.survey import Survey, SurveyTask, present, survey
-from wsicurate.store.commit import SlideContent
 from wsicurate.store.layout import segment_path, slide_key
 from wsicurate.store.records import SlideRecord, StoreRecord
-from wsicurate.tiling.plan import segments
-from wsicurate.tissue.scores import SCORES
 
 _Job = Job[SlideSource, Filling[Survey, SegmentCost]]
 
@@ -44,47 +42,25 @@ class TileRun(FillingRun[TileConfig, SlideSource, Survey, SegmentCost]):
         store = None if job.lease is None else self._held(job)
         return Call.of(survey, SurveyTask(job.source, self.config, self.record, job.key, store, committed))
 
-    def _pieces_of(self, job: _Job, fingerprint: str) -> Iterator[Piece[SegmentCost]]:
+    def _pieces_of(self, job: _Job, place: FindingsPlace) -> Iterator[Piece[SegmentCost]]:
         result = job.progress.surveyed
-        plan = present(result.plan)
-        for number, rows in enumerate(segments(plan.cells)):
-            key = segment_path(job.key, fingerprint, number)
+        for number, patches in enumerate(result.segments):
+            key = segment_path(job.key, place.fingerprint, number)
             task = SegmentTask(
                 source=job.source,
                 stamp=result.stamp,
                 read_plan=present(result.read_plan),
                 grid=present(result.grid),
-                rows=rows,
-                cells=plan.cells[rows],
+                findings=place,
+                number=number,
                 store_record=self.record,
-                store=self._held(job),
                 segment=key,
             )
-            yield Piece(key, len(rows), Call.of(cut_segment, task))
+            yield Piece(key, patches, Call.of(cut_segment, task))
 
-    def _commit_call(self, job: _Job) -> Call[SlideRecord]:
+    def _commit_call(self, job: _Job, place: FindingsPlace) -> Call[SlideRecord]:
         result = job.progress.surveyed
-        plan = present(result.plan)
-        content = SlideContent(
-            xy=plan.xy,
-            tissue=plan.tissue,
-            score_names=SCORES,
-            unsampled_xy=plan.unsampled_xy,
-            segments=job.progress.segments,
-            overview=present(result.overview),
-            overview_downsample=result.overview_downsample,
-            mask=present(result.mask),
-            mask_downsample=result.mask_downsample,
-        )
-        task = CommitTask(
-            source=job.source,
-            stamp=result.stamp,
-            key=job.key,
-            record=result.record,
-            content=content,
-            store_record=self.record,
-            store=self._held(job),
-        )
+        task = CommitTask(job.source, result.stamp, place, result.record, job.progress.segments, self.record)
         return Call.of(commit, task)
 
     def _details(self, job: _Job) -> Mapping[str, Any]:

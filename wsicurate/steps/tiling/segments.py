@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsicurate.engine.findings import FindingsPlace
 from wsicurate.errors import UnreadableRegionError, UnreadableSlideError
 from wsicurate.slides.base import ReadCounts, Slide
 from wsicurate.slides.identity import FileStamp, check_unchanged
 from wsicurate.slides.kept_open import opened
 from wsicurate.slides.source import SlideSource
-from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.codecs import append_checksum
-from wsicurate.store.commit import SlideContent, commit_slide
+from wsicurate.store.commit import commit_slide
 from wsicurate.store.records import SlideRecord, StoreRecord
 from wsicurate.store.segments import Segment, write_segment
 from wsicurate.tiling.geometry import Grid, ReadPlan, Window
 from wsicurate.tiling.patches import cut_patch
-from wsicurate.tissue.scores import Scorer
+from wsicurate.tiling.plan import segment_rows
+from wsicurate.tissue.scores import SCORES, Scorer
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,9 @@ class SegmentTask:
     Attributes:
         source, stamp: the slide, which must not have changed.
         read_plan, grid: where patches lie and how they are read.
-        rows: int, (k,): indices into the slide's plan.
-        cells: int32, (k, 2): column and row in the grid.
+        findings: where the survey's findings lie, which say where the patches do.
+        number: of the segment.
         store_record: codec.
-        store: where it is written, fenced by the lease on the slide.
         segment: where the segment goes.
     """
 
@@ -41,10 +42,9 @@ class SegmentTask:
     stamp: FileStamp
     read_plan: ReadPlan
     grid: Grid
-    rows: NDArray[np.intp]
-    cells: NDArray[np.int32]
+    findings: FindingsPlace
+    number: int
     store_record: StoreRecord
-    store: ByteStore
     segment: str
 
 
@@ -71,18 +71,16 @@ class CommitTask:
 
     Attributes:
         source, stamp: the slide, which must not have changed.
-        key: of its group.
-        record, content, store_record: what to write.
-        store: where, fenced by the lease on the slide.
+        findings: where the survey's findings lie.
+        record, segments, store_record: what to write besides.
     """
 
     source: SlideSource
     stamp: FileStamp
-    key: str
+    findings: FindingsPlace
     record: SlideRecord
-    content: SlideContent
+    segments: Sequence[str]
     store_record: StoreRecord
-    store: ByteStore
 
 
 def cut_segment(task: SegmentTask) -> SegmentCost:
@@ -93,23 +91,30 @@ def cut_segment(task: SegmentTask) -> SegmentCost:
 
     Raises:
         SlideError: if the slide vanished or changed.
+        LeaseLostError: if another run took the slide over.
+        CorruptStoreError: if the survey's findings are damaged.
         StoreWriteError: if the segment cannot be written.
     """
     began = time.perf_counter()
+    cells, _ = task.findings.read_places()
+    rows = segment_rows(cells, task.number)
     check_unchanged(task.source.files, task.stamp)
     try:
         slide = opened(task.source, task.stamp)
         before = slide.counts
-        segment, patches = _cut(task, slide)
+        segment, patches = _cut(task, slide, rows, cells[rows])
     except UnreadableSlideError:
         check_unchanged(task.source.files, task.stamp)  # a better reason, if there is one
         raise
     check_unchanged(task.source.files, task.stamp)
-    write_segment(task.store, task.segment, segment, patches)
-    return SegmentCost(slide.reader, time.perf_counter() - began, len(task.rows), slide.counts - before)
+    write_segment(task.findings.store, task.segment, segment, patches)
+    return SegmentCost(slide.reader, time.perf_counter() - began, len(rows), slide.counts - before)
 
 
-def _cut(task: SegmentTask, slide: Slide) -> tuple[Segment, list[bytes]]:
+def _cut(
+    task: SegmentTask, slide: Slide, plan_rows: NDArray[np.intp], cells: NDArray[np.int32]
+) -> tuple[Segment, list[bytes]]:
+    """The segment of some rows of the plan, which lie in ``cells``, and its encoded patches."""
     codec = None if task.store_record.codec == "none" else task.store_record.chunk_codec()
     rows: list[int] = []
     scorer = Scorer()
@@ -117,7 +122,7 @@ def _cut(task: SegmentTask, slide: Slide) -> tuple[Segment, list[bytes]]:
     dropped: list[int] = []
     reasons: list[str] = []
     messages: dict[str, str] = {}
-    for row, (column, line) in zip(task.rows.tolist(), task.cells.tolist(), strict=True):
+    for row, (column, line) in zip(plan_rows.tolist(), cells.tolist(), strict=True):
         window = task.grid.window(column, line)
         own: bytes | None = None
         try:
@@ -165,4 +170,5 @@ def commit(task: CommitTask) -> SlideRecord:
         StoreError: as `commit_slide` does.
     """
     check_unchanged(task.source.files, task.stamp)
-    return commit_slide(task.store, task.key, task.record, task.content, task.store_record)
+    place, content = task.findings, task.findings.read_own().content(task.segments, SCORES)
+    return commit_slide(place.store, place.key, task.record, content, task.store_record)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.config import TileConfig
+from wsicurate.engine.findings import Findings, FindingsPlace
 from wsicurate.engine.pieces import made_by
 from wsicurate.errors import TooCoarseError, UnreadableRegionError
 from wsicurate.slides.base import Slide
@@ -27,7 +28,7 @@ from wsicurate.store.records import SlideRecord, StoreRecord, as_committed, fing
 from wsicurate.store.segments import is_finished
 from wsicurate.tiling.geometry import Grid, ReadPlan, plan_reading
 from wsicurate.tiling.patches import cut_patch
-from wsicurate.tiling.plan import Plan, plan_patches, segments, spread_sample, tiles_needed
+from wsicurate.tiling.plan import plan_patches, segments, spread_sample, tiles_needed
 from wsicurate.tissue.brightfield import check_brightfield
 from wsicurate.tissue.find import find_mask
 from wsicurate.tissue.scores import SCORES_VERSION
@@ -68,8 +69,8 @@ class Survey:
         stamp: of its files when it was looked at.
         is_committed: the store holds these patches already; ``record`` is theirs, with the slide table's words of
             today.
-        plan, read_plan, grid: what to read; None where committed.
-        overview, overview_downsample, mask, mask_downsample: pictures; None where committed.
+        read_plan, grid: how patches are read and where they can lie; None where committed.
+        segments: number of patches of each segment. Which these are is in the slide's `Findings`.
         bytes_per_patch: estimated in a dry run, else 0.
         tiles_needed: compressed tiles that the segments touch which are still to be cut; None where the reader does not
             count tiles: then what the file says of them was not checked.
@@ -78,20 +79,16 @@ class Survey:
     record: SlideRecord
     stamp: FileStamp
     is_committed: bool
-    plan: Plan | None = None
     read_plan: ReadPlan | None = None
     grid: Grid | None = None
-    overview: NDArray[np.uint8] | None = None
-    overview_downsample: tuple[float, float] = (1.0, 1.0)
-    mask: NDArray[np.bool_] | None = None
-    mask_downsample: tuple[float, float] = (1.0, 1.0)
+    segments: tuple[int, ...] = ()
     bytes_per_patch: float = 0.0
     tiles_needed: int | None = None
 
     @property
     def patches(self) -> int:
         """Planned patches; 0 where committed."""
-        return 0 if self.plan is None else len(self.plan)
+        return sum(self.segments)
 
 
 def tile_settings(config: TileConfig) -> dict[str, Any]:
@@ -113,8 +110,12 @@ def store_settings(config: TileConfig) -> dict[str, Any]:
 def survey(task: SurveyTask) -> Survey:
     """Look at a slide: identity, resolution, overview, mask, plan.
 
+    What is too large to travel goes into the slide's work folder, or is found there if a run that was killed left it.
+
     Raises:
         SlideError: if the slide cannot or should not be tiled; its class says why.
+        LeaseLostError: if another run took the slide over.
+        StoreWriteError: if the store cannot be written.
     """
     source, config = task.source, task.config
     before = stamp(source.files)
@@ -140,35 +141,64 @@ def survey(task: SurveyTask) -> Survey:
     if task.committed is not None:
         return Survey(as_committed(task.committed, record), before, is_committed=True)
     try:
-        planned = _plan(slide, resolution, record, before, config)
+        read_plan = plan_reading(
+            [level.downsample for level in slide.levels],
+            resolution.mpp,
+            config.mpp,
+            config.patch_px,
+            allow_upsampling=config.allow_upsampling,
+        )
     except TooCoarseError as error:
         if not resolution.warnings:
             raise
         raise TooCoarseError(f"{error}. Its resolution is in doubt: {'; '.join(resolution.warnings)}") from error
-    if config.dry_run:
-        planned = dataclasses.replace(planned, bytes_per_patch=_estimate(slide, planned, task.store_record))
-    if task.store is not None:
-        planned = dataclasses.replace(planned, tiles_needed=_tiles_needed(slide, planned, task.store, task.key))
-    check_unchanged(source.files, before)
-    return planned
-
-
-def _plan(slide: Slide, resolution: Resolution, record: SlideRecord, before: FileStamp, config: TileConfig) -> Survey:
-    full = slide.levels[0]
-    read_plan = plan_reading(
-        [level.downsample for level in slide.levels],
-        resolution.mpp,
-        config.mpp,
-        config.patch_px,
-        allow_upsampling=config.allow_upsampling,
-    )
-    level = slide.levels[read_plan.level]
+    full, level = slide.levels[0], slide.levels[read_plan.level]
     grid = Grid.over(read_plan, full.width, full.height, level.width, level.height)
-    overview = read_overview(slide, resolution.mpp)
-    mask = mask_of(slide, overview, resolution.mpp, config.mask)
+    place = None if task.store is None else FindingsPlace(task.store, task.key, made_by(record))
+    findings = None if place is None else place.read()
+    if findings is None:
+        findings = _look(slide, resolution.mpp, read_plan, grid, config, source.slide_id)
+        check_unchanged(source.files, before)
+        if place is not None:
+            place.write(findings)
+    bytes_per_patch = 0.0
+    if config.dry_run:
+        bytes_per_patch = _estimate(slide, findings.cells, read_plan, grid, task.store_record)
+        check_unchanged(source.files, before)
+    warnings = (*resolution.warnings, *slide.metadata.warnings, *findings.facts["suspicions"])
+    return Survey(
+        record=dataclasses.replace(
+            record,
+            resolution={**record.resolution, "warnings": warnings},
+            reading={"width": full.width, "height": full.height, **dataclasses.asdict(read_plan)},
+            counts={
+                "lattice": grid.columns * grid.rows,
+                "below_min_tissue": findings.facts["below_min_tissue"],
+            },
+        ),
+        stamp=before,
+        is_committed=False,
+        read_plan=read_plan,
+        grid=grid,
+        segments=tuple(len(rows) for rows in segments(findings.cells)),
+        bytes_per_patch=bytes_per_patch,
+        tiles_needed=None if place is None else _tiles_needed(slide, findings.cells, read_plan, grid, place),
+    )
+
+
+def _look(
+    slide: Slide, slide_mpp: float, read_plan: ReadPlan, grid: Grid, config: TileConfig, slide_id: str
+) -> Findings:
+    """Read the overview, find the tissue and plan the patches.
+
+    Raises:
+        NotBrightfieldError: if it is no stained section.
+        SlideError: if its colours cannot be trusted.
+    """
+    overview = read_overview(slide, slide_mpp)
+    mask = mask_of(slide, overview, slide_mpp, config.mask)
     check_brightfield(overview.pixels, mask)
-    suspicions = (*slide.metadata.warnings, *check_colours(slide, overview, read_plan.level))
-    warned = {**record.resolution, "warnings": (*record.resolution["warnings"], *suspicions)}
+    suspicions = list(check_colours(slide, overview, read_plan.level))
     mask |= overview.unreadable  # planned, so that what cannot be read is dropped on record, not passed over
     plan = plan_patches(
         grid,
@@ -177,22 +207,19 @@ def _plan(slide: Slide, resolution: Resolution, record: SlideRecord, before: Fil
         min_tissue=config.min_tissue,
         max_patches=config.max_patches_per_slide,
         seed=config.seed,
-        name=record.slide_id,
+        name=slide_id,
     )
-    small, small_downsample = shrink(overview, full.width, full.height)
-    reading = {"width": full.width, "height": full.height, **dataclasses.asdict(read_plan)}
-    counts = {"lattice": grid.columns * grid.rows, "below_min_tissue": plan.below_min_tissue}
-    return Survey(
-        record=dataclasses.replace(record, resolution=warned, reading=reading, counts=counts),
-        stamp=before,
-        is_committed=False,
-        plan=plan,
-        read_plan=read_plan,
-        grid=grid,
+    small, small_downsample = shrink(overview, slide.levels[0].width, slide.levels[0].height)
+    return Findings(
+        cells=plan.cells,
+        xy=plan.xy,
+        tissue=plan.tissue,
+        unsampled_xy=plan.unsampled_xy,
         overview=small,
         overview_downsample=small_downsample,
         mask=mask,
         mask_downsample=overview.downsample,
+        facts={"suspicions": suspicions, "below_min_tissue": plan.below_min_tissue},
     )
 
 
@@ -227,37 +254,38 @@ def _record(
     )
 
 
-def _estimate(slide: Slide, planned: Survey, store_record: StoreRecord) -> float:
-    """Mean size of a few encoded patches."""
-    if planned.plan is None or planned.grid is None or planned.read_plan is None or store_record.codec == "none":
+def _estimate(
+    slide: Slide, cells: NDArray[np.int32], read_plan: ReadPlan, grid: Grid, store_record: StoreRecord
+) -> float:
+    """Mean size of a few encoded patches, bytes."""
+    if store_record.codec == "none":
         return 0.0
     codec, sizes = store_record.chunk_codec(), []
-    cells = planned.plan.cells
     for index in spread_sample(cells, min(DRY_RUN_PATCHES, len(cells)), seed=0, name="dry run"):
-        window = planned.grid.window(*(int(value) for value in cells[index]))
+        window = grid.window(*(int(value) for value in cells[index]))
         try:
-            patch = cut_patch(slide.read, planned.read_plan, window, store_record.patch_px)
+            patch = cut_patch(slide.read, read_plan, window, store_record.patch_px)
         except UnreadableRegionError:
             continue
         sizes.append(len(codec.encode(patch)))
     return float(np.mean(sizes)) if sizes else 0.0
 
 
-def _tiles_needed(slide: Slide, planned: Survey, store: ByteStore, key: str) -> int | None:
+def _tiles_needed(
+    slide: Slide, cells: NDArray[np.int32], read_plan: ReadPlan, grid: Grid, place: FindingsPlace
+) -> int | None:
     """Compressed tiles that the segments touch which are not there yet; None where the reader does not count tiles."""
-    plan, read_plan, grid = present(planned.plan), present(planned.read_plan), present(planned.grid)
     tile_px = slide.levels[read_plan.level].tile_px
     if slide.counts.tiles_decoded is None or tile_px is None:
         return None
-    fingerprint = made_by(planned.record)
     rows = [
         rows
-        for number, rows in enumerate(segments(plan.cells))
-        if not is_finished(store, segment_path(key, fingerprint, number))
+        for number, rows in enumerate(segments(cells))
+        if not is_finished(place.store, segment_path(place.key, place.fingerprint, number))
     ]
     if not rows:
         return None
-    return tiles_needed(grid, plan.cells[np.concatenate(rows)], read_plan.downsample, tile_px)
+    return tiles_needed(grid, cells[np.concatenate(rows)], read_plan.downsample, tile_px)
 
 
 def present(value: T | None) -> T:
