@@ -107,6 +107,8 @@ RIGHT: dict[str, tuple[Encode | Sequence[Encode], dict[str, Any], float]] = {
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_frames_are_read_as_they_are(name: str, tmp_path: Path) -> None:
+    if name == "high-throughput JPEG 2000" and not hasattr(imagecodecs, "htj2k_encode"):
+        pytest.skip("imagecodecs before 2026.1.14 reads, but does not write it")
     encode, options, tolerance = RIGHT[name]
     check(write(tmp_path / "slide.dcm", encode, **options), PIXELS, tolerance=tolerance)
 
