@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from wsicurate.store.arrays import read_array, read_metadata, to_json, write_arr
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.checksums import CHECKSUM, UNSEALED, check_seal, digest, seal
 from wsicurate.store.layout import CURATIONS, ROOT, slide_key
+from wsicurate.store.parquet import column_names, parquet_bytes, read_columns, read_parquet
 from wsicurate.store.schema import check_format, require
 
 if TYPE_CHECKING:
@@ -111,16 +112,42 @@ class Curation:
                 self._check(f"manifest/{key}", data)
                 parts.append(read_parquet(data))
             except (KeyError, pa.ArrowException, OSError) as error:
-                raise ManifestError(
-                    f"{self._where}: {path} cannot be read: {error!r}; curate again with --overwrite"
-                ) from error
+                raise self._unreadable(path, error) from error
         table = pa.concat_tables(parts).unify_dictionaries()
-        if table.num_rows != self.run["manifest"]["rows"]:
-            raise ManifestError(
-                f"{self._where}: the manifest of {self.name} has {table.num_rows:,} rows, "
-                f"{self.run['manifest']['rows']:,} were written; curate again with --overwrite"
-            )
+        self._check_rows(table.num_rows)
         return table
+
+    def columns(self) -> list[str]:
+        """Names of the columns of the manifest; raises as `manifest` does."""
+        return list(self._of_part(self.run["manifest"]["parts"][0], column_names))
+
+    def parts(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Some columns of the manifest, part by part, in order; nothing else of it is read.
+
+        Raises:
+            ManifestError: if a part is missing, or what is read of it damaged.
+        """
+        rows = 0
+        for key in self.run["manifest"]["parts"]:
+            part = self._of_part(key, read_columns, columns)
+            rows += part.num_rows
+            yield part
+        self._check_rows(rows)
+
+    def check_inputs(self, slides: Mapping[str, str], left_out: Collection[str] = ()) -> None:
+        """Check that a store holds the patches that the curation was made from.
+
+        Args:
+            slides: content hash of each slide of the store, by key.
+            left_out: keys of slides that do not matter.
+
+        Raises:
+            ManifestError: if a slide is gone or holds other patches now.
+        """
+        for key, content_hash in self.run["inputs"].items():
+            if key not in left_out and slides.get(key) != content_hash:
+                what = "is not there any more" if key not in slides else "holds other patches now"
+                raise ManifestError(f"{self._where}: {key}, which {self.name} was made from, {what}; curate again")
 
     @property
     def paths(self) -> list[Path]:
@@ -137,6 +164,25 @@ class Curation:
                 if file.startswith(f"clusters/{name}/"):
                     self._check(file, self._store.get(f"{curation_path(self.name)}/{file}"))
         return {name: read_array(self._store, f"{base}/{name}") for name in names}
+
+    def _of_part(self, part: str, read: Callable[..., Any], *args: Any) -> Any:
+        import pyarrow as pa
+
+        path = f"{curation_path(self.name)}/manifest/{part}"
+        try:
+            return read(self._store, path, *args)
+        except (KeyError, pa.ArrowException, OSError) as error:
+            raise self._unreadable(path, error) from error
+
+    def _unreadable(self, path: str, error: Exception) -> ManifestError:
+        return ManifestError(f"{self._where}: {path} cannot be read: {error!r}; curate again with --overwrite")
+
+    def _check_rows(self, rows: int) -> None:
+        if rows != self.run["manifest"]["rows"]:
+            raise ManifestError(
+                f"{self._where}: the manifest of {self.name} has {rows:,} rows, "
+                f"{self.run['manifest']['rows']:,} were written; curate again with --overwrite"
+            )
 
     @property
     def _files(self) -> Mapping[str, str]:
@@ -161,10 +207,7 @@ class Curation:
         Raises:
             ManifestError: if a slide is gone or holds other patches now.
         """
-        for key, content_hash in self.run["inputs"].items():
-            if key not in left_out and slides.get(key) != content_hash:
-                what = "is not there any more" if key not in slides else "holds other patches now"
-                raise ManifestError(f"{self._where}: {key}, which {self.name} was made from, {what}; curate again")
+        self.check_inputs(slides, left_out)
         table = self.manifest()
         chosen = table.filter(table["selected"]).combine_chunks()
         slide = chosen["slide_id"].combine_chunks()
@@ -245,7 +288,7 @@ def write_curation(
     names = []
     for number, part in enumerate(_parts(table)):
         names.append(f"part-{number:05d}.parquet")
-        data = _parquet(part)
+        data = parquet_bytes(part)
         files[f"manifest/{names[-1]}"] = digest([data])
         store.put(f"{base}/manifest/{names[-1]}", [data])
     for array, values in clusters.items():
@@ -346,28 +389,3 @@ def _parts(table: pa.Table) -> Iterator[pa.Table]:
     """The table in pieces, at least one."""
     for start in range(0, max(table.num_rows, 1), PART_ROWS):
         yield table.slice(start, PART_ROWS)
-
-
-def read_parquet(data: bytes) -> pa.Table:
-    """The table of a Parquet file, read by the calling thread alone.
-
-    `pyarrow.parquet.read_table` starts pools of threads, even with ``use_threads=False``; with pyarrow 26.0.1 a script
-    that ends soon after aborted at its end (status 134) as often as not.
-
-    Raises:
-        pyarrow.ArrowInvalid, OSError: if it is none, or damaged.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
-
-
-def _parquet(table: pa.Table) -> bytes:
-    """A Parquet file; the same table gives the same bytes."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=131_072)
-    return bytes(sink.getvalue())
