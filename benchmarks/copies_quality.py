@@ -18,10 +18,10 @@ from wsicurate.curation.copies.registration import Criteria, PreparedPatch, conf
 from wsicurate.curation.copies.threshold import changed
 from wsicurate.curation.neighbours.nearest import nearest_neighbours
 from wsicurate.embedding.descriptors.stain_texture import StainTexture
+from wsicurate.opening import open_store
 from wsicurate.steps.curating.copy_search import find_copies
 from wsicurate.steps.curating.copy_settings import CopiesConfig
 from wsicurate.steps.imports import import_patches
-from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
 from wsicurate.store.embeddings import EmbeddingRecord, write_embedding
 from wsicurate.store.store import Store

@@ -25,7 +25,7 @@ from wsicurate import embed, tile
 from wsicurate.config import EmbedConfig, TileConfig
 from wsicurate.embedding.encoders import load_encoder
 from wsicurate.embedding.networks.inference import LARGEST_BATCH, choose_device
-from wsicurate.steps.open_store import open_store
+from wsicurate.opening import open_store
 from wsicurate.synthetic.cohort import write_cohort
 from wsicurate.synthetic.description import SyntheticSlide
 

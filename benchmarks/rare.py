@@ -30,12 +30,12 @@ from wsicurate.config import CurateConfig, EmbedConfig, TileConfig
 from wsicurate.curation.evaluation.comparison import paired_interval
 from wsicurate.curation.selection.baselines import BASELINES, random_over_slides
 from wsicurate.curation.selection.draw import Groups
+from wsicurate.opening import open_store
 from wsicurate.steps.curate import CurateReport, curate
 from wsicurate.steps.curating.labels import labels_of
 from wsicurate.steps.curating.pool import Pool, gather_pool
 from wsicurate.steps.demo import write_truth_labels
 from wsicurate.steps.embed import embed
-from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
 from wsicurate.synthetic.cohort import cohort_names
 from wsicurate.synthetic.description import SyntheticSlide

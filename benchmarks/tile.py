@@ -36,9 +36,9 @@ import simplejpeg
 import tifffile
 import zarr
 
+from wsicurate.opening import open_store
 from wsicurate.pixels.jpeg import decode_jpeg, encode_jpeg
 from wsicurate.slides.opening import open_slide
-from wsicurate.steps.open_store import open_store
 from wsicurate.store.slide_patches import SlidePatches
 from wsicurate.synthetic.description import SyntheticSlide
 from wsicurate.synthetic.slide import write_slide

@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from wsicurate.config import CurateConfig, EmbedConfig, TileConfig
+from wsicurate.steps.curate import curate
 from wsicurate.steps.demo import write_demo_cohort
+from wsicurate.steps.embed import embed
+from wsicurate.steps.tile import tile
 from wsicurate.synthetic.cohort import CohortSlide, write_cohort
 from wsicurate.synthetic.description import SyntheticSlide
 from wsicurate.synthetic.ground_truth import GroundTruth
@@ -87,3 +91,16 @@ def rng() -> np.random.Generator:
 def tree(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, by its relative path."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="session")
+def curated_store(tmp_path_factory: pytest.TempPathFactory, small_slides: Path) -> Path:
+    """A store of three slides with a curation ``half``: read it, never write to it."""
+    path = tmp_path_factory.mktemp("curated") / "patches.zarr"
+    tile([small_slides], path, TileConfig(workers=1))
+    embed(path, EmbedConfig(encoder="stain-texture", workers=1))
+    curate(
+        path,
+        CurateConfig(encoder="stain-texture", name="half", budget=0.6, copies="none", clusters=(12, 4), evaluate=False),
+    )
+    return path

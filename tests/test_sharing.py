@@ -16,11 +16,11 @@ from PIL import Image
 from tests.conftest import tree
 from wsicurate.config import CurateConfig, EmbedConfig, ImportConfig, TileConfig
 from wsicurate.curation.copies.registration import Criteria, PreparedPatch, confirm
+from wsicurate.opening import open_store
 from wsicurate.steps.check import check
 from wsicurate.steps.curate import curate
 from wsicurate.steps.embed import embed
 from wsicurate.steps.imports import import_patches
-from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
 
 CODECS = ("jpeg", "zstd", "none")

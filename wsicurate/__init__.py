@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from wsicurate.embedding.encoders import load_encoder
     from wsicurate.embedding.networks.attention import attention_maps, pca_rgb
     from wsicurate.errors import SlideError, StoreError, WsicurateError
+    from wsicurate.opening import open_store
     from wsicurate.slides.base import Slide
     from wsicurate.slides.opening import open_slide
     from wsicurate.slides.tcga import Barcode, parse_barcode
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from wsicurate.steps.encoders import encoders
     from wsicurate.steps.imports import ImportReport, import_patches
     from wsicurate.steps.info import info
-    from wsicurate.steps.open_store import open_store
     from wsicurate.steps.run import RunReport, run
     from wsicurate.steps.tile import TileReport, tile
     from wsicurate.store.manifest import Curation
@@ -67,7 +67,7 @@ _HOMES = {
     "info": "steps.info",
     "load_encoder": "embedding.encoders",
     "open_slide": "slides.opening",
-    "open_store": "steps.open_store",
+    "open_store": "opening",
     "parse_barcode": "slides.tcga",
     "pca_rgb": "embedding.networks.attention",
     "run": "steps.run",

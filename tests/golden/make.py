@@ -19,8 +19,8 @@ from PIL import Image
 from wsicurate import curate, embed, tile
 from wsicurate._version import __version__
 from wsicurate.config import CurateConfig, EmbedConfig, ImportConfig, TileConfig
+from wsicurate.opening import open_store
 from wsicurate.steps.imports import import_patches
-from wsicurate.steps.open_store import open_store
 from wsicurate.store.layout import mark_path
 from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.patch_fields import LABEL, NAME

@@ -14,7 +14,7 @@ from tests.conftest import REPOSITORY
 from tests.golden.make import describe
 from wsicurate import check
 from wsicurate._version import __version__
-from wsicurate.steps.open_store import open_store
+from wsicurate.opening import open_store
 
 HERE = Path(__file__).parent
 STORES = sorted(HERE.glob("*.zarr"))

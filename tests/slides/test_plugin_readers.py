@@ -27,13 +27,13 @@ from wsicurate.errors import (
     UnreadableSlideError,
     UnscannedRegionError,
 )
+from wsicurate.opening import open_store
 from wsicurate.plugins import plugins
 from wsicurate.slides.base import DeclinedError, Level, ReadCounts, Slide, SlideMetadata
 from wsicurate.slides.discovery import find_slides
 from wsicurate.slides.opening import open_slide, reader_names
 from wsicurate.slides.table import SlideRow
 from wsicurate.slides.tiatoolbox import tiatoolbox_is_installed
-from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
 from wsicurate.synthetic.ground_truth import GroundTruth
 from wsicurate.testing.fake_slide import FakeSlide, Rectangle

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.steps.open_store import open_store
+from wsicurate.opening import open_store
 from wsicurate.store.codecs import ZstdCodec
 from wsicurate.store.commit import SlideContent, commit_slide
 from wsicurate.store.embeddings import EmbeddingRecord, write_embedding

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from wsicurate import opening
 from wsicurate.config import TileConfig
 from wsicurate.engine.tidy import tidy
 from wsicurate.errors import ConfigError, StoreNotFoundError
-from wsicurate.steps import open_store as opening
 from wsicurate.steps.check import check
 from wsicurate.steps.tile import tile
 from wsicurate.store.arrays import write_array

@@ -15,11 +15,11 @@ from wsicurate.config import CurateConfig, EmbedConfig, TileConfig
 from wsicurate.curation.clustering import hierarchy
 from wsicurate.curation.neighbours.blocks import exact_products, unit_rows
 from wsicurate.errors import ConfigError, CurationError, EmbeddingMissingError, LeaseLostError, ManifestError
+from wsicurate.opening import open_store
 from wsicurate.steps.check import check
 from wsicurate.steps.curate import CurateReport, curate
 from wsicurate.steps.demo import write_truth_labels
 from wsicurate.steps.embed import embed
-from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
 from wsicurate.store.layout import curation_work_path
 from wsicurate.store.leases import Leases

@@ -10,10 +10,10 @@ import pytest
 import wsicurate.steps.demo as demo_module
 from wsicurate.config import TileConfig
 from wsicurate.errors import ConfigError, StoreWriteError
+from wsicurate.opening import open_store
 from wsicurate.report.sheets import patch_sheet, slide_sheet
 from wsicurate.steps.demo import demo
 from wsicurate.steps.info import info
-from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
 
 

@@ -29,10 +29,10 @@ from wsicurate.errors import (
     StoreSettingsError,
     StoreWriteError,
 )
+from wsicurate.opening import open_store
 from wsicurate.steps.check import check
 from wsicurate.steps.embed import embed
 from wsicurate.steps.info import info
-from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
 from wsicurate.store.embeddings import read_embedding_record
 from wsicurate.store.layout import work_path

@@ -20,12 +20,12 @@ from tests.conftest import tree
 from wsicurate.config import ImportConfig, TileConfig
 from wsicurate.errors import ConfigError, NothingToDoError, PatchImportError, StoreSettingsError
 from wsicurate.formats import name_patterns
+from wsicurate.opening import open_store
 from wsicurate.pixels.jpeg import decode_jpeg, encode_jpeg
 from wsicurate.steps.check import check
 from wsicurate.steps.importing import sources as import_sources
 from wsicurate.steps.importing.mosaic import commit_images
 from wsicurate.steps.imports import ImportReport, import_patches
-from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
 
 PX = 64

@@ -10,8 +10,8 @@ import pytest
 import zarr
 
 from wsicurate.config import TileConfig
+from wsicurate.opening import open_store
 from wsicurate.steps.check import check
-from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import TileReport, tile
 
 

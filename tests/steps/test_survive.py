@@ -18,8 +18,8 @@ import pytest
 
 from tests.conftest import tree
 from wsicurate.config import TileConfig
+from wsicurate.opening import open_store
 from wsicurate.steps.check import check
-from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
 from wsicurate.synthetic.description import SyntheticSlide
 from wsicurate.synthetic.slide import write_slide

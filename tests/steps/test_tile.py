@@ -31,10 +31,10 @@ from wsicurate.errors import (
     StoreFormatError,
     StoreSettingsError,
 )
+from wsicurate.opening import open_store
 from wsicurate.slides.opening import open_slide
 from wsicurate.steps.check import check
 from wsicurate.steps.embed import embed
-from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import TileReport, tile
 from wsicurate.store.leases import Holder, Lease, Leases
 from wsicurate.store.local_bytes import LocalBytes

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from wsicurate.config import TileConfig
-from wsicurate.steps.open_store import open_store
+from wsicurate.opening import open_store
 from wsicurate.steps.tile import tile
 
 READ = """

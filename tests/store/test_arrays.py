@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsicurate.errors import CorruptStoreError, StoreFormatError, StoreWriteError
-from wsicurate.store.arrays import ArrayMetadata, ItemArray, read_array, read_metadata, write_array, write_items
+from wsicurate.store.arrays import ArrayMetadata, read_array, read_metadata, write_array
 from wsicurate.store.bytestore import Bytes
 from wsicurate.store.codecs import ChunkCodec, JpegCodec, ZstdCodec
+from wsicurate.store.items import ItemArray, write_items
 from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.shards import index_bytes, read_chunk, read_index, shard_parts
 from wsicurate.store.zarr_codec import JpegCodec as ZarrJpegCodec

@@ -9,7 +9,7 @@ import zarr
 
 from wsicurate.config import TileConfig
 from wsicurate.errors import CorruptStoreError, EmbeddingMissingError
-from wsicurate.steps.open_store import open_store
+from wsicurate.opening import open_store
 from wsicurate.steps.tile import tile
 from wsicurate.store.embeddings import EmbeddingRecord, write_embedding
 from wsicurate.store.layout import embedding_path

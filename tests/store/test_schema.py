@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from wsicurate import check
 from wsicurate.errors import CorruptStoreError, ManifestError, StoreError, StoreFormatError
-from wsicurate.steps.open_store import open_store
+from wsicurate.opening import open_store
 from wsicurate.store.arrays import read_metadata, to_json
 from wsicurate.store.checksums import CHECKSUM, UNSEALED, seal
 from wsicurate.store.embeddings import EmbeddingRecord, remove_stale_embeddings

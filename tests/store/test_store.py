@@ -8,7 +8,7 @@ import pytest
 
 from wsicurate.config import TileConfig
 from wsicurate.errors import CorruptStoreError, StoreFormatError, StoreNotFoundError
-from wsicurate.steps.open_store import open_store
+from wsicurate.opening import open_store
 from wsicurate.steps.tile import tile
 from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.root import read_store_record

@@ -13,7 +13,7 @@ from wsicurate.engine.progress import Progress, ProgressCallback, no_progress
 from wsicurate.engine.run_records import read_run
 from wsicurate.engine.workers import Crew
 from wsicurate.errors import CorruptStoreError
-from wsicurate.steps.open_store import MovedSlides, SlidePixels, find_moved
+from wsicurate.opening import MovedSlides, SlidePixels, find_moved
 from wsicurate.store.committed import is_committed, read_slides
 from wsicurate.store.layout import (
     CURATIONS,

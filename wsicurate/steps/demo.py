@@ -11,11 +11,11 @@ from pathlib import Path
 from wsicurate.config import CurateConfig, EmbedConfig, TileConfig
 from wsicurate.engine.progress import ProgressCallback, no_progress
 from wsicurate.errors import ConfigError, StoreWriteError, WsicurateError, in_words
+from wsicurate.opening import open_store
 from wsicurate.report.sheets import patch_sheet, slide_sheet
 from wsicurate.steps.check import CheckReport, check
 from wsicurate.steps.curate import CurateReport, curate
 from wsicurate.steps.embed import embed
-from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import TileReport, tile
 from wsicurate.store.store import Store
 from wsicurate.synthetic.cohort import CohortSlide, write_cohort

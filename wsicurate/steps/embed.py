@@ -19,9 +19,9 @@ from wsicurate.embedding.presets import Preset
 from wsicurate.engine.progress import ProgressCallback, SlideOutcome, Status, no_progress
 from wsicurate.engine.run_records import write_run
 from wsicurate.errors import NothingToDoError, WsicurateError, with_name
+from wsicurate.opening import SlidePixels
 from wsicurate.steps.embedding.engines import DescriptorEngine, Engine, NetworkEngine
 from wsicurate.steps.embedding.run import EmbedRun
-from wsicurate.steps.open_store import SlidePixels
 from wsicurate.store.committed import read_slides
 from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.root import restore_root

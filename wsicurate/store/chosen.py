@@ -79,9 +79,9 @@ def choose(
     condition = Where(where or SELECTED) if where is not None or curation is not None else None
     wanted = list(dict.fromkeys([*_PLACE, *(condition.columns if condition else ()), *columns]))
     if curation is None:
-        table = store.table()
-        _require_columns(wanted, table.column_names, f"the table of {store.path}")
-        parts = iter([table.select(wanted)])
+        if not set(wanted) <= set(_PLACE):
+            _require_columns(wanted, store.columns(), f"the table of {store.path}")
+        parts = iter([store.table(wanted)])
     else:
         found = store.curation(curation)
         _require_columns(wanted, found.columns(), f"the manifest of {curation} in {store.path}")

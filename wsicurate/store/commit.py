@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from wsicurate._version import __version__
 from wsicurate.errors import CorruptStoreError, LeaseLostError, NoPatchesError
-from wsicurate.store.arrays import SHARD_ITEMS, ArrayMetadata, read_metadata, write_array, write_items
+from wsicurate.store.arrays import ArrayMetadata, read_metadata, write_array
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.codecs import ChunkCodec, JpegCodec, verify_checksum
 from wsicurate.store.embeddings import remove_stale_embeddings
+from wsicurate.store.items import SHARD_ITEMS, write_items
 from wsicurate.store.layout import ROOT, mark_path, slide_path, work_path
 from wsicurate.store.patch_fields import DROPPED_NAME, LABEL, NAME, write_labels, write_names
 from wsicurate.store.records import SlideRecord, StoreRecord

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from wsicurate.cores import usable_cores
 from wsicurate.errors import CorruptStoreError, EmbeddingMissingError, StoreFormatError
-from wsicurate.store.arrays import ItemArray, attribute, read_array, read_metadata
+from wsicurate.store.arrays import attribute, read_array, read_metadata
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.embeddings import EmbeddingRecord, embedding_names, read_embedding, read_embedding_record
 from wsicurate.store.indexing import Index, rows_of
+from wsicurate.store.items import ItemArray
 from wsicurate.store.layout import slide_path
 from wsicurate.store.patch_fields import DROPPED_NAME, LABEL, NAME, read_labels, read_names
 from wsicurate.store.records import SlideRecord, StoreRecord

@@ -17,7 +17,7 @@ from wsicurate.store.html import Picture, store_html
 from wsicurate.store.indexing import Index, rows_of
 from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.manifest import Curation, curation_names, read_curation
-from wsicurate.store.patch_table import patch_table
+from wsicurate.store.patch_table import column_names, patch_table
 from wsicurate.store.root import read_store_record
 from wsicurate.store.slide_patches import Patches, SlidePatches, SourceReader
 
@@ -41,11 +41,13 @@ class Store:
         damaged: finished slides whose attributes cannot be read, and which are not among ``slides``: what is wrong
             with each, by key. Empty unless the store was opened with ``skip_damaged``.
         left_out: keys of slides that `without` took out.
+        source: reads patches whose pixels are not in the store.
     """
 
     def __init__(self, path: Path, *, source: SourceReader | None = None, skip_damaged: bool = False) -> None:
         self.path = path
         self.bytes: ByteStore = LocalBytes(path)
+        self.source = source
         self.record = read_store_record(self.bytes, str(path))
         records, self.damaged = read_slides(self.bytes, self.record)
         if self.damaged and not skip_damaged:
@@ -137,8 +139,15 @@ class Store:
             )
         return found
 
-    def table(self) -> pa.Table:
+    def columns(self) -> list[str]:
+        """Names of the columns of `table`."""
+        return column_names(list(self.slides.values()))
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The table of all patches, in the order of the store's index.
+
+        Args:
+            columns: some of `columns`; arrays of no others are read. None means all.
 
         Returns:
             A pyarrow table with the columns ``slide_id, mpp, row, x, y, patient, site, kind, label, name`` and one per
@@ -147,7 +156,7 @@ class Store:
             ``name`` is the path of the file that an imported patch came from (spelt out where it is
             no UTF-8); null for patches cut from a slide.
         """
-        return patch_table(list(self.slides.values()))
+        return patch_table(list(self.slides.values()), columns)
 
     def __repr__(self) -> str:
         return (

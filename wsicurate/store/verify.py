@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.errors import CorruptStoreError, SlideError, StoreError, StoreFormatError
-from wsicurate.store.arrays import ArrayMetadata, ItemArray, array_digest, attribute, read_array, read_metadata
+from wsicurate.store.arrays import ArrayMetadata, array_digest, attribute, read_array, read_metadata
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.codecs import Values
 from wsicurate.store.commit import NOT_SAMPLED, ContentHash
 from wsicurate.store.committed import read_slide_record
 from wsicurate.store.embeddings import read_embedding, read_embedding_record
+from wsicurate.store.items import ItemArray
 from wsicurate.store.layout import ROOT, mark_path, slide_key, slide_path
 from wsicurate.store.patch_fields import DROPPED_NAME, LABEL, NAME, read_labels, read_names
 from wsicurate.store.records import SlideRecord, StoreRecord, fingerprint_of

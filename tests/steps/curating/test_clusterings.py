@@ -18,10 +18,10 @@ from wsicurate.cli import app
 from wsicurate.config import CurateConfig
 from wsicurate.curation.clustering.hierarchy import Hierarchy
 from wsicurate.errors import ConfigError, CurationError, ManifestError
+from wsicurate.opening import open_store
 from wsicurate.plugins import plugins
 from wsicurate.steps.check import check
 from wsicurate.steps.curate import CurateReport, curate
-from wsicurate.steps.open_store import open_store
 
 #: A module of another package: one level, no centroids.
 MODULE = """

@@ -22,10 +22,10 @@ from wsicurate.errors import (
     EncoderError,
     VectorError,
 )
+from wsicurate.opening import open_store
 from wsicurate.steps.curating.copy_search import find_copies, stored_best_first
 from wsicurate.steps.curating.copy_settings import CopiesConfig
 from wsicurate.steps.curating.copy_threshold import calibrate_threshold
-from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
 from wsicurate.store.embeddings import EmbeddingRecord, write_embedding
 from wsicurate.store.store import Store

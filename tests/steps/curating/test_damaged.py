@@ -19,9 +19,9 @@ from tests.steps.made import EVALUATION_ENCODER, SELECTION_ENCODER, Made, again,
 from wsicurate.cli import app
 from wsicurate.config import CurateConfig
 from wsicurate.errors import CorruptStoreError, EmbeddingMissingError, ManifestError
+from wsicurate.opening import open_store
 from wsicurate.steps.curate import CurateReport, curate
 from wsicurate.steps.curating import copies as clearing_copies
-from wsicurate.steps.open_store import open_store
 from wsicurate.store.embeddings import read_embedding_record, write_embedding
 from wsicurate.store.layout import embedding_path, mark_path, slide_path
 

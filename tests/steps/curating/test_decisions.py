@@ -25,13 +25,13 @@ from wsicurate.curation.clustering import hierarchy
 from wsicurate.curation.copies.registration import confirm
 from wsicurate.engine.progress import Progress
 from wsicurate.errors import CurationError, LeaseLostError, ManifestError
+from wsicurate.opening import open_store
 from wsicurate.steps.check import check
 from wsicurate.steps.curate import CurateReport, curate
 from wsicurate.steps.curating import copies as clearing_copies
 from wsicurate.steps.curating import copy_evidence as confirming
 from wsicurate.steps.curating import draw as drawing
 from wsicurate.steps.curating import inputs as curate_inputs
-from wsicurate.steps.open_store import open_store
 from wsicurate.store.arrays import to_json
 from wsicurate.store.checksums import CHECKSUM, UNSEALED, seal
 from wsicurate.store.layout import curation_work_path

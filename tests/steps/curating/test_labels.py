@@ -7,9 +7,9 @@ import pytest
 
 from wsicurate.config import TileConfig
 from wsicurate.errors import CurationError
+from wsicurate.opening import open_store
 from wsicurate.steps.curating.labels import labels_of
 from wsicurate.steps.curating.pool import Pool, gather_pool
-from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
 
 

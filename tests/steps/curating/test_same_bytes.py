@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import tree
 from tests.steps.made import Made, again, make_store, tissue
-from wsicurate.steps.open_store import open_store
+from wsicurate.opening import open_store
 
 #: Curates a store with all that decides: calibrated copies, thinning, retrieval, clusters through cells, a draw.
 SCRIPT = """

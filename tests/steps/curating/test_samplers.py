@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from tests.steps.made import SELECTION_ENCODER, Made, directions, make_store, tissue
 from wsicurate.config import CurateConfig
 from wsicurate.errors import ConfigError, CurationError, ManifestError
+from wsicurate.opening import open_store
 from wsicurate.steps.curate import curate
-from wsicurate.steps.open_store import open_store
 
 
 class FirstOfEach:

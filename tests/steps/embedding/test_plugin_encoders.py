@@ -17,12 +17,12 @@ from tests.conftest import REPOSITORY
 from wsicurate.config import CurateConfig, EmbedConfig, TileConfig
 from wsicurate.embedding.encoders import load_encoder
 from wsicurate.errors import ConfigError, EncoderError, StoreSettingsError
+from wsicurate.opening import open_store
 from wsicurate.plugins import plugins
 from wsicurate.steps.check import check
 from wsicurate.steps.curate import curate
 from wsicurate.steps.embed import embed
 from wsicurate.steps.encoders import encoders
-from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
 
 PAGE = (REPOSITORY / "docs" / "extending" / "encoders.md").read_text()

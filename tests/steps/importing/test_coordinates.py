@@ -12,10 +12,10 @@ from tests.conftest import SMALL, tree
 from tests.formats.test_coordinates import TRIDENT, write_h5, write_hs2p
 from wsicurate.config import ImportConfig, TileConfig
 from wsicurate.errors import ConfigError, PatchImportError, StoreNotFoundError
+from wsicurate.opening import open_store
 from wsicurate.slides.opening import open_slide
 from wsicurate.steps.check import check
 from wsicurate.steps.imports import import_patches
-from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
 from wsicurate.synthetic.slide import write_slide
 

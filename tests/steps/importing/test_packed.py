@@ -18,11 +18,11 @@ from tests.formats.test_packed import PX, write_clam, write_hest
 from wsicurate.config import ImportConfig, TileConfig
 from wsicurate.console.slides import show_imported
 from wsicurate.errors import ConfigError, PatchImportError
+from wsicurate.opening import open_store
 from wsicurate.slides.opening import open_slide
 from wsicurate.steps.check import check
 from wsicurate.steps.imports import ImportReport
 from wsicurate.steps.imports import import_patches as import_in_processes
-from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
 from wsicurate.synthetic.slide import write_slide
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wsicurate.config import TileConfig
 from wsicurate.errors import ConfigError, StoreSettingsError
-from wsicurate.steps.open_store import open_store
+from wsicurate.opening import open_store
 from wsicurate.steps.tile import tile
 
 QUICK = TileConfig(patch_px=128, workers=2)

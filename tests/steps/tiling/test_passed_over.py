@@ -14,7 +14,7 @@ from tests.slides.test_discovery import ANNOTATIONS, write_dicom
 from wsicurate.config import TileConfig
 from wsicurate.console.slides import show_tiled
 from wsicurate.errors import ConfigError
-from wsicurate.steps.open_store import open_store
+from wsicurate.opening import open_store
 from wsicurate.steps.tile import tile
 from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.synthetic.slide import write_slide

@@ -14,10 +14,10 @@ import pytest
 import simplejpeg
 
 from wsicurate.config import TileConfig
+from wsicurate.opening import open_store
 from wsicurate.slides import kept_open
 from wsicurate.slides.base import DeclinedError, Slide
 from wsicurate.slides.openslide import OpenSlideSlide
-from wsicurate.steps.open_store import open_store
 from wsicurate.steps.tile import tile
 from wsicurate.synthetic.ground_truth import GroundTruth
 from wsicurate.tiling.geometry import Grid, plan_reading

@@ -12,7 +12,7 @@ import tifffile
 
 from wsicurate.config import TileConfig
 from wsicurate.engine.progress import SlideOutcome
-from wsicurate.steps.open_store import open_store
+from wsicurate.opening import open_store
 from wsicurate.steps.tile import tile
 
 PER_CM = {"resolutionunit": "CENTIMETER"}

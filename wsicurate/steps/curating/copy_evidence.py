@@ -26,8 +26,8 @@ from wsicurate.curation.threads import one_blas_thread
 from wsicurate.engine.cache import Stages
 from wsicurate.engine.workers import Crew
 from wsicurate.errors import CurationError
+from wsicurate.opening import open_store
 from wsicurate.steps.curating.pool import digest_of, read_patches
-from wsicurate.steps.open_store import open_store
 from wsicurate.store.records import fingerprint_of
 from wsicurate.store.store import Store
 

@@ -21,6 +21,7 @@ from wsicurate.errors import (
     CurationError,
     ManifestError,
 )
+from wsicurate.opening import open_store
 from wsicurate.steps.curating.labels import FROM_STORE, Labels, labels_of
 from wsicurate.steps.curating.pool import (
     DAMAGE,
@@ -31,7 +32,6 @@ from wsicurate.steps.curating.pool import (
     vectors_hashes,
 )
 from wsicurate.steps.curating.sound import sound_part
-from wsicurate.steps.open_store import open_store
 from wsicurate.store.embeddings import EmbeddingRecord
 from wsicurate.store.manifest import Curation
 from wsicurate.store.records import fingerprint_of

@@ -21,10 +21,10 @@ from wsicurate.errors import (
     StoreError,
     StoreSettingsError,
 )
+from wsicurate.opening import SlidePixels
 from wsicurate.steps.embedding.engines import Engine, network_share
 from wsicurate.steps.embedding.faults import fault_of, means_something
 from wsicurate.steps.embedding.tasks import Block
-from wsicurate.steps.open_store import SlidePixels
 from wsicurate.store.committed import read_slide_record
 from wsicurate.store.embeddings import EmbeddingRecord, read_embedding_record, write_embedding
 from wsicurate.store.layout import ROOT, embedding_path

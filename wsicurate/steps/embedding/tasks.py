@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from wsicurate.embedding.encoders import Descriptor, load_descriptor
 from wsicurate.errors import EncoderError
-from wsicurate.steps.open_store import SlidePixels
+from wsicurate.opening import SlidePixels
 from wsicurate.store.committed import read_slide_record
 from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.root import read_store_record
