@@ -41,6 +41,7 @@ def run_script(code: str, *arguments: str | Path) -> None:
     assert ended.returncode == 0, ended.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_importing_and_using_it_changes_nothing(small_slides: Path, tmp_path: Path) -> None:
     run_script(
         PREAMBLE

@@ -30,9 +30,11 @@ def test_there_are_blocks_of_both_kinds() -> None:
     assert len(BLOCKS) >= 6
 
 
-#: The block that curates a public set of 975 images takes half a minute, and no other depends on it.
+#: Blocks that take long; no other depends on them.
+SLOW = ("../shared/data/patches", "wsicurate run ")
+
 NUMBERS = [
-    pytest.param(number, marks=pytest.mark.slow if "../shared/data/patches" in code else ())
+    pytest.param(number, marks=pytest.mark.slow if any(word in code for word in SLOW) else ())
     for number, (_, code) in enumerate(BLOCKS)
 ]
 

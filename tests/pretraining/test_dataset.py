@@ -93,7 +93,7 @@ def test_stores_are_numbered_through(curated_store: Path, tmp_path: Path) -> Non
     assert np.array_equal(two.column("patient"), np.tile(one.column("patient"), 2))
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("context", ["fork", "spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_workers_of_every_kind_give_the_same(curated_store: Path, context: str) -> None:
     dataset = PatchDataset(curated_store, "half", columns=("cluster_1",), transform=halved)

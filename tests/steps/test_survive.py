@@ -107,7 +107,14 @@ def test_killed_at_twenty_random_moments(
     kill_and_rerun(demo_slides, tmp_path, undisturbed, group=group, seed=100 * seed + group, kills=1)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
+    ],
+)
 def test_asked_to_end_it_says_so_and_leaves_no_lease(
     demo_slides: Path,
     tmp_path: Path,
@@ -254,6 +261,7 @@ def memory_of(run: subprocess.Popen[str]) -> tuple[int, list[tuple[float, int]]]
     return peak, course
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_on_a_huge_slide(tmp_path: Path) -> None:
     huge = SyntheticSlide(width=100_000, height=100_000, repeat_px=8_192, seed=9)
     write_slide(tmp_path / "slides" / "huge.svs", huge)

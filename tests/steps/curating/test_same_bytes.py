@@ -80,6 +80,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_threads_and_instruction_sets_do_not_show(store: Path) -> None:
     settings = {"within": "facility-location", "redundancy": 0.3, "exact_below": 50}
     here = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "1"}
