@@ -43,7 +43,7 @@ def windows(
     fits = (wide >= 1) & (wide <= width) & (high >= 1) & (high <= height)
     first = fits.argmax(1)[:, None]
     found = fits.any(1)
-    shape = np.clip(width / height, *ratio)
+    shape = min(max(width / height, ratio[0]), ratio[1])
     middle_width, middle_height = min(width, round(height * shape)), min(height, round(width / shape))
     high = np.where(found, np.take_along_axis(high, first, 1)[:, 0], middle_height).astype(np.int64)
     wide = np.where(found, np.take_along_axis(wide, first, 1)[:, 0], middle_width).astype(np.int64)

@@ -75,7 +75,7 @@ def dinov2(
     std: Sequence[float] | None = IMAGENET_STD,
     seed: int = 0,
 ) -> Views:
-    """The views of DINOv2, Oquab et al., TMLR 2024: those of `dino`, of other scales, and ``masks`` for the global ones.
+    """The views of DINOv2, Oquab et al., TMLR 2024: those of `dino` at other scales, and ``masks`` for the global ones.
 
     ``views.masks(2 * n)`` gives the masks of a batch's global views: iBOT's block masks, for half of them, of 10 to 50%
     of the tokens (`BlockMasks`).
@@ -83,7 +83,7 @@ def dinov2(
     Args:
         published: as published; otherwise for histology (`for_histology`).
         token_px: edge of a token of the vision transformer, 14 or 16; it divides ``global_px``.
-        global_px, local_px: edges of the views. Local ones are of 7 tokens at 14 px, or 6 at 16, unless given: 98 or 96.
+        global_px, local_px: edges of the views. Unless given, local ones are of 7 tokens at 14 px (98), 6 at 16 (96).
         local_views, global_scale, local_scale, mean, std, seed: as of `dino`.
 
     Raises:

@@ -16,7 +16,7 @@ def turn(pixels: Tensor, symmetries: NDArray[np.int64]) -> Tensor:
 
     Args:
         pixels: (n, channels, px, px).
-        symmetries: (n,), 0 to 7: mirrored left to right (1), then upside down (2), then rows exchanged with columns (4).
+        symmetries: (n,), 0 to 7: mirrored left to right (1), upside down (2), then rows exchanged with columns (4).
 
     Returns:
         (n, channels, px, px), not always a copy.
