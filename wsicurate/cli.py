@@ -136,7 +136,7 @@ def curate(store: StorePath, recipe: Recipe = None, *, given: Given) -> None:
 @app.command()
 @with_options(given=MaterialiseConfig)
 def materialise(store: StorePath, output: Output, *, given: Given) -> None:
-    """Write the pixels of chosen patches into a store of their own. Interrupt it as you like; the same command goes on."""
+    """Write the pixels of chosen patches into a store of their own. Interrupt it as you like; run it again to go on."""
     from wsicurate.console.progress import ProgressDisplay
     from wsicurate.console.slides import show_materialised
     from wsicurate.steps.materialise import materialise as run

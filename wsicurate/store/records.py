@@ -84,8 +84,8 @@ class StoreRecord:
         quality: JPEG quality; None for other codecs.
         version: of the wsicurate that made the store.
         tiling: settings that all its tiled slides share; None where no slide was tiled.
-        materialised: which patches of another store these are: ``curation``, ``where`` and ``curation_fingerprint``; None where
-            they were tiled or imported.
+        materialised: which patches of another store these are: ``curation``, ``where`` and
+            ``curation_fingerprint``; None where they were tiled or imported.
         is_sealed: whether the record had a checksum when it was read. Not stored.
     """
 

@@ -1,4 +1,4 @@
-"""The pixels of a segment, by a worker of `materialise`: cut from the slide as `tile` does, or taken as they are stored."""
+"""The pixels of a segment, by a worker of `materialise`: cut from the slide as `tile` does, or taken as stored."""
 
 from __future__ import annotations
 

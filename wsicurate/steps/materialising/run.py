@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from operator import attrgetter
 
 from wsicurate.config import MaterialiseConfig
 from wsicurate.engine.filling import FillingRun
@@ -32,7 +31,8 @@ class MaterialiseRun(FillingRun[MaterialiseConfig, ChosenSlide, ChosenSurvey, No
     done = "materialised"
     doing = "being materialised"
 
-    _key_of = attrgetter("key")
+    def _key_of(self, source: ChosenSlide) -> str:
+        return source.key
 
     def _survey_call(self, job: _Job, committed: SlideRecord | None) -> Call[ChosenSurvey]:
         store = None if job.lease is None else self._held(job)

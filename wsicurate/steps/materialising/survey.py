@@ -152,9 +152,10 @@ def _look(source: ChosenSlide) -> Findings:
 
 
 def _cells(source: ChosenSlide, xy: NDArray[np.int32]) -> NDArray[np.int32]:
-    """int32, (k, 2): by which segments are cut. What is read from a slide is cut in square blocks of it, as `tile` does.
+    """int32, (k, 2): by which segments are cut.
 
-    Neighbours share the slide's tiles; what is read from the store is cut in runs of patches that follow each other.
+    What is read from a slide is cut in square blocks of it, as `tile` does: neighbours share the
+    slide's tiles. What is read from the store is cut in runs of patches that follow each other.
     """
     if source.is_cut:
         return np.asarray(np.rint(xy / float(source.record.reading["pitch"])), dtype=np.int32)
