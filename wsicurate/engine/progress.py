@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 #: What became of a slide. ``tiled``, ``imported``, ``materialised``, ``embedded``: done now. ``unchanged``: was there
-#: already. ``updated``: its patches were there, its row of the slide table is new. ``planned``: a dry run. ``excluded``: the
-#: user did not ask for it. ``skipped``: a rule. ``failed``: an error.
+#: already. ``updated``: its patches were there, its row of the slide table is new. ``planned``: a dry run.
+#: ``excluded``: the user did not ask for it. ``skipped``: a rule. ``failed``: an error.
 Status = Literal[
     "tiled",
     "imported",
