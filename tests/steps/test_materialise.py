@@ -17,18 +17,23 @@ from tests.conftest import tree
 from tests.kills import Inline
 from tests.steps.made import tissue
 from wsicurate.config import CurateConfig, EmbedConfig, ImportConfig, MaterialiseConfig, TileConfig
-from wsicurate.errors import ConfigError, ManifestError, NothingToDoError, StoreSettingsError
+from wsicurate.errors import ConfigError, ManifestError, NothingToDoError, StoreSettingsError, UnreadableRegionError
 from wsicurate.opening import open_store
 from wsicurate.pretraining import PatchDataset
+from wsicurate.slides.base import Slide
 from wsicurate.steps.check import check
 from wsicurate.steps.curate import curate
 from wsicurate.steps.embed import embed
 from wsicurate.steps.imports import import_patches
 from wsicurate.steps.materialise import MaterialiseReport
 from wsicurate.steps.materialise import materialise as run_materialise
+from wsicurate.steps.materialising import pixels
 from wsicurate.steps.tile import tile
+from wsicurate.steps.tiling.segments import cut_or_pass
 from wsicurate.store.chosen import choose
+from wsicurate.store.records import StoreRecord
 from wsicurate.synthetic.ground_truth import GroundTruth
+from wsicurate.tiling.geometry import ReadPlan, Window
 
 ENCODER = "stain-texture"
 HALF = MaterialiseConfig(curation="half")
@@ -141,10 +146,10 @@ def test_vectors_and_the_curation_go_with_the_patches(half: Path, coordinates: P
 
 
 def test_labels_and_names_go_with_imported_patches(tmp_path: Path) -> None:
-    for number, pixels in enumerate(tissue(1, 8)):
+    for number, image in enumerate(tissue(1, 8)):
         path = tmp_path / "patches" / "ab"[number % 2] / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path, quality=70)
+        Image.fromarray(image).save(path, quality=70)
     settings = ImportConfig(layout="label", workers=1, mpp=0.5)
     import_patches(tmp_path / "patches", tmp_path / "old.zarr", settings, executor=Inline())
     report = materialise(tmp_path / "old.zarr", tmp_path / "new.zarr", MaterialiseConfig(where="label == 'b'"))
@@ -292,3 +297,38 @@ def test_what_is_chosen_must_be_there(curated_store: Path, tmp_path: Path) -> No
     with pytest.raises(ManifestError, match="other"):
         materialise(curated_store, output, MaterialiseConfig(curation="other"))
     assert not output.exists()
+
+
+def test_a_damaged_root_is_written_anew(half: Path, coordinates: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(half, tmp_path / "a.zarr"))
+    (path / "zarr.json").unlink()
+    assert materialise(coordinates, path).exit_status == 0
+    assert stored(path) == stored(half)
+
+
+def test_what_the_slide_does_not_give_is_dropped_and_said(
+    coordinates: Path, half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, slide = next(iter(open_store(half).slides.items()))
+    missing = tuple(slide.xy[2].tolist())
+
+    def cut(slide: Slide, plan: ReadPlan, window: Window, record: StoreRecord) -> tuple[Any, bytes | None]:
+        if (window.x, window.y) == missing:
+            raise UnreadableRegionError("a tile cannot be decoded")
+        return cut_or_pass(slide, plan, window, record)
+
+    monkeypatch.setattr(pixels, "cut_or_pass", cut)
+    config = replace(HALF, where=f"decision == 'selected' and slide_id == '{slide.record.slide_id}'")
+    report = materialise(coordinates, tmp_path / "new.zarr", config)
+    assert report.exit_status == 3
+    assert statuses(report) == [("materialised", "")]
+    after = open_store(tmp_path / "new.zarr").slides[key]
+    assert after.parent_rows is not None
+    assert slide.parent_rows is not None
+    assert after.parent_rows.tolist() == np.delete(slide.parent_rows, 2).tolist()
+    assert after.dropped_xy.tolist() == [list(missing)]
+    assert after.record.counts["dropped"] == {"unreadable_region": 1}
+    assert np.array_equal(after.embedding(ENCODER), np.delete(slide.embedding(ENCODER), 2, axis=0))
+    assert len(PatchDataset(tmp_path / "new.zarr", "half")) == len(slide) - 1
+    assert check(tmp_path / "new.zarr", executor=Inline()).problems == []
+    assert materialise(coordinates, tmp_path / "new.zarr", config).is_unchanged
