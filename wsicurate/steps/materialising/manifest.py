@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from wsicurate.engine.tidy import tidy
 from wsicurate.errors import LeaseLostError, ManifestError
 from wsicurate.store.chosen import ChosenPatches, choose
 from wsicurate.store.layout import curation_work_path, slide_key
-from wsicurate.store.leases import Holder, Leases
+from wsicurate.store.leases import Holder, Lease, Leases
 from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.manifest import Curation, read_curation, verify_curation, write_curation
 from wsicurate.store.records import fingerprint_of
@@ -51,7 +52,7 @@ def carry_curation(
         store: the new store.
 
     Raises:
-        LeaseLostError: if another run has been at work on this curation for a minute.
+        LeaseLostError: if another run keeps this curation for longer than a minute.
         ManifestError: if the manifest cannot be read.
         StoreWriteError: if the new store cannot be written.
     """
@@ -61,15 +62,13 @@ def carry_curation(
     there = _status(store, curation.name, fingerprint, inputs)
     if there is not None:
         return there
-    leases = Leases(store)
-    began = time.monotonic()
-    try:
-        while isinstance(lease := leases.acquire(curation_work_path(curation.name)), Holder):
-            if time.monotonic() - began > _PATIENCE_S:
-                raise LeaseLostError(f"the curation {curation.name} is held by {lease}; run again when it has finished")
-            time.sleep(_POLL_S)
-        there = _status(store, curation.name, fingerprint, inputs)  # another run may have written it meanwhile
-        if there is None:
+    while True:
+        leases = Leases(store)
+        try:
+            lease = _lease(leases, curation.name)
+            there = _status(store, curation.name, fingerprint, inputs)  # another run may have written it meanwhile
+            if there is not None:
+                return there
             table, counts = _table(parent, curation, config, slides)
             run = {
                 "name": curation.name,
@@ -81,11 +80,26 @@ def carry_curation(
                 "evaluation": None,
                 MATERIALISED: {**origin, "inputs": dict(curation.run["inputs"])},
             }
-            write_curation(store.fenced(lease.fence), curation.name, table, run, curation.clusters())
-    finally:
-        leases.close()
-        tidy(store)
-    return there or "carried"
+            with contextlib.suppress(LeaseLostError):  # another run took it over: what it wrote is looked at
+                write_curation(store.fenced(lease.fence), curation.name, table, run, curation.clusters())
+                return "carried"
+        finally:
+            leases.close()
+            tidy(store)
+
+
+def _lease(leases: Leases, name: str) -> Lease:
+    """The lease on a curation of the new store, which another run may keep for a while.
+
+    Raises:
+        LeaseLostError: if it keeps it for longer than that.
+    """
+    began = time.monotonic()
+    while isinstance(lease := leases.acquire(curation_work_path(name)), Holder):
+        if time.monotonic() - began > _PATIENCE_S:
+            raise LeaseLostError(f"the curation {name} is held by {lease}; run again when it has finished")
+        time.sleep(_POLL_S)
+    return lease
 
 
 def _status(
