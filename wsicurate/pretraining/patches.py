@@ -81,6 +81,12 @@ class Patches:
         stores = [(store.path.absolute(), store.source, store.left_out) for store in self.stores]
         return _again, (stores, self._curation, self._where, self._threads, self.fingerprint, len(self))
 
+    @property
+    def paths(self) -> list[Path]:
+        """The store of each of `slides`."""
+        pairs = zip(self.stores, self._chosen, strict=True)
+        return [store.path for store, chosen in pairs for _ in chosen.keys]
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """Of what was chosen: 32 hexadecimal digits."""
