@@ -158,7 +158,7 @@ def export(store: StorePath, output: Destination, *, given: Given) -> None:
     tile=TileConfig, curate=CurateConfig, without=("dry_run", "slides"), shared=("seed", "workers", "overwrite")
 )
 def run_all(slides: Slides, output: Output, recipe: Recipe = None, *, tile: Given, curate: Given) -> None:
-    """Slides to a evaluated subset: tile, embed, curate. Interrupt it as you like; the same command goes on."""
+    """Slides to an evaluated subset: tile, embed, curate. Interrupt it as you like; the same command goes on."""
     from wsicurate.console.progress import ProgressDisplay
     from wsicurate.console.whole_runs import show_run
     from wsicurate.steps.recipes import check_needs, find_recipe

@@ -60,9 +60,9 @@ def test_batches_are_read_in_the_order_of_the_disk(curated_store: Path, monkeypa
     dataset = PatchDataset(curated_store)
     read: list[tuple[str, int]] = []
     slide_type = type(dataset.patches.slides[0])
-    original = slide_type.__getitem__
+    original = slide_type.read_into
     monkeypatch.setattr(
-        slide_type, "__getitem__", lambda self, row: (read.append((self.key, row)), original(self, row))[1]
+        slide_type, "read_into", lambda self, row, out: (read.append((self.key, row)), original(self, row, out))[1]
     )
     dataset.__getitems__(np.random.default_rng(0).permutation(len(dataset))[:40].tolist())
     assert read == sorted(read) and len(read) == 40

@@ -203,7 +203,22 @@ def test_the_codec_refuses_arrays_that_are_no_images(tmp_path: Path) -> None:
 
 def test_an_image_of_another_size_is_corrupt() -> None:
     codec = JpegCodec(90)
-    with pytest.raises(CorruptStoreError, match=r"holds an image of \(32, 32, 3\), not \(1, 16, 16, 3\)"):
-        codec.decode(codec.encode(patches(1)[0]), (1, 16, 16, 3), np.dtype(np.uint8))
+    encoded = codec.encode(patches(1)[0])
+    with pytest.raises(CorruptStoreError, match=r"does not decode as JPEG of \(16, 16, 3\)"):
+        codec.decode(encoded, (1, 16, 16, 3), np.dtype(np.uint8))
+    with pytest.raises(CorruptStoreError, match=r"holds an image of \(32, 32, 3\), not \(48, 48, 3\)"):
+        codec.decode_into(encoded, np.empty((48, 48, 3), np.uint8))
+
+
+@pytest.mark.parametrize("codec", [JpegCodec(90), ZstdCodec()], ids=["jpeg", "zstd"])
+def test_values_are_decoded_into_memory_that_is_there(codec: JpegCodec | ZstdCodec) -> None:
+    (image,) = patches(1)
+    batch = np.zeros((3, *image.shape), np.uint8)
+    codec.decode_into(codec.encode(image), batch[1])
+    np.testing.assert_array_equal(batch[1], codec.decode(codec.encode(image), image.shape, image.dtype))
+    assert not batch[[0, 2]].any()
+
+
+def test_an_array_of_another_size_is_corrupt() -> None:
     with pytest.raises(CorruptStoreError, match="bytes, not"):
         ZstdCodec().decode(ZstdCodec().encode(np.zeros(4, np.uint8)), (5,), np.dtype(np.uint8))

@@ -28,18 +28,22 @@ def encode_jpeg(image: NDArray[np.uint8], quality: int, subsampling: Subsampling
     return data
 
 
-def decode_jpeg(data: bytes | memoryview) -> NDArray[np.uint8]:
+def decode_jpeg(data: bytes | memoryview, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
     """Decompress to RGB.
 
+    Args:
+        data: a JPEG file.
+        out: memory for the pixels, contiguous; None means new memory.
+
     Returns:
-        uint8, (h, w, 3), RGB.
+        uint8, (h, w, 3), RGB; in the memory of ``out``, whose shape it need not have.
 
     Raises:
-        ValueError: if the data is not a JPEG, is cut short, or makes the decoder warn: a warning means
-            that pixels were guessed.
+        ValueError: if the data is not a JPEG, is cut short, is larger than ``out``, or makes the decoder warn: a
+            warning means that pixels were guessed.
     """
     pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-        data, colorspace="RGB", fastdct=False, fastupsample=False, strict=True
+        data, colorspace="RGB", fastdct=False, fastupsample=False, strict=True, buffer=out
     )
     return pixels
 

@@ -110,7 +110,7 @@ class Patches:
         def read_piece(begin: int) -> None:
             piece = order[begin : begin + _PIECE]
             for position, (slide, row) in zip(piece.tolist(), self._places(indices[piece]), strict=True):
-                patches[position] = slide[row]
+                slide.read_into(row, patches[position])
 
         begins = range(0, len(order), _PIECE)
         if self._threads == 1 or len(begins) == 1:

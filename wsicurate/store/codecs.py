@@ -39,6 +39,10 @@ class ChunkCodec(Protocol):
         """
         ...
 
+    def decode_into(self, data: bytes, out: Values) -> None:
+        """Values of a chunk into memory that is there: contiguous, of its shape and type; raises as `decode`."""
+        ...
+
     def to_json(self) -> list[dict[str, Any]]:
         """The chain as it stands in ``zarr.json``."""
         ...
@@ -73,14 +77,19 @@ class JpegCodec:
 
     def decode(self, data: bytes, shape: Sequence[int], dtype: np.dtype[Any]) -> Values:
         """See `ChunkCodec.decode`."""
+        values = np.empty(tuple(shape), dtype=np.uint8)
+        self.decode_into(data, values.reshape(values.shape[-3:]))
+        return values
+
+    def decode_into(self, data: bytes, out: Values) -> None:
+        """See `ChunkCodec.decode_into`. ``out`` is uint8, (h, w, 3)."""
         payload = verify_checksum(data)
         try:
-            pixels = decode_jpeg(payload)
+            pixels = decode_jpeg(payload, out)
         except ValueError as error:
-            raise CorruptStoreError(f"a chunk does not decode as JPEG: {in_words(error)}") from error
-        if pixels.size != math.prod(shape) or pixels.shape != tuple(shape[-3:]):
-            raise CorruptStoreError(f"a chunk holds an image of {pixels.shape}, not {tuple(shape)}")
-        return pixels.reshape(shape)
+            raise CorruptStoreError(f"a chunk does not decode as JPEG of {out.shape}: {in_words(error)}") from error
+        if pixels.shape != out.shape:
+            raise CorruptStoreError(f"a chunk holds an image of {pixels.shape}, not {out.shape}")
 
     def to_json(self) -> list[dict[str, Any]]:
         """See `ChunkCodec.to_json`."""
@@ -118,6 +127,10 @@ class ZstdCodec:
         if len(raw) != size:
             raise CorruptStoreError(f"a chunk holds {len(raw)} bytes, not {tuple(shape)} of {dtype}")
         return np.frombuffer(raw, dtype=dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
+
+    def decode_into(self, data: bytes, out: Values) -> None:
+        """See `ChunkCodec.decode_into`."""
+        out[...] = self.decode(data, out.shape, out.dtype)
 
     def to_json(self) -> list[dict[str, Any]]:
         """See `ChunkCodec.to_json`."""

@@ -99,6 +99,18 @@ class ItemArray:
             raise CorruptStoreError(f"{self._path}, item {item}: {error}") from error
         return np.asarray(values[0])
 
+    def read_into(self, item: int, out: Values) -> None:
+        """The values of an item into memory that is there, contiguous and of an item's shape and type.
+
+        Raises:
+            CorruptStoreError: if the item is damaged or gone; the message names it.
+        """
+        data = self.encoded(item)
+        try:
+            self.metadata.codec.decode_into(data, out)
+        except CorruptStoreError as error:
+            raise CorruptStoreError(f"{self._path}, item {item}: {error}") from error
+
     def key(self, shard: int) -> str:
         """Key of a shard."""
         return f"{self._path}/c/{shard}{self._tail}"

@@ -203,7 +203,7 @@ class SlidePatches:
         patches = np.empty((len(rows), size, size, 3), dtype=np.uint8)
 
         def decode(position: int) -> None:
-            patches[position] = images[int(rows[position])]
+            images.read_into(int(rows[position]), patches[position])
 
         if len(rows) < _THREADED_BATCH:
             for position in range(len(rows)):
@@ -212,6 +212,13 @@ class SlidePatches:
             with ThreadPoolExecutor(usable_cores()) as threads:
                 list(threads.map(decode, range(len(rows))))
         return patches
+
+    def read_into(self, row: int, out: Patches) -> None:
+        """One patch into memory that is there, uint8, (px, px, 3), contiguous; raises as `read`."""
+        if self.images is None:
+            out[...] = self[row]
+        else:
+            self.images.read_into(row, out)
 
     def encoded(self, row: int) -> bytes:
         """The stored bytes of a patch without its checksum: a JPEG file, where the codec is ``jpeg``.
