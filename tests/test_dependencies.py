@@ -23,8 +23,8 @@ PACKAGES = {
     "sklearn": "scikit-learn",
 }
 
-#: Declared, and not imported: the library that openslide-python binds, and what timm imports without a bound of its own.
-BINARIES = {"openslide-bin", "torchvision"}
+#: Declared, and not imported: the library that openslide-python binds.
+BINARIES = {"openslide-bin"}
 
 #: Imported where they are installed, and else said to be missing; glymur comes with tiatoolbox.
 OPTIONAL = {"glymur", "tiatoolbox", "transformers"}

@@ -38,7 +38,9 @@ class PatchDataset(Dataset[Item]):
             ``"decision == 'selected' and patient != 'TCGA-A1-A0SB'"``. None means what the curation selected.
         columns: columns that each item gives as well, such as ``label``, ``cluster_1``, ``slide_id`` or ``site``; texts
             come as indices of `categories`, -1 where there is none.
-        transform: called with each image tensor; its result is the item's ``image``. It must be picklable if workers
+        transform: called with each image tensor; its result is the item's ``image``. One that has a method
+            ``for_items(image, index, epoch)``, as `wsicurate.pretraining.views.Views`, is called by it, so that what is
+            random depends on the item and the epoch (`set_epoch`), not on the workers. It must be picklable if workers
             are spawned.
         threads: that read a batch. 1, the default, suits workers of a `DataLoader`; without workers, the number of
             cores is faster.
@@ -63,6 +65,7 @@ class PatchDataset(Dataset[Item]):
     ) -> None:
         self.patches = Patches(stores_of(store), curation, where, threads_of(threads))
         self.transform = transform
+        self._epoch: Tensor = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._columns = tuple(columns)
         for name in self._columns:
             self.patches.column(name)
@@ -93,8 +96,12 @@ class PatchDataset(Dataset[Item]):
         images = torch.from_numpy(self.patches.read(places)).permute(0, 3, 1, 2)
         return [self._item(place, image) for place, image in zip(places.tolist(), images, strict=True)]
 
+    def set_epoch(self, epoch: int) -> None:
+        """Begin another epoch: other random numbers of ``transform.for_items``; workers that persist see it too."""
+        self._epoch.fill_(epoch)
+
     def _item(self, index: int, image: Tensor) -> Item:
-        item: Item = {"image": image if self.transform is None else self.transform(image), "index": index}
+        item: Item = {"image": transformed(image, self.transform, index, int(self._epoch)), "index": index}
         for name in self._columns:
             item[name] = self.patches.column(name)[index].item()
         return item
@@ -110,6 +117,14 @@ class PatchDataset(Dataset[Item]):
     def categories(self, name: str) -> list[str]:
         """The texts that the numbers of a column mean; raises as `column`, and ConfigError for a column of numbers."""
         return self.patches.categories(name)
+
+
+def transformed(image: Tensor, transform: Callable[[Tensor], Any] | None, index: int, epoch: int) -> Any:
+    """What a transform makes of an image, by its ``for_items`` where it has one."""
+    if transform is None:
+        return image
+    for_items = getattr(transform, "for_items", None)
+    return transform(image) if for_items is None else for_items(image, index, epoch)
 
 
 def stores_of(store: str | Path | Store | Sequence[str | Path | Store]) -> list[Store | Path]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from wsicurate.errors import ConfigError
-from wsicurate.pretraining.dataset import Item, stores_of
+from wsicurate.pretraining.dataset import Item, stores_of, transformed
 from wsicurate.pretraining.patches import Patches
 from wsicurate.store.items import SHARD_ITEMS
 from wsicurate.store.store import Store
@@ -103,7 +103,7 @@ class PatchStream(IterableDataset[Item]):
 
     def _item(self, index: int, stored: Any) -> Item:
         image = torch.from_numpy(self.patches.decoded(index, stored)).permute(2, 0, 1)
-        item: Item = {"image": image if self.transform is None else self.transform(image), "index": index}
+        item: Item = {"image": transformed(image, self.transform, index, self.epoch), "index": index}
         for name in self._columns:
             item[name] = self.patches.column(name)[index].item()
         return item
