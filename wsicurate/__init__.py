@@ -11,7 +11,7 @@ TYPE_CHECKING = False  # as of typing, which takes longer to import than all the
 if TYPE_CHECKING:
     from typing import Any
 
-    from wsicurate.config import EmbedConfig, ImportConfig, TileConfig
+    from wsicurate.config import EmbedConfig, ImportConfig, MaterialiseConfig, TileConfig
     from wsicurate.embedding.encoders import load_encoder
     from wsicurate.embedding.networks.attention import attention_maps, pca_rgb
     from wsicurate.errors import SlideError, StoreError, WsicurateError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from wsicurate.steps.export import ExportReport, export
     from wsicurate.steps.imports import ImportReport, import_patches
     from wsicurate.steps.info import info
+    from wsicurate.steps.materialise import MaterialiseReport, materialise
     from wsicurate.steps.run import RunReport, run
     from wsicurate.steps.tile import TileReport, tile
     from wsicurate.store.manifest import Curation
@@ -51,6 +52,8 @@ _HOMES = {
     "GroundTruth": "synthetic.ground_truth",
     "ImportConfig": "config",
     "ImportReport": "steps.imports",
+    "MaterialiseConfig": "config",
+    "MaterialiseReport": "steps.materialise",
     "RunReport": "steps.run",
     "Slide": "slides.base",
     "SlideError": "errors",
@@ -71,6 +74,7 @@ _HOMES = {
     "import_patches": "steps.imports",
     "info": "steps.info",
     "load_encoder": "embedding.encoders",
+    "materialise": "steps.materialise",
     "open_slide": "slides.opening",
     "open_store": "opening",
     "parse_barcode": "slides.tcga",
@@ -93,6 +97,8 @@ __all__ = [
     "GroundTruth",
     "ImportConfig",
     "ImportReport",
+    "MaterialiseConfig",
+    "MaterialiseReport",
     "RunReport",
     "Slide",
     "SlideError",
@@ -114,6 +120,7 @@ __all__ = [
     "import_patches",
     "info",
     "load_encoder",
+    "materialise",
     "open_slide",
     "open_store",
     "parse_barcode",

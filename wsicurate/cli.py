@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from wsicurate.command import Command
-from wsicurate.config import CurateConfig, EmbedConfig, ImportConfig, TileConfig
+from wsicurate.config import CurateConfig, EmbedConfig, ImportConfig, MaterialiseConfig, TileConfig
 from wsicurate.export_config import ExportConfig
 from wsicurate.options import Given, made, with_options
 
@@ -150,6 +150,21 @@ def export(store: StorePath, output: Destination, *, given: Given) -> None:
     with ProgressDisplay("exporting") as display:
         report = run(store, output, config, progress=display)
     show_exported(report)
+    raise typer.Exit(report.exit_status)
+
+
+@app.command()
+@with_options(given=MaterialiseConfig)
+def materialise(store: StorePath, output: Output, *, given: Given) -> None:
+    """Write the pixels of chosen patches into a store of their own. Interrupt it as you like; run it again to go on."""
+    from wsicurate.console.progress import ProgressDisplay
+    from wsicurate.console.slides import show_materialised
+    from wsicurate.steps.materialise import materialise as run
+
+    config = made(MaterialiseConfig, given)
+    with ProgressDisplay("planning" if config.dry_run else "materialising") as display:
+        report = run(store, output, config, progress=display)
+    show_materialised(report)
     raise typer.Exit(report.exit_status)
 
 

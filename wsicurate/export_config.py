@@ -11,7 +11,19 @@ from wsicurate.config import CurationName, Encoder, Quality
 from wsicurate.validation import Text, between, validate
 
 #: Formats by name; `wsicurate.formats.exports.find` has the classes.
-ExportFormat = Literal["webdataset", "huggingface", "folder", "csv"]
+ExportFormat = Literal[
+    "webdataset",
+    "huggingface",
+    "litdata",
+    "dinov2",
+    "folder",
+    "trident",
+    "clam",
+    "anndata",
+    "spatialdata",
+    "geojson",
+    "csv",
+]
 
 
 @dataclass(frozen=True, kw_only=True)

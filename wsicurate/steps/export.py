@@ -165,6 +165,8 @@ class _Export:
             raise
         if self.config.encoder is not None:
             self._require_vectors(plan, self.config.encoder)
+        keys = sorted({*self.store.slides, *self.left_out})
+        self.format.prepare(keys, [self.store.slides[key] for key in plan.chosen.keys])
         return plan
 
     def _require_vectors(self, plan: Plan, encoder: str) -> None:

@@ -48,6 +48,11 @@ def wanted(store: Path, curation: str | None = "half") -> list[Patch]:
     return [Patch(opened.slides[f"{row['slide_id']}@{row['mpp']:g}"], row["row"], row) for row in rows]
 
 
+def name_of(patch: Patch) -> str:
+    """What the slide of a patch is called by tools that have one file for each."""
+    return Path(patch.slide.record.name).stem
+
+
 def exported(store: Path, folder: Path, to: str, **settings: Any) -> ExportReport:
     return export(store, folder, ExportConfig(**{"to": to, "curation": "half", "shard_patches": 8, **settings}))
 

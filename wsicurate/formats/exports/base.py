@@ -22,6 +22,7 @@ from wsicurate.errors import ConfigError, CorruptStoreError, SlideError, StoreFo
 from wsicurate.export_config import ExportConfig
 from wsicurate.formats.exports.classes import check_column
 from wsicurate.formats.exports.images import encoded_images
+from wsicurate.formats.exports.slide_names import names_of_slides, require_one_mpp
 from wsicurate.store.records import StoreRecord
 from wsicurate.store.slide_patches import SlidePatches
 
@@ -193,6 +194,8 @@ class Format(ABC):
         has_images: whether images are read.
         takes_vectors: whether ``--encoder`` means anything.
         takes_by: whether ``--by`` does.
+        needs_places: whether it says where patches lie in their slide.
+        one_file_a_slide: whether files are named after slides.
         owned: regular expression of the names of all files that it can write.
     """
 
@@ -200,12 +203,15 @@ class Format(ABC):
     has_images: ClassVar[bool] = False
     takes_vectors: ClassVar[bool] = False
     takes_by: ClassVar[bool] = False
+    needs_places: ClassVar[bool] = False
+    one_file_a_slide: ClassVar[bool] = False
     owned: ClassVar[str]
 
     def __init__(self, config: ExportConfig, images: Images, columns: Sequence[str]) -> None:
         self.config = config
         self.images = images
         self.columns = tuple(columns)
+        self.slide_names: Mapping[str, str] = {}
         self.check()
 
     def check(self) -> None:
@@ -222,6 +228,28 @@ class Format(ABC):
                 )
         if self.config.by is not None:
             check_column(self.config.by, self.columns)
+
+    def prepare(self, keys: Iterable[str], chosen: Iterable[SlidePatches]) -> None:
+        """Look at the slides before anything is written.
+
+        Args:
+            keys: ``slide_id@mpp`` of all slides of the store, damaged ones too.
+            chosen: the slides of which patches are exported.
+
+        Raises:
+            ConfigError: if the format cannot hold them.
+        """
+        slides = list(chosen)
+        if self.needs_places:
+            for slide in slides:
+                if slide.record.reading.get("lattice") == "virtual":
+                    raise ConfigError(
+                        f"--to {self.config.to} says where patches lie in their slide, and of {slide.key} that is not "
+                        "known: its patches were imported as images; choose another format, such as webdataset"
+                    )
+        if self.one_file_a_slide:
+            self.slide_names = names_of_slides(keys)
+            require_one_mpp(self.slide_names, (slide.key for slide in slides), self.config.to)
 
     def settings(self) -> dict[str, Any]:
         """The settings that decide what is written, in the order in which differences are reported."""

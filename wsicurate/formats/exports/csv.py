@@ -20,6 +20,7 @@ class CsvTable(Format):
     """
 
     by = "nothing"
+    needs_places = True
     owned = r"patches\.csv"
 
     def write(self, piece: Piece) -> Written:

@@ -10,7 +10,14 @@ from wsicurate.formats.exports.base import Format
 _CLASSES: dict[ExportFormat, str] = {
     "webdataset": "webdataset:WebDataset",
     "huggingface": "huggingface:HuggingFace",
+    "litdata": "litdata:LitData",
+    "dinov2": "dinov2:DinoV2",
     "folder": "folder:ImageFolders",
+    "trident": "hdf5:Trident",
+    "clam": "hdf5:Clam",
+    "anndata": "anndata:AnnDataFiles",
+    "spatialdata": "spatialdata:SpatialDataStores",
+    "geojson": "geojson:GeoJson",
     "csv": "csv:CsvTable",
 }
 

@@ -35,8 +35,7 @@ class WebDataset(Format):
                 sample = b"".join([*parts, padding(len(text))])
                 size += len(sample)
                 yield sample
-        end = 2 * _BLOCK
-        yield bytes(end + -(size + end) % tarfile.RECORDSIZE)
+        yield end_of_archive(size)
 
 
 class Header:
@@ -66,6 +65,12 @@ class Header:
         checksum = b"%06o\0 " % (self._base + sum(name) + sum(octal))
         blank = self._blank
         return b"".join([name, blank[9:124], octal, blank[135:148], checksum, blank[156:]])
+
+
+def end_of_archive(size: int) -> bytes:
+    """What follows the members of an archive, that are ``size`` bytes."""
+    end = 2 * _BLOCK
+    return bytes(end + -(size + end) % tarfile.RECORDSIZE)
 
 
 def padding(size: int) -> bytes:
