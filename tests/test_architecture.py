@@ -49,7 +49,7 @@ MAY_IMPORT = {
     **dict.fromkeys(KERNELS, GROUND),
     "store": GROUND,
     "report": {"store", *GROUND},
-    "formats": {"store", *GROUND},
+    "formats": {"store", "slides", *GROUND},
     "engine": {"store", "streams", *GROUND},
     "opening": {"store", "slides", "tiling", *GROUND},
     "pretraining": {"store", "opening", *GROUND},

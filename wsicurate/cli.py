@@ -28,11 +28,11 @@ Patches = Annotated[
 ]
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="The store's folder.")]
 Output = Annotated[
-    Path, typer.Option("-o", "--output", metavar="STORE", help="The store's folder, made if it is not there.")
+    Path, typer.Option("-o", "--output", metavar="STORE", help="Folder to write, made if it is not there.")
 ]
 Destination = Annotated[
     Path,
-    typer.Option("-o", "--output", metavar="DIR", help="The destination's folder, empty or not there yet."),
+    typer.Option("-o", "--output", metavar="DIR", help="Folder to write, made if it is not there."),
 ]
 Recipe = Annotated[
     str | None,

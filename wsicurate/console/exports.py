@@ -22,3 +22,4 @@ def show_exported(report: ExportReport) -> None:
         f"{report.bytes / 1e6:,.1f} MB, in {report.destination} ({said})",
         markup=False,
     )
+    console.print(f"read it with: {report.opened_by}", markup=False)

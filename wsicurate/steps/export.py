@@ -35,6 +35,7 @@ class ExportReport:
         patches, slides: that are in the export.
         files, bytes: of the export, its record left out.
         images: what image files are: ``jpeg`` as stored, ``jpeg`` of a quality, ``png``; empty without images.
+        opened_by: what a user types to open it.
         left_out: slides that do not read back, by key, and why; none of their patches is in the export.
         seconds: wall-clock time.
     """
@@ -47,6 +48,7 @@ class ExportReport:
     files: int
     bytes: int
     images: str = ""
+    opened_by: str = ""
     left_out: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -234,6 +236,7 @@ class _Export:
             files=document["files"],
             bytes=document["bytes"],
             images=images,
+            opened_by=self.format.opened_by.format(folder=self.destination.root),
             left_out=self.left_out,
             seconds=seconds,
         )

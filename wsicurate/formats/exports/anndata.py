@@ -28,6 +28,7 @@ class AnnDataFiles(Format):
     takes_vectors = True
     one_file_a_slide = True
     owned = r"[^/]+\.h5ad"
+    opened_by = 'anndata.read_h5ad("{folder}/<slide>.h5ad")'
 
     def check(self) -> None:
         """See `Format.check`."""

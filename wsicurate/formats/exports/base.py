@@ -197,6 +197,7 @@ class Format(ABC):
         needs_places: whether it says where patches lie in their slide.
         one_file_a_slide: whether files are named after slides.
         owned: regular expression of the names of all files that it can write.
+        opened_by: what a user types to open it; ``{folder}`` stands for the destination.
     """
 
     by: ClassVar[Literal["shard", "part", "slide", "nothing"]]
@@ -206,6 +207,7 @@ class Format(ABC):
     needs_places: ClassVar[bool] = False
     one_file_a_slide: ClassVar[bool] = False
     owned: ClassVar[str]
+    opened_by: ClassVar[str]
 
     def __init__(self, config: ExportConfig, images: Images, columns: Sequence[str]) -> None:
         self.config = config

@@ -22,6 +22,7 @@ class CsvTable(Format):
     by = "nothing"
     needs_places = True
     owned = r"patches\.csv"
+    opened_by = 'pandas.read_csv("{folder}/patches.csv")'
 
     def write(self, piece: Piece) -> Written:
         """See `Format.write`."""

@@ -31,6 +31,7 @@ class DinoV2(Format):
     has_images = True
     takes_by = True
     owned = r"patches-\d{6,}\.tar|extra/(entries|class-ids)\.npy"
+    opened_by = "train.dataset_path=ImageNet22k:root={folder}:extra={folder}/extra"
 
     def write(self, piece: Piece) -> Written:
         """See `Format.write`."""

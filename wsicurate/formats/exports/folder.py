@@ -21,6 +21,7 @@ class ImageFolders(Format):
     has_images = True
     takes_by = True
     owned = r"images/[^/]+/[^/]+_\d{6,}\.(jpg|png)|metadata\.csv"
+    opened_by = 'torchvision.datasets.ImageFolder("{folder}/images")'
 
     @property
     def by_column(self) -> str:

@@ -26,6 +26,7 @@ class GeoJson(Format):
     needs_places = True
     one_file_a_slide = True
     owned = r"[^/]+\.geojson"
+    opened_by = "QuPath: drop {folder}/<slide>.geojson on the slide"
 
     def write(self, piece: Piece) -> Written:
         """See `Format.write`."""

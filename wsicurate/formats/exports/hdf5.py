@@ -27,6 +27,7 @@ class Trident(Format):
     needs_places = True
     one_file_a_slide = True
     owned = r"[\d.e+-]+x_\d+px_0px_overlap/(patches/[^/]+_patches|features_[^/]+/[^/]+)\.h5"
+    opened_by = "TRIDENT with --job_dir {folder}"
 
     def write(self, piece: Piece) -> Written:
         """See `Format.write`."""
@@ -52,10 +53,10 @@ class Trident(Format):
         yield f"{folder}/patches/{name}_patches.h5", [_hdf5({"coords": xy}, {"coords": facts})]
         encoder = self.config.encoder
         if encoder is not None:
-            told = {"name": name, "savetodir": f"{folder}/features_{encoder}", "encoder": encoder}
+            about = {"name": name, "savetodir": f"{folder}/features_{encoder}", "encoder": encoder}
             yield (
                 f"{folder}/features_{encoder}/{name}.h5",
-                [_hdf5({"features": _vectors(batch, encoder), "coords": xy}, {"features": told, "coords": facts})],
+                [_hdf5({"features": _vectors(batch, encoder), "coords": xy}, {"features": about, "coords": facts})],
             )
 
 
@@ -71,6 +72,7 @@ class Clam(Format):
     needs_places = True
     one_file_a_slide = True
     owned = r"(patches|h5_files)/[^/]+\.h5|pt_files/[^/]+\.pt"
+    opened_by = "CLAM with --data_root_dir {folder}, or create it from {folder}/patches with extract_features_fp.py"
 
     def write(self, piece: Piece) -> Written:
         """See `Format.write`."""

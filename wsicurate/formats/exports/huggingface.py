@@ -24,6 +24,7 @@ class HuggingFace(Format):
     by = "shard"
     has_images = True
     owned = r"data/train-\d{5,}\.parquet"
+    opened_by = 'datasets.load_dataset("{folder}", split="train")'
 
     def write(self, piece: Piece) -> Written:
         """See `Format.write`."""

@@ -27,6 +27,7 @@ class LitData(Format):
     by = "shard"
     has_images = True
     owned = r"chunk-0-\d+\.bin|index\.json"
+    opened_by = 'litdata.StreamingDataset("{folder}", shuffle=True)'
 
     def check(self) -> None:
         """See `Format.check`."""

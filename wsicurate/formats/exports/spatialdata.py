@@ -38,6 +38,9 @@ class SpatialDataStores(Format):
     needs_places = True
     one_file_a_slide = True
     owned = r"[^/]+\.zarr/.+"
+    opened_by = (
+        'spatialdata.read_zarr("{folder}/<slide>.zarr"), or wsidata.open_wsi(<slide>, store="{folder}/<slide>.zarr")'
+    )
 
     def check(self) -> None:
         """See `Format.check`."""

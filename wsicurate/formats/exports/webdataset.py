@@ -20,6 +20,7 @@ class WebDataset(Format):
     by = "shard"
     has_images = True
     owned = r"patches-\d{6,}\.tar"
+    opened_by = 'webdataset.WebDataset(sorted(glob.glob("{folder}/*.tar")), shardshuffle=100).decode("torchrgb8")'
 
     def write(self, piece: Piece) -> Written:
         """See `Format.write`."""

@@ -24,7 +24,7 @@ from wsicurate.store.arrays import to_json
 from wsicurate.store.checksums import CHECKSUM, UNSEALED, check_seal, digest, seal
 from wsicurate.store.file_system import explained, sync_folder
 from wsicurate.store.layout import WORK
-from wsicurate.store.leases import Holder, Leases
+from wsicurate.store.leases import Holder, Leases, lower_stale_fences
 from wsicurate.store.local_bytes import LocalBytes
 from wsicurate.store.records import differences
 
@@ -195,6 +195,7 @@ class Destination:
         """
         with explained(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
+        lower_stale_fences(self.bytes, WORK)  # of runs that were killed as they ended
         leases = Leases(self.bytes)
         lease = leases.acquire(_FOLDER)
         if isinstance(lease, Holder):

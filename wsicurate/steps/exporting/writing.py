@@ -30,7 +30,7 @@ def write_pieces(work: Work, plan: Plan, format_: Format, count: Count, *, is_re
         work: where.
         plan: what.
         format_: how.
-        count: told of progress.
+        count: called as patches are done.
         is_read: whether finished pieces are read and compared with their checksums, rather than their sizes alone.
 
     Returns:
