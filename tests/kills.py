@@ -30,9 +30,11 @@ from wsicurate.config import EmbedConfig, ImportConfig, MaterialiseConfig, TileC
 from wsicurate.engine import slide_run
 from wsicurate.engine.tidy import tidy
 from wsicurate.errors import LeaseLostError
+from wsicurate.export_config import ExportConfig
 from wsicurate.opening import open_store
 from wsicurate.steps.check import check
 from wsicurate.steps.embed import embed
+from wsicurate.steps.export import export
 from wsicurate.steps.imports import import_patches
 from wsicurate.steps.materialise import materialise
 from wsicurate.steps.tile import tile
@@ -180,6 +182,21 @@ class Materialise(Tile):
         materialise(self.parent, store, MaterialiseConfig(curation="x"), executor=Inline())
 
 
+class Export(Tile):
+    """All patches of a store as shards, image files, or tables."""
+
+    slide = SyntheticSlide(width=1_024, height=768, tissue=0.7, seed=2)
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.parent = folder / "parent"
+        finished(forked(lambda: tile(self.folder / "slides", self.parent, self.config, executor=Inline())))
+
+    def act(self, store: Path) -> None:
+        for to in ("webdataset", "folder", "trident"):
+            export(self.parent, store / to, ExportConfig(to=to, shard_patches=16))
+
+
 class Manifest(Scenario):
     """A curation is written over an earlier one; the verb writes it again if it is not there."""
 
@@ -206,6 +223,7 @@ SCENARIOS: dict[str, Callable[[Path], Scenario]] = {
     "embed": Embed,
     "import": Import,
     "materialise": Materialise,
+    "export": Export,
     "manifest": Manifest,
 }
 
@@ -293,7 +311,7 @@ def campaign(name: str, number: signal.Signals, every: int, folder: Path) -> int
         if found != wanted:
             differing = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
             raise AssertionError(f"{name}: disturbed at call {count}: {differing} are other than undisturbed")
-        if name not in ("lease", "manifest"):
+        if name not in ("lease", "manifest", "export"):
             report = check(store, workers=1, executor=Inline())
             if report.problems or report.leftovers:
                 raise AssertionError(f"{name}: disturbed at call {count}: {report.problems} {report.leftovers}")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from wsicurate.embedding.encoders import load_encoder
     from wsicurate.embedding.networks.attention import attention_maps, pca_rgb
     from wsicurate.errors import SlideError, StoreError, WsicurateError
+    from wsicurate.export_config import ExportConfig
     from wsicurate.opening import open_store
     from wsicurate.slides.base import Slide
     from wsicurate.slides.opening import open_slide
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from wsicurate.steps.demo import demo
     from wsicurate.steps.embed import EmbedReport, embed
     from wsicurate.steps.encoders import encoders
+    from wsicurate.steps.export import ExportReport, export
     from wsicurate.steps.imports import ImportReport, import_patches
     from wsicurate.steps.info import info
     from wsicurate.steps.materialise import MaterialiseReport, materialise
@@ -45,6 +47,8 @@ _HOMES = {
     "Curation": "store.manifest",
     "EmbedConfig": "config",
     "EmbedReport": "steps.embed",
+    "ExportConfig": "export_config",
+    "ExportReport": "steps.export",
     "GroundTruth": "synthetic.ground_truth",
     "ImportConfig": "config",
     "ImportReport": "steps.imports",
@@ -66,6 +70,7 @@ _HOMES = {
     "demo": "steps.demo",
     "embed": "steps.embed",
     "encoders": "steps.encoders",
+    "export": "steps.export",
     "import_patches": "steps.imports",
     "info": "steps.info",
     "load_encoder": "embedding.encoders",
@@ -87,6 +92,8 @@ __all__ = [
     "Curation",
     "EmbedConfig",
     "EmbedReport",
+    "ExportConfig",
+    "ExportReport",
     "GroundTruth",
     "ImportConfig",
     "ImportReport",
@@ -109,6 +116,7 @@ __all__ = [
     "demo",
     "embed",
     "encoders",
+    "export",
     "import_patches",
     "info",
     "load_encoder",
