@@ -54,16 +54,17 @@ class TileCover:
         levels: int,
     ) -> None:
         count = len(slide)
-        self._slide, self._low, self._high, self._tile_px = slide.astype(np.int64), low, high, tile_px
+        of, self._tile_px = slide.astype(np.int64), tile_px
+        self._begins, self._ends = low.T.copy(), high.T.copy()
         # The widest patch of each slide: a patch that reaches a pixel begins at most so far before it.
         self._reach = np.ones(len(tile_px), dtype=np.int64)
-        np.maximum.at(self._reach, self._slide, (high - low).max(axis=1, initial=1))
-        bins = low // self._reach[self._slide, None]
+        np.maximum.at(self._reach, of, (high - low).max(axis=1, initial=1))
+        bins = low // self._reach[of, None]
         self._first = bins.min(axis=0, initial=0)
         self._size = bins.max(axis=0, initial=0) - self._first + 1
         if float(self._size[0]) * float(self._size[1]) * len(tile_px) >= 2**62:
             raise CurationError(f"patches lie at {low.min()} to {low.max()} level-0 pixels, which is no slide")
-        keys = self._keys(self._slide, bins)
+        keys = self._keys(of, bins[:, 0], bins[:, 1])
         self._order = np.argsort(keys, kind="stable")
         self._sorted = keys[self._order]
         _, per_bin = np.unique(self._sorted, return_counts=True)
@@ -82,28 +83,31 @@ class TileCover:
             ids: int32 (t, levels), its clusters.
         """
         of = slide.astype(np.int64)
-        reach, beyond = self._reach[of, None], corner + self._tile_px[of, None]
-        first, last = (corner - reach + 1) // reach, (beyond - 1) // reach
+        reach, beyond = self._reach[of], (corner + self._tile_px[of, None]).T.copy()
+        first = [(corner[:, axis] - reach + 1) // reach for axis in (0, 1)]
+        last = [(beyond[axis] - 1) // reach for axis in (0, 1)]
+        begins = corner.T.copy()
         patches, tiles, areas = [], [], []
-        columns, rows = ((last - first).max(axis=0, initial=-1) + 1).tolist()
+        columns, rows = (int((last[axis] - first[axis]).max(initial=-1)) + 1 for axis in (0, 1))
         for down in range(rows):
             for right in range(columns):
-                bins = first + np.array([right, down], dtype=np.int64)
-                inside = (bins <= last) & (bins >= self._first) & (bins < self._first + self._size)
-                asking = np.flatnonzero(inside.all(axis=1))
-                keys = self._keys(of[asking], bins[asking])
+                across, below = first[0] + right, first[1] + down
+                inside = (across <= last[0]) & (across >= self._first[0]) & (across < self._first[0] + self._size[0])
+                inside &= (below <= last[1]) & (below >= self._first[1]) & (below < self._first[1] + self._size[1])
+                asking = np.flatnonzero(inside)
+                keys = self._keys(of[asking], across[asking], below[asking])
                 place = np.searchsorted(self._sorted, keys)
                 for _ in range(self._deepest):
-                    there = place < len(self._sorted)
-                    there[there] = self._sorted[place[there]] == keys[there]
+                    there = self._sorted[np.minimum(place, len(self._sorted) - 1)] == keys
+                    there &= place < len(self._sorted)
                     asking, keys, place = asking[there], keys[there], place[there]
                     if not len(asking):
                         break
                     patch = self._order[place]
-                    shared = np.minimum(self._high[patch], beyond[asking]) - np.maximum(
-                        self._low[patch], corner[asking]
-                    )
-                    area = np.where((shared > 0).all(axis=1), shared[:, 0] * shared[:, 1], 0)
+                    area = np.ones(len(patch), dtype=np.int64)
+                    for axis in (0, 1):
+                        end = np.minimum(self._ends[axis][patch], beyond[axis][asking])
+                        area *= np.maximum(end - np.maximum(self._begins[axis][patch], begins[axis][asking]), 0)
                     worth = (area > 0) & (area >= self._area[patch])
                     patches.append(patch[worth])
                     tiles.append(asking[worth])
@@ -116,10 +120,9 @@ class TileCover:
         """What was found among the tiles so far."""
         return Covered(ids=self._ids, area=self._area, corner=self._corner, is_contradicted=self._is_contradicted)
 
-    def _keys(self, slide: NDArray[np.int64], bins: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _keys(self, slide: NDArray[np.int64], across: NDArray[np.int64], down: NDArray[np.int64]) -> NDArray[np.int64]:
         """One number for each slide and bin."""
-        across, down = (bins - self._first).T
-        return np.asarray((slide * self._size[1] + down) * self._size[0] + across)
+        return np.asarray((slide * self._size[1] + (down - self._first[1])) * self._size[0] + (across - self._first[0]))
 
     def _take(
         self,

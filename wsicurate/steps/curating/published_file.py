@@ -36,7 +36,7 @@ _LEVEL = re.compile(r"(?:cluster_(?:id_)?)?(?:level|lvl|l)_?(\d+)(?:_(?:cluster|
 _ONE_LEVEL = ("cluster", "cluster_id")
 
 #: Rows of a batch of Parquet, bytes of a batch of text, bytes that are hashed at once, most columns of a message.
-_BATCH_ROWS, _BLOCK, _HASHED, _NAMED = 1_000_000, 1 << 25, 1 << 22, 12
+_BATCH_ROWS, _BLOCK, _HASHED, _NAMED = 250_000, 1 << 23, 1 << 22, 12
 
 #: Ids and positions above this are none.
 _LARGEST = 2**31 - 1
