@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from wsicurate.steps.curating.published import _joined
+from wsicurate.steps.curating.published import join_tiles
 from wsicurate.steps.curating.published_file import PublishedFile
 from wsicurate.synthetic.cohort import cohort_names
 from wsicurate.synthetic.published_clusters import write_published_clusters
@@ -58,7 +58,7 @@ def measure(path: Path, names: list[str]) -> None:
     published.content_hash()
     hashed = time.perf_counter() - began
     work: Any = SimpleNamespace(count=lambda *_: None)
-    arrays, facts = _joined(inputs, published, work)
+    arrays, facts = join_tiles(inputs, published, work)
     seconds = time.perf_counter() - began - hashed
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     patches = len(inputs.pool.slide)

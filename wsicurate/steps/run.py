@@ -23,7 +23,8 @@ class RunReport:
 
     Attributes:
         tiled: report of `tile`.
-        embedded: reports of `embed`, of the selection encoder and of the evaluation encoder.
+        embedded: reports of `embed`, of the selection encoder and of the evaluation encoder; published clusters may
+            need neither.
         curated: report of `curate`.
     """
 

@@ -364,6 +364,7 @@ def test_files_that_are_none(store: Path, clusters: Path, tmp_path: Path) -> Non
     (tmp_path / "clusters.npy").write_bytes(b"x")
     (tmp_path / "bad.parquet").write_bytes(b"x")
     (tmp_path / "bad.csv.gz").write_bytes(b"x")
+    pd.read_csv(clusters).astype({"level_2": str}).to_parquet(tmp_path / "text.parquet")
     for name, words in (
         ("nothing.csv", "cannot be read: No such file"),
         ("empty", "holds no .csv, .csv.gz or .parquet"),
@@ -371,6 +372,7 @@ def test_files_that_are_none(store: Path, clusters: Path, tmp_path: Path) -> Non
         ("clusters.npy", "is neither CSV"),
         ("bad.parquet", "cannot be read"),
         ("bad.csv.gz", "cannot be read"),
+        ("text.parquet", "the column 'level_2' holds .*string, not numbers"),
     ):
         with pytest.raises(CurationError, match=words):
             run(store, tmp_path / name)

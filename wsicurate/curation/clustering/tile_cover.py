@@ -42,7 +42,7 @@ class TileCover:
         levels: number of levels of clusters.
 
     Raises:
-        CurationError: if patches lie too far apart to be told apart by a 64-bit number.
+        CurationError: if patches lie too far apart for numbers of 64 bits.
     """
 
     def __init__(

@@ -64,7 +64,7 @@ def join_published(inputs: Inputs, ledger: Ledger, work: Work, facts: dict[str, 
     work.say(f"taking the clusters of {name}")
 
     def compute() -> tuple[Arrays, Mapping[str, Any]]:
-        return _joined(inputs, published, work)
+        return join_tiles(inputs, published, work)
 
     depends = {
         "version": __version__,
@@ -172,8 +172,17 @@ class _Found:
         )
 
 
-def _joined(inputs: Inputs, published: PublishedFile, work: Work) -> tuple[Arrays, Mapping[str, Any]]:
-    """``ids``: int32 (n, levels), -1 for patches without; and facts."""
+def join_tiles(inputs: Inputs, published: PublishedFile, work: Work) -> tuple[Arrays, Mapping[str, Any]]:
+    """The clusters of the tile that covers most of each patch.
+
+    Returns:
+        ``ids``: int32 (n, levels), finest first, as the file numbers them; -1 for patches that no tile covers by
+        `LEAST_SHARE`. And facts: how many tiles the store's slides have, the slides that have any, the median share of
+        a patch that its tile covers.
+
+    Raises:
+        CurationError: as `join_published`.
+    """
     pool, slides = inputs.pool, list(inputs.store.slides.values())
     windows = [windows_of(slide) for slide in slides]
     low, high = (np.concatenate([window[side] for window in windows]) for side in (0, 1))
