@@ -26,13 +26,17 @@ import numpy as np
 
 from tests.conftest import tree
 from tests.store.curation_record import RECORD
-from wsicurate.config import EmbedConfig, ImportConfig, TileConfig
+from wsicurate.config import EmbedConfig, ImportConfig, MaterialiseConfig, TileConfig
 from wsicurate.engine import slide_run
 from wsicurate.engine.tidy import tidy
 from wsicurate.errors import LeaseLostError
+from wsicurate.export_config import ExportConfig
+from wsicurate.opening import open_store
 from wsicurate.steps.check import check
 from wsicurate.steps.embed import embed
+from wsicurate.steps.export import export
 from wsicurate.steps.imports import import_patches
+from wsicurate.steps.materialise import materialise
 from wsicurate.steps.tile import tile
 from wsicurate.store import leases as leases_module
 from wsicurate.store.leases import Lease, Leases
@@ -100,11 +104,11 @@ class LeaseOnly(Scenario):
 
 class Tile(Scenario):
     config = TileConfig(patch_px=64, codec="jpeg")
+    slide = SyntheticSlide(width=768, height=512, tissue=0.7, seed=1)
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        small = SyntheticSlide(width=768, height=512, tissue=0.7, seed=1)
-        write_slide(folder / "slides" / "a.svs", small)
+        write_slide(folder / "slides" / "a.svs", self.slide)
 
     def act(self, store: Path) -> None:
         tile(self.folder / "slides", store, self.config, executor=Inline())
@@ -141,6 +145,58 @@ class Import(Scenario):
         import_patches(self.folder / "images", store, ImportConfig(), executor=Inline())
 
 
+class Materialise(Tile):
+    """Patches of a curation, cut from the slide, with their vectors and the manifest."""
+
+    config = TileConfig(patch_px=64, codec="none")
+    slide = SyntheticSlide(width=1_024, height=768, tissue=0.7, seed=2)
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.parent = folder / "parent"
+        finished(forked(self._make_parent))
+
+    def _make_parent(self) -> None:
+        import pyarrow as pa
+
+        super().act(self.parent)
+        embed(self.parent, EmbedConfig(encoder="filter-bank"), executor=Inline())
+        (slide,) = open_store(self.parent).slides.values()
+        assert len(slide) > 10
+        decisions = ["over_cap" if row % 3 else "selected" for row in range(len(slide))]
+        table = pa.table(
+            {
+                "slide_id": pa.array([slide.record.slide_id] * len(slide)).dictionary_encode(),
+                "mpp": [slide.record.mpp] * len(slide),
+                "row": pa.array(range(len(slide)), pa.int32()),
+                "decision": pa.array(decisions).dictionary_encode(),
+                "selected": [decision == "selected" for decision in decisions],
+            }
+        )
+        counts = {decision: decisions.count(decision) for decision in ("over_cap", "selected")}
+        inputs = {slide.key: slide.record.content_hash}
+        run = {**RECORD, "name": "x", "counts": counts, "clusters": None, "inputs": inputs}
+        write_curation(LocalBytes(self.parent), "x", table, run, {})
+
+    def act(self, store: Path) -> None:
+        materialise(self.parent, store, MaterialiseConfig(curation="x"), executor=Inline())
+
+
+class Export(Tile):
+    """All patches of a store as shards, image files, or tables."""
+
+    slide = SyntheticSlide(width=1_024, height=768, tissue=0.7, seed=2)
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.parent = folder / "parent"
+        finished(forked(lambda: tile(self.folder / "slides", self.parent, self.config, executor=Inline())))
+
+    def act(self, store: Path) -> None:
+        for to in ("webdataset", "folder", "trident"):
+            export(self.parent, store / to, ExportConfig(to=to, shard_patches=16))
+
+
 class Manifest(Scenario):
     """A curation is written over an earlier one; the verb writes it again if it is not there."""
 
@@ -166,6 +222,8 @@ SCENARIOS: dict[str, Callable[[Path], Scenario]] = {
     "overwrite": Overwrite,
     "embed": Embed,
     "import": Import,
+    "materialise": Materialise,
+    "export": Export,
     "manifest": Manifest,
 }
 
@@ -253,7 +311,7 @@ def campaign(name: str, number: signal.Signals, every: int, folder: Path) -> int
         if found != wanted:
             differing = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
             raise AssertionError(f"{name}: disturbed at call {count}: {differing} are other than undisturbed")
-        if name not in ("lease", "manifest"):
+        if name not in ("lease", "manifest", "export"):
             report = check(store, workers=1, executor=Inline())
             if report.problems or report.leftovers:
                 raise AssertionError(f"{name}: disturbed at call {count}: {report.problems} {report.leftovers}")

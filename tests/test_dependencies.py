@@ -26,8 +26,12 @@ PACKAGES = {
 #: Declared, and not imported: the library that openslide-python binds.
 BINARIES = {"openslide-bin"}
 
-#: Imported where they are installed, and else said to be missing; glymur comes with tiatoolbox.
-OPTIONAL = {"glymur", "tiatoolbox", "transformers"}
+#: Imported where they are installed, and else said to be missing; glymur comes with tiatoolbox, the last three with
+#: anndata and spatialdata.
+OPTIONAL = {
+    *("glymur", "tiatoolbox", "transformers"),
+    *("anndata", "litdata", "spatialdata", "geopandas", "pandas", "shapely"),
+}
 
 #: Imported by `wsicurate.testing`, for those who test with it.
 FOR_TESTS = {"pytest"}

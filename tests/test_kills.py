@@ -18,7 +18,14 @@ def run(scenario: str, how: str, every: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scenario", "how", "every"), [("lease", "kill", 2), ("lease", "stop", 2), ("tile", "kill", 12)]
+    ("scenario", "how", "every"),
+    [
+        ("lease", "kill", 2),
+        ("lease", "stop", 2),
+        ("tile", "kill", 12),
+        ("materialise", "kill", 20),
+        ("export", "kill", 40),
+    ],
 )
 def test_some_calls(scenario: str, how: str, every: int) -> None:
     run(scenario, how, every)
@@ -26,7 +33,7 @@ def test_some_calls(scenario: str, how: str, every: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["kill", "stop"])
-@pytest.mark.parametrize("scenario", ["lease", "tile", "overwrite", "embed", "import"])
+@pytest.mark.parametrize("scenario", ["lease", "tile", "overwrite", "embed", "import", "materialise", "export"])
 def test_every_call(scenario: str, how: str) -> None:
     run(scenario, how, 1)
 

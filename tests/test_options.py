@@ -32,7 +32,9 @@ def test_every_option_has_a_help_of_one_sentence() -> None:
         verbs.add(verb)
         assert re.fullmatch(r"[A-Zµ].{10,}\.", words), f"{verb} {name}: {words!r}"
         assert not re.search(r"[.!?]\s|  |`|\bNone\b", words), f"{verb} {name}: {words!r}"
-    assert verbs == {"tile", "import", "embed", "curate", "run", "check", "demo", "encoders"}
+    assert verbs == {
+        *("tile", "import", "embed", "curate", "export", "materialise", "run", "check", "demo", "encoders"),
+    }
 
 
 def test_no_two_verbs_explain_an_option_differently() -> None:

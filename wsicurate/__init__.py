@@ -11,10 +11,11 @@ TYPE_CHECKING = False  # as of typing, which takes longer to import than all the
 if TYPE_CHECKING:
     from typing import Any
 
-    from wsicurate.config import EmbedConfig, ImportConfig, TileConfig
+    from wsicurate.config import EmbedConfig, ImportConfig, MaterialiseConfig, TileConfig
     from wsicurate.embedding.encoders import load_encoder
     from wsicurate.embedding.networks.attention import attention_maps, pca_rgb
     from wsicurate.errors import SlideError, StoreError, WsicurateError
+    from wsicurate.export_config import ExportConfig
     from wsicurate.opening import open_store
     from wsicurate.slides.base import Slide
     from wsicurate.slides.opening import open_slide
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from wsicurate.steps.demo import demo
     from wsicurate.steps.embed import EmbedReport, embed
     from wsicurate.steps.encoders import encoders
+    from wsicurate.steps.export import ExportReport, export
     from wsicurate.steps.imports import ImportReport, import_patches
     from wsicurate.steps.info import info
+    from wsicurate.steps.materialise import MaterialiseReport, materialise
     from wsicurate.steps.run import RunReport, run
     from wsicurate.steps.tile import TileReport, tile
     from wsicurate.store.manifest import Curation
@@ -44,9 +47,13 @@ _HOMES = {
     "Curation": "store.manifest",
     "EmbedConfig": "config",
     "EmbedReport": "steps.embed",
+    "ExportConfig": "export_config",
+    "ExportReport": "steps.export",
     "GroundTruth": "synthetic.ground_truth",
     "ImportConfig": "config",
     "ImportReport": "steps.imports",
+    "MaterialiseConfig": "config",
+    "MaterialiseReport": "steps.materialise",
     "RunReport": "steps.run",
     "Slide": "slides.base",
     "SlideError": "errors",
@@ -63,9 +70,11 @@ _HOMES = {
     "demo": "steps.demo",
     "embed": "steps.embed",
     "encoders": "steps.encoders",
+    "export": "steps.export",
     "import_patches": "steps.imports",
     "info": "steps.info",
     "load_encoder": "embedding.encoders",
+    "materialise": "steps.materialise",
     "open_slide": "slides.opening",
     "open_store": "opening",
     "parse_barcode": "slides.tcga",
@@ -83,9 +92,13 @@ __all__ = [
     "Curation",
     "EmbedConfig",
     "EmbedReport",
+    "ExportConfig",
+    "ExportReport",
     "GroundTruth",
     "ImportConfig",
     "ImportReport",
+    "MaterialiseConfig",
+    "MaterialiseReport",
     "RunReport",
     "Slide",
     "SlideError",
@@ -103,9 +116,11 @@ __all__ = [
     "demo",
     "embed",
     "encoders",
+    "export",
     "import_patches",
     "info",
     "load_encoder",
+    "materialise",
     "open_slide",
     "open_store",
     "parse_barcode",

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from wsicurate.command import Command
-from wsicurate.config import CurateConfig, EmbedConfig, ImportConfig, TileConfig
+from wsicurate.config import CurateConfig, EmbedConfig, ImportConfig, MaterialiseConfig, TileConfig
+from wsicurate.export_config import ExportConfig
 from wsicurate.options import Given, made, with_options
 
 app = typer.Typer(
@@ -27,7 +28,11 @@ Patches = Annotated[
 ]
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="The store's folder.")]
 Output = Annotated[
-    Path, typer.Option("-o", "--output", metavar="STORE", help="The store's folder, made if it is not there.")
+    Path, typer.Option("-o", "--output", metavar="STORE", help="Folder to write, made if it is not there.")
+]
+Destination = Annotated[
+    Path,
+    typer.Option("-o", "--output", metavar="DIR", help="Folder to write, made if it is not there."),
 ]
 Recipe = Annotated[
     str | None,
@@ -130,6 +135,36 @@ def curate(store: StorePath, recipe: Recipe = None, *, given: Given) -> None:
     with ProgressDisplay("curating") as display:
         report = run(store, config, progress=display)
     show_curated(report)
+    raise typer.Exit(report.exit_status)
+
+
+@app.command()
+@with_options(given=ExportConfig)
+def export(store: StorePath, output: Destination, *, given: Given) -> None:
+    """Write the patches of a curation in the formats that others read. Interrupt it as you like; it goes on."""
+    from wsicurate.console.exports import show_exported
+    from wsicurate.console.progress import ProgressDisplay
+    from wsicurate.steps.export import export as run
+
+    config = made(ExportConfig, given)
+    with ProgressDisplay("exporting") as display:
+        report = run(store, output, config, progress=display)
+    show_exported(report)
+    raise typer.Exit(report.exit_status)
+
+
+@app.command()
+@with_options(given=MaterialiseConfig)
+def materialise(store: StorePath, output: Output, *, given: Given) -> None:
+    """Write the pixels of chosen patches into a store of their own. Interrupt it as you like; run it again to go on."""
+    from wsicurate.console.progress import ProgressDisplay
+    from wsicurate.console.slides import show_materialised
+    from wsicurate.steps.materialise import materialise as run
+
+    config = made(MaterialiseConfig, given)
+    with ProgressDisplay("planning" if config.dry_run else "materialising") as display:
+        report = run(store, output, config, progress=display)
+    show_materialised(report)
     raise typer.Exit(report.exit_status)
 
 

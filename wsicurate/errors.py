@@ -18,6 +18,7 @@ base and the built-in that fits, so that ``except FileNotFoundError`` works as o
     │   ├── SlideChangedError (RuntimeError)        not the file that it was when the work began
     │   ├── MaskError                               the tissue mask of another package failed on it
     │   ├── NoPatchesError                          none of its patches can be read, and the store has some
+    │   ├── DamagedPatchesError (ValueError)        the store that they are taken from is damaged
     │   ├── SlideTimeoutError (TimeoutError)        it took longer than --slide-timeout
     │   └── WorkerCrashedError (RuntimeError)       reading it killed the process that read it
     ├── StoreError
@@ -156,6 +157,12 @@ class NoPatchesError(SlideError):
     """None of a slide's planned patches could be read, and it would replace patches that the store has of it."""
 
     reason = "no_patches"
+
+
+class DamagedPatchesError(SlideError, ValueError):
+    """The store that a slide's patches are taken from does not hold them as they were written."""
+
+    reason = "damaged"
 
 
 class SlideTimeoutError(SlideError, TimeoutError):

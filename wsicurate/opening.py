@@ -150,31 +150,39 @@ class SlidePixels:
                 return self._kept.slide
             self._kept.slide.close()
             self._kept.slide = None
-        slide = open_slide(self._find(record))
+        slide = open_slide(self.files(record)[0])
         self._kept.wanted, self._kept.slide = wanted, slide
         with self._lock:
             self._open_slides[id(slide)] = slide
         return slide
 
-    def _find(self, record: SlideRecord) -> Path:
+    def files(self, record: SlideRecord) -> tuple[Path, ...]:
+        """The files of a slide where they are now, the one to open first.
+
+        Raises:
+            SlideNotFoundError: if the slide is not where it was, nor in the folders.
+            SlideChangedError: if it is not the same file any more.
+            SlideError: if it cannot be read.
+        """
         path = Path(record.source["path"])
         wanted = str(record.source["quick_hash"])
         with self._lock:
             if self._moved is None:
                 self._moved = find_moved(self._folders)
         if wanted in self._moved:
-            return self._moved[wanted][0]
+            return self._moved[wanted]
         if not path.exists():
             where = f" nor in {', '.join(map(str, self._folders))}" if self._folders else ""
             raise SlideNotFoundError(
                 f"{record.name} is not at {path}{where}; name the folder it is in now: --slides FOLDER, or "
                 "open_store(..., slides=[FOLDER])"
             )
-        if quick_hash(_files_of(path, record)) != wanted:
+        files = _files_of(path, record)
+        if quick_hash(files) != wanted:
             raise SlideChangedError(
                 f"{path} is not the file that was tiled as {record.name}; restore it, or tile again"
             )
-        return path
+        return (path, *(file for file in files if file != path))
 
     def close(self) -> None:
         """Close every slide that a thread holds open; none of them reads any more."""

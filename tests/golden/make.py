@@ -18,12 +18,13 @@ from PIL import Image
 
 from wsicurate import curate, embed, tile
 from wsicurate._version import __version__
-from wsicurate.config import CurateConfig, EmbedConfig, ImportConfig, TileConfig
+from wsicurate.config import CurateConfig, EmbedConfig, ImportConfig, MaterialiseConfig, TileConfig
 from wsicurate.opening import open_store
 from wsicurate.steps.imports import import_patches
+from wsicurate.steps.materialise import materialise
 from wsicurate.store.layout import mark_path
 from wsicurate.store.local_bytes import LocalBytes
-from wsicurate.store.patch_fields import LABEL, NAME
+from wsicurate.store.patch_fields import LABEL, NAME, PARENT_ROW
 from wsicurate.store.store import Store
 from wsicurate.synthetic.cohort import write_cohort
 from wsicurate.synthetic.description import SyntheticSlide
@@ -61,6 +62,8 @@ def describe(store: Store) -> dict[str, object]:
             slides[key]["dropped_reasons"] = list(slide.dropped_reason)
         if LABEL in slide.record.patch_fields:
             slides[key]["labels"] = list(slide.labels)
+        if PARENT_ROW in slide.record.patch_fields:
+            slides[key]["parent_rows"] = slide.parent_rows.tolist()
     description: dict[str, object] = {"patches": len(store), "slides": slides}
     for name in store.curations:
         curation = store.curation(name)
@@ -119,7 +122,23 @@ def main() -> None:
                 curate(path, replace(settings, workers=1))
                 for record in path.glob("runs/2*.json"):
                     record.unlink()
-            path.with_suffix(".json").write_text(json.dumps(describe(open_store(path)), indent=2) + "\n")
+            write_description(path)
+    make_materialised()
+
+
+def make_materialised() -> None:
+    """What a curation of the imported patches selected, in a store of its own."""
+    parent, path = (HERE / f"{__version__}-{name}.zarr" for name in ("import", "materialised"))
+    shutil.rmtree(path, ignore_errors=True)
+    (curation,) = open_store(parent).curations
+    materialise(parent, path, MaterialiseConfig(curation=curation, workers=1))
+    for record in path.glob("runs/2*.json"):
+        record.unlink()
+    write_description(path)
+
+
+def write_description(path: Path) -> None:
+    path.with_suffix(".json").write_text(json.dumps(describe(open_store(path)), indent=2) + "\n")
 
 
 def break_images(folder: Path) -> None:

@@ -22,7 +22,7 @@ STORES = sorted(HERE.glob("*.zarr"))
 
 def test_this_version_has_its_stores() -> None:
     assert {path.stem for path in STORES} >= {
-        f"{__version__}-{codec}" for codec in ("jpeg", "zstd", "none", "import", "dropped")
+        f"{__version__}-{codec}" for codec in ("jpeg", "zstd", "none", "import", "dropped", "materialised")
     }
 
 
@@ -31,7 +31,7 @@ def test_every_kind_of_array_of_the_format_is_in_a_store_of_this_version() -> No
     text = (REPOSITORY / "docs" / "format.md").read_text(encoding="utf-8")
     kinds = re.findall(r"^\| `([a-z_]+)` \|", text[text.index("## Arrays") : text.index("## Imported patches")], re.M)
     kinds += ["embeddings", "centroids_1", "centroids_2", "parents_1"]
-    assert len(kinds) == 14
+    assert len(kinds) == 15
     found = set()
     for path in STORES:
         for file in path.rglob("zarr.json") if path.stem.startswith(f"{__version__}-") else ():

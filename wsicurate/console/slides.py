@@ -12,10 +12,11 @@ from rich.table import Table
 from wsicurate.console.terminal import coloured, duration, out
 
 if TYPE_CHECKING:
-    from wsicurate.engine.progress import SlideOutcome
+    from wsicurate.engine.progress import SlideOutcome, Status
     from wsicurate.steps.embed import EmbedReport
     from wsicurate.steps.encoders import Preset
     from wsicurate.steps.imports import ImportReport
+    from wsicurate.steps.materialise import MaterialiseReport
     from wsicurate.steps.tile import TileReport
 
 
@@ -26,12 +27,16 @@ _PATCHES_LISTED = 40
 _COLOURS = {
     "tiled": "green",
     "imported": "green",
+    "materialised": "green",
     "embedded": "green",
     "planned": "green",
     "updated": "green",
     "skipped": "yellow",
     "failed": "red",
 }
+
+#: Statuses of slides whose patches are in the store.
+_STORED: tuple[Status, ...] = ("tiled", "imported", "materialised", "unchanged", "updated")
 
 #: What statuses mean that look alike.
 _LEGEND = {
@@ -102,9 +107,31 @@ def _closing_line(console: Console, report: TileReport) -> None:
         )
         return
     console.print(
-        f"{report.patches:,} patches of {report.count('tiled', 'imported', 'unchanged', 'updated'):,} slides, "
+        f"{report.patches:,} patches of {report.count(*_STORED):,} slides, "
         f"{size:,.1f} MB, in {report.store} ({duration(report.seconds)})"
     )
+
+
+#: What became of the manifest.
+_CURATION = {
+    "carried": "its curation {name} was taken along",
+    "unchanged": "its curation {name} is there",
+    "own": "it has a curation {name} that was made there, which stays as it is",
+}
+
+
+def show_materialised(report: MaterialiseReport) -> None:
+    """The closing table of `materialise`, and what went with the patches."""
+    show_tiled(report)
+    console = out()
+    if report.without_patches:
+        console.print(f"{report.without_patches:,} slides of {report.parent} have no chosen patch and are left out")
+    if report.curation_status is not None:
+        console.print(f"{report.store}: {_CURATION[report.curation_status].format(name=report.curation)}")
+    for note in report.notes:
+        console.print(f"note: {note}")
+    if report.is_unchanged and not report.dry_run:
+        console.print("everything was there already; nothing was written")
 
 
 def show_imported(report: ImportReport) -> None:

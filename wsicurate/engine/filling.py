@@ -96,7 +96,12 @@ class FillingRun(SlideRun[S, Filling[V, R]], Generic[C, S, V, R]):
 
     def _comparable(self, record: StoreRecord) -> dict[str, Any]:
         """Everything that must be equal for two runs to share a store."""
-        return {"patch_px": record.patch_px, "codec": record.codec, "quality": record.quality}
+        return {
+            "patch_px": record.patch_px,
+            "codec": record.codec,
+            "quality": record.quality,
+            **(record.materialised or {}),
+        }
 
     # The store.
 

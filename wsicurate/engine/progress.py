@@ -6,10 +6,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-#: What became of a slide. ``tiled``, ``imported``, ``embedded``: done now. ``unchanged``: was there already.
-#: ``updated``: its patches were there, its row of the slide table is new. ``planned``: a dry run. ``excluded``: the
-#: user did not ask for it. ``skipped``: a rule. ``failed``: an error.
-Status = Literal["tiled", "imported", "embedded", "unchanged", "updated", "planned", "excluded", "skipped", "failed"]
+#: What became of a slide. ``tiled``, ``imported``, ``materialised``, ``embedded``: done now. ``unchanged``: was there
+#: already. ``updated``: its patches were there, its row of the slide table is new. ``planned``: a dry run.
+#: ``excluded``: the user did not ask for it. ``skipped``: a rule. ``failed``: an error.
+Status = Literal[
+    "tiled",
+    "imported",
+    "materialised",
+    "embedded",
+    "unchanged",
+    "updated",
+    "planned",
+    "excluded",
+    "skipped",
+    "failed",
+]
 
 
 @dataclass(frozen=True, kw_only=True)

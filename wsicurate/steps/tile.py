@@ -55,7 +55,7 @@ class TileReport:
     @property
     def exit_status(self) -> Literal[0, 1, 3]:
         """0: all done. 1: nothing could be done. 3: done, but some slides failed or were skipped."""
-        is_done = bool(self.count("tiled", "imported", "embedded", "unchanged", "updated", "planned"))
+        is_done = bool(self.count("tiled", "imported", "materialised", "embedded", "unchanged", "updated", "planned"))
         if not self.count("failed", "skipped"):
             return 0 if is_done or not self.outcomes else 1
         return 3 if is_done else 1

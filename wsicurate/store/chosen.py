@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from wsicurate.errors import ConfigError, ManifestError
 from wsicurate.store.layout import slide_key
 from wsicurate.store.manifest import Curation
+from wsicurate.store.patch_table import patch_table
 from wsicurate.store.store import Store
 from wsicurate.store.where import Where
 
@@ -162,3 +163,32 @@ def _one_array(values: Any) -> Any:
     import pyarrow as pa
 
     return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+
+
+def chosen_tables(
+    store: Store, curation: str | None = None, *, where: str | None = None, columns: Sequence[str] = ()
+) -> Iterator[pa.Table]:
+    """Columns of the patches that `choose` gives, in its order, in tables of which one is in memory at a time.
+
+    Args and errors as those of `choose`; the columns that the condition looks at come as well, and those that say which
+    patch a row is.
+    """
+    condition = Where(where or SELECTED) if where is not None or curation is not None else None
+    wanted = list(dict.fromkeys([*columns, *_PLACE, *(condition.columns if condition else ())]))
+    if curation is None:
+        _require_columns(wanted, store.columns(), f"the table of {store.path}")
+        parts: Iterator[pa.Table] = (patch_table([slide], wanted) for slide in store.slides.values())
+    else:
+        found = store.curation(curation)
+        _require_columns(wanted, found.columns(), f"the manifest of {curation} in {store.path}")
+        parts = _manifest_parts(store, found, wanted)
+    return _masked(parts, condition)
+
+
+def chosen_slides(store: Store, curation: str, *, where: str | None = None) -> set[str]:
+    """Keys of the slides that have patches in what `choose` gives, those that the store does not hold among them."""
+    condition = Where(where or SELECTED)
+    found = store.curation(curation)
+    wanted = list(dict.fromkeys([*_PLACE, *condition.columns]))
+    _require_columns(wanted, found.columns(), f"the manifest of {curation} in {store.path}")
+    return {key for part in _masked(found.parts(wanted), condition) for key, _ in _runs(part)}

@@ -21,7 +21,15 @@ from wsicurate.store.codecs import ChunkCodec, JpegCodec, verify_checksum
 from wsicurate.store.embeddings import remove_stale_embeddings
 from wsicurate.store.items import SHARD_ITEMS, write_items
 from wsicurate.store.layout import ROOT, mark_path, slide_path, work_path
-from wsicurate.store.patch_fields import DROPPED_NAME, LABEL, NAME, write_labels, write_names
+from wsicurate.store.patch_fields import (
+    DROPPED_NAME,
+    LABEL,
+    NAME,
+    PARENT_ROW,
+    write_labels,
+    write_names,
+    write_parent_rows,
+)
 from wsicurate.store.records import SlideRecord, StoreRecord
 from wsicurate.store.segments import StoredSegment, read_own_segment
 
@@ -47,6 +55,8 @@ class SlideContent:
         overview_downsample, mask_downsample: level-0 pixels per pixel along x and y.
         labels: of each planned patch, or None where patches have no labels of their own.
         names: of each planned patch, or None where they have none.
+        quality: float32, (p, q): all scores of each planned patch, where they are known and the segments have none.
+        parent_rows: int32, (p,): row of each planned patch in the store that it is taken from, or None.
     """
 
     xy: NDArray[np.int32]
@@ -60,6 +70,8 @@ class SlideContent:
     mask_downsample: tuple[float, float]
     labels: Sequence[str | None] | None = None
     names: Sequence[str] | None = None
+    quality: NDArray[np.float32] | None = None
+    parent_rows: NDArray[np.int32] | None = None
 
 
 class ContentHash:
@@ -148,7 +160,9 @@ def commit_slide(
     else:
         arrays["images"] = _write_images(store, f"{path}/images", gathered, store_record, digest)
     columns, quality = tuple(content.score_names), gathered.scores
-    if content.tissue is not None:
+    if content.quality is not None:
+        quality = content.quality[gathered.rows]
+    elif content.tissue is not None:
         columns = ("tissue", *columns)
         quality = np.column_stack([content.tissue[gathered.rows], quality]).astype(np.float32)
     arrays["xy"] = write_array(
@@ -218,7 +232,7 @@ def remove_work(store: ByteStore, key: str) -> None:
 def _gather(store: ByteStore, key: str, content: SlideContent) -> _Gathered:
     segments = [read_own_segment(store, segment) for segment in content.segments]
     parts = [stored.segment for stored in segments]
-    width = len(content.score_names)
+    width = len(content.score_names) if content.quality is None else 0
     rows = np.concatenate([np.empty(0, np.int32), *(part.rows for part in parts)])
     dropped = np.concatenate([np.empty(0, np.int32), *(part.dropped for part in parts)])
     if not np.array_equal(np.sort(np.concatenate([rows, dropped])), np.arange(len(content.xy))):
@@ -303,6 +317,9 @@ def _write_patch_fields(
         arrays[NAME] = write_names(store, f"{path}/{NAME}", names)
         arrays[DROPPED_NAME] = write_names(store, f"{path}/{DROPPED_NAME}", dropped_names)
         fields += [NAME, DROPPED_NAME]
+    if content.parent_rows is not None:
+        arrays[PARENT_ROW] = write_parent_rows(store, f"{path}/{PARENT_ROW}", content.parent_rows[gathered.rows])
+        fields.append(PARENT_ROW)
     return tuple(fields)
 
 

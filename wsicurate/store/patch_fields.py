@@ -1,4 +1,4 @@
-"""What may be known of each patch of a slide besides its pixels: its own label, and the name that it had elsewhere.
+"""What may be known of each patch of a slide besides its pixels: its own label, and what it was elsewhere.
 
 Optional arrays below the slide's group; `docs/format.md` specifies them. Slides that were tiled have none.
 """
@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsicurate.errors import CorruptStoreError
 from wsicurate.store.arrays import attribute, read_array, read_metadata, write_array
@@ -17,6 +18,7 @@ from wsicurate.store.bytestore import ByteStore
 LABEL = "label"
 NAME = "name"
 DROPPED_NAME = "dropped_name"
+PARENT_ROW = "parent_row"
 
 #: Most labels that one slide's patches can have.
 MAX_LABELS = 65_535
@@ -69,3 +71,20 @@ def read_names(store: ByteStore, path: str) -> list[str]:
     if data and not data.endswith(b"\0"):
         raise CorruptStoreError(f"{path}: the last name has no end")
     return [os.fsdecode(name) for name in data.split(b"\0")[:-1]]
+
+
+def write_parent_rows(store: ByteStore, path: str, rows: NDArray[np.int32]) -> str:
+    """Write ``path``: int32, (n,), the row that each patch has in the store it was taken from; returns its digest."""
+    return write_array(store, path, rows.astype(np.int32), dimension_names=("patch",))
+
+
+def read_parent_rows(store: ByteStore, path: str) -> NDArray[np.int32]:
+    """The row that each patch has in the store it was taken from, (n,), ascending.
+
+    Raises:
+        CorruptStoreError: if the array is damaged, or is not ascending.
+    """
+    rows = read_array(store, path)
+    if rows.dtype != np.int32 or rows.ndim != 1 or (len(rows) and rows[0] < 0) or (np.diff(rows) <= 0).any():
+        raise CorruptStoreError(f"{path}: its rows are not ascending")
+    return np.asarray(rows, dtype=np.int32)

@@ -19,6 +19,9 @@ from wsicurate.store.schema import check_format, known_fields, require
 #: The attribute under which everything of ours stands.
 ATTRIBUTE = "wsicurate"
 
+#: The setting of a slide whose patches were taken from another store: which they are.
+MATERIALISED = "materialised"
+
 #: What the patches of a store can be stored as.
 CODECS = ("jpeg", "zstd", "none")
 
@@ -81,6 +84,8 @@ class StoreRecord:
         quality: JPEG quality; None for other codecs.
         version: of the wsicurate that made the store.
         tiling: settings that all its tiled slides share; None where no slide was tiled.
+        materialised: which patches of another store these are: ``curation``, ``where`` and
+            ``curation_fingerprint``; None where they were tiled or imported.
         is_sealed: whether the record had a checksum when it was read. Not stored.
     """
 
@@ -89,6 +94,7 @@ class StoreRecord:
     quality: int | None
     version: str
     tiling: Mapping[str, Any] | None
+    materialised: Mapping[str, Any] | None = None
     format: int = FORMAT
     is_sealed: bool = field(default=True, compare=False)
 
@@ -108,6 +114,8 @@ class StoreRecord:
         """The root's ``zarr.json``."""
         fields = dataclasses.asdict(self)
         del fields["is_sealed"]
+        if fields["materialised"] is None:
+            del fields["materialised"]  # a store that is not is written as it always was
         ordered = {"format": fields.pop("format"), **fields, CHECKSUM: UNSEALED}
         return seal(group_metadata({ATTRIBUTE: ordered}))
 
@@ -163,7 +171,8 @@ class SlideRecord:
         counts: ``lattice``, ``below_min_tissue``, ``planned``, ``stored``, ``dropped`` by reason.
         messages: an example message for each reason of dropping.
         content_hash: of coordinates and encoded patches.
-        patch_fields: optional arrays that say something of each patch: ``label``, ``name``, ``dropped_name``.
+        patch_fields: optional arrays that say something of each patch: ``label``, ``name``, ``dropped_name``,
+            ``parent_row``.
         version: of the wsicurate that made the arrays; empty in stores of 0.1.0.
         arrays: digest of each array of the slide but its embeddings, by name, as `docs/format.md` specifies it; empty
             in stores of 0.1.0.
@@ -198,6 +207,11 @@ class SlideRecord:
     def is_imported(self) -> bool:
         """Whether somebody else cut the patches, or said where they lie."""
         return "import" in self.settings
+
+    @property
+    def made_by(self) -> str:
+        """The verb that makes such a slide, for advice."""
+        return "materialise" if MATERIALISED in self.settings else "import" if self.is_imported else "tile"
 
     def to_json(self) -> bytes:
         """The slide group's ``zarr.json``: the commit mark."""
@@ -238,6 +252,11 @@ def fingerprint_of(*parts: Mapping[str, Any]) -> str:
     """SHA-256 of settings, in a canonical JSON that does not depend on the order of keys."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def shared_choice(materialised: Mapping[str, Any]) -> dict[str, Any]:
+    """What all slides of a store share of their setting `MATERIALISED`: the choice, not what it means on a slide."""
+    return {name: materialised.get(name) for name in ("curation", "where", "curation_fingerprint")}
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from wsicurate.store.arrays import group_metadata
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.committed import is_committed, read_slides
 from wsicurate.store.layout import CURATIONS, ROOT, RUNS, SLIDES, WORK
-from wsicurate.store.records import CODECS, StoreRecord
+from wsicurate.store.records import CODECS, MATERIALISED, StoreRecord, shared_choice
 
 #: What is done about a damaged root.
 _ROOT_FIX = "the next tile, import, embed or curate of this store writes it anew from the slides' records"
@@ -99,11 +99,17 @@ def root_of_slides(store: ByteStore) -> StoreRecord | None:
         settings = dict(slide.settings)
         patch_px, codec, quality = (settings.pop(name, None) for name in ("patch_px", "codec", "quality"))
         settings.pop("mpp", None)
+        materialised = settings.pop(MATERIALISED, None)
         if codec not in CODECS or patch_px != slide.patch_px:
             continue
         tiling = None if slide.is_imported else settings
         record = StoreRecord(
-            patch_px=patch_px, codec=codec, quality=quality, version=slide.version or __version__, tiling=tiling
+            patch_px=patch_px,
+            codec=codec,
+            quality=quality,
+            version=slide.version or __version__,
+            tiling=tiling,
+            materialised=None if materialised is None else shared_choice(materialised),
         )
         if tiling is not None:
             return record

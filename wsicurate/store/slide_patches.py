@@ -18,7 +18,15 @@ from wsicurate.store.embeddings import EmbeddingRecord, embedding_names, read_em
 from wsicurate.store.indexing import Index, rows_of
 from wsicurate.store.items import ItemArray
 from wsicurate.store.layout import slide_path
-from wsicurate.store.patch_fields import DROPPED_NAME, LABEL, NAME, read_labels, read_names
+from wsicurate.store.patch_fields import (
+    DROPPED_NAME,
+    LABEL,
+    NAME,
+    PARENT_ROW,
+    read_labels,
+    read_names,
+    read_parent_rows,
+)
 from wsicurate.store.records import SlideRecord, StoreRecord
 
 Patches = NDArray[np.uint8]
@@ -114,6 +122,13 @@ class SlidePatches:
         if DROPPED_NAME not in self.record.patch_fields:
             return None
         return read_names(self._store, f"{self._path}/{DROPPED_NAME}")
+
+    @functools.cached_property
+    def parent_rows(self) -> NDArray[np.int32] | None:
+        """int32, (n,): the row that each patch has in the store it was taken from; None where it was not."""
+        if PARENT_ROW not in self.record.patch_fields:
+            return None
+        return read_parent_rows(self._store, f"{self._path}/{PARENT_ROW}")
 
     @functools.cached_property
     def tissue(self) -> NDArray[np.bool_]:

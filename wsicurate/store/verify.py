@@ -21,7 +21,15 @@ from wsicurate.store.committed import read_slide_record
 from wsicurate.store.embeddings import read_embedding, read_embedding_record
 from wsicurate.store.items import ItemArray
 from wsicurate.store.layout import ROOT, mark_path, slide_key, slide_path
-from wsicurate.store.patch_fields import DROPPED_NAME, LABEL, NAME, read_labels, read_names
+from wsicurate.store.patch_fields import (
+    DROPPED_NAME,
+    LABEL,
+    NAME,
+    PARENT_ROW,
+    read_labels,
+    read_names,
+    read_parent_rows,
+)
 from wsicurate.store.records import SlideRecord, StoreRecord, fingerprint_of
 from wsicurate.store.slide_patches import SourceReader
 
@@ -99,7 +107,7 @@ def verify_slide(store: ByteStore, key: str, store_record: StoreRecord, source: 
     encoders: dict[str, tuple[str, str, str, int]] = {}
     sizes = [0]
     xy = np.empty((0, 2), dtype=np.int32)
-    fix = f"{'import' if record.is_imported else 'tile'} it again with --overwrite"
+    fix = f"{record.made_by} it again with --overwrite"
 
     def attempt(name: str, action: Any, fix: str = fix) -> Any:
         try:
@@ -271,6 +279,10 @@ def _check_dropped(store: ByteStore, path: str, arrays: dict[str, Values], recor
 def _check_patch_field(store: ByteStore, path: str, name: str, record: SlideRecord, expected: set[str]) -> None:
     array, counts = f"{path}/{name}", record.counts
     _note_keys(read_metadata(store, array), array, expected)
+    if name == PARENT_ROW:
+        rows = read_parent_rows(store, array)
+        _expect(len(rows) == counts["stored"], f"{len(rows)} rows for {counts['stored']} patches")
+        return
     values: Sequence[str | None] = read_labels(store, array) if name == LABEL else read_names(store, array)
     wanted = sum(counts["dropped"].values()) if name == DROPPED_NAME else counts["stored"]
     _expect(len(values) == wanted, f"{len(values)} values for {wanted} patches")

@@ -124,13 +124,8 @@ def _cut(
     messages: dict[str, str] = {}
     for row, (column, line) in zip(plan_rows.tolist(), cells.tolist(), strict=True):
         window = task.grid.window(column, line)
-        own: bytes | None = None
         try:
-            found = _own_jpeg(slide, task, window)
-            if found is None:
-                patch = cut_patch(slide.read, task.read_plan, window, task.store_record.patch_px)
-            else:
-                patch, own = found
+            patch, own = cut_or_pass(slide, task.read_plan, window, task.store_record)
         except UnreadableRegionError as error:
             dropped.append(row)
             reasons.append(error.reason)
@@ -151,15 +146,31 @@ def _cut(
     return segment, patches
 
 
-def _own_jpeg(slide: Slide, task: SegmentTask, window: Window) -> tuple[NDArray[np.uint8], bytes] | None:
-    """A patch that is one JPEG tile of the slide: stored as it lies in the file (ADR 11)."""
-    plan, patch_px = task.read_plan, task.store_record.patch_px
-    if task.store_record.codec != "jpeg" or plan.reduction != 1:
-        return None
-    source = window.at(plan.downsample)
-    if (source.width, source.height) != (patch_px, patch_px):
-        return None
-    return slide.read_jpeg(plan.level, source.x, source.y, source.width, source.height)
+def cut_or_pass(
+    slide: Slide, plan: ReadPlan, window: Window, store_record: StoreRecord
+) -> tuple[NDArray[np.uint8], bytes | None]:
+    """A patch, and its JPEG where it is one tile of the slide, to be stored as it lies in the file (ADR 11).
+
+    Args:
+        slide: an open slide.
+        plan: how patches are read.
+        window: level-0 pixels of the patch.
+        store_record: patch size and codec.
+
+    Returns:
+        Pixels, (patch_px, patch_px, 3), and the JPEG, or None where the pixels are to be encoded.
+
+    Raises:
+        UnreadableRegionError: if it cannot be decoded.
+    """
+    patch_px = store_record.patch_px
+    if store_record.codec == "jpeg" and plan.reduction == 1:
+        source = window.at(plan.downsample)
+        if (source.width, source.height) == (patch_px, patch_px):
+            found = slide.read_jpeg(plan.level, source.x, source.y, source.width, source.height)
+            if found is not None:
+                return found
+    return cut_patch(slide.read, plan, window, patch_px), None
 
 
 def commit(task: CommitTask) -> SlideRecord:

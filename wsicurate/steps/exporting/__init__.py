@@ -1,0 +1,1 @@
+"""The parts of `export`: what is to be written, and where."""
