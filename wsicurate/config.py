@@ -236,6 +236,11 @@ class CurateConfig:
             no scaling.
         clustering: name of the clustering that the budget is balanced over: hierarchy, or one of another package; from
             Python also an object.
+        clusters_from: file, or folder of files, with cluster ids that others made for tiles of these slides: CSV or
+            Parquet with the columns slide_id, tile_x, tile_y (level-0 pixels) and level_1 (the finest), level_2 and so
+            on. None means that the clusters are made here. Patches take the clusters of the tile that covers most of
+            them.
+        cluster_tile_um: width and height in µm of the tiles of --clusters-from; 112 is 224 pixels at 20x.
         sampler: how patches are drawn: balanced over the clusters (balanced), or by one of the baselines
             (random-over-slides, patient-stratified, random); from Python also an object.
         within: which patches of a cluster are drawn: at random, the nearest to its centre, or spread out by one of
@@ -281,6 +286,8 @@ class CurateConfig:
     clusters: Clusters | None = None
     clusters_made_for: Annotated[int, _at_least(2)] | None = None
     clustering: Clusterer = "hierarchy"
+    clusters_from: Path | str | None = None
+    cluster_tile_um: Annotated[float, between(1, 10_000, "give µm, such as 112 (224 pixels at 0.5 µm)")] = 112.0
     sampler: Sampler = "balanced"
     within: Within = "random"
     share_cap: Annotated[
@@ -298,6 +305,9 @@ class CurateConfig:
         validate(self)
         if str(self.labels) == "store":
             object.__setattr__(self, "labels", "store")
+        if self.clusters_from is not None:
+            object.__setattr__(self, "clusters_from", expanded(Path(self.clusters_from)))
+            self._require_no_centroids()
         _require(
             self.evaluation_encoder is None or self.evaluation_encoder != self.encoder,
             f"--evaluation-encoder is {self.evaluation_encoder!r}, the selection encoder; give another, such as "
@@ -315,6 +325,29 @@ class CurateConfig:
             self.leakage_threshold is None or bool(self.evaluation_sets),
             "--leakage-threshold needs --evaluation-sets STORE: similar to what?",
         )
+
+    def _require_no_centroids(self) -> None:
+        """Refuse what published clusters cannot give: they have ids, and neither centroids nor a method."""
+        for is_asked, setting in (
+            (self.clustering != "hierarchy", "--clustering"),
+            (self.seeds is not None and self.retrieve == "cluster", "--retrieve cluster"),
+            (self.redundancy is not None, "--redundancy"),
+            (self.within == "nearest", "--within nearest"),
+        ):
+            _require(
+                not is_asked,
+                f"{setting} makes clusters or needs centroids, and --clusters-from gives ids alone; leave one out",
+            )
+
+    @property
+    def use_of_vectors(self) -> Literal["needed", "where there", "none"]:
+        """Whether vectors of the selection encoder are needed, used only where the store has them, or not used."""
+        if self.clusters_from is None:
+            return "needed"
+        asked = (self.copies == "dinov2", self.copy_threshold is not None, self.within != "random")
+        if any(asked) or self.evaluation_sets or self.seeds is not None:
+            return "needed"
+        return "where there" if self.copies != "none" or not isinstance(self.sampler, str) else "none"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 DECISIONS = (
     "low_quality",
     "leakage",
+    "no_cluster",
     "copy",
     "redundant",
     "not_retrieved",

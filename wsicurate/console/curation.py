@@ -35,8 +35,12 @@ def show_curated(report: CurateReport) -> None:
         console.print(f"warning: {line} of the exclusion list matches nothing in this store")
     if run["evaluation"] is not None:
         _show_evaluation(console, run["evaluation"])
-    encoder = run["encoder"]
-    console.print(f"selected by {encoder['encoder']}, licence {encoder['licence']}. {encoder['terms']}".rstrip())
+    published = ((run.get("clusters") or {}).get("published") or {}).get("file")
+    if published is not None:
+        console.print(f"balanced over the clusters of {published}")
+    if (encoder := run["encoder"]) is not None:
+        verb = "selected" if published is None else "compared"
+        console.print(f"{verb} by {encoder['encoder']}, licence {encoder['licence']}. {encoder['terms']}".rstrip())
     said = "up to date" if report.status == "unchanged" else duration(report.seconds)
     console.print(f"{report.selected:,} patches selected; the manifest is in {report.manifest} ({said})")
 

@@ -28,14 +28,21 @@ from wsicurate.engine.progress import Progress, ProgressCallback, no_progress
 from wsicurate.engine.run_records import versions
 from wsicurate.engine.tidy import tidy
 from wsicurate.errors import CurationError, LeaseLostError, StoreWriteError
-from wsicurate.steps.curating.clusters import Clustered, cluster_counts, make_clusters, thin_clusters
+from wsicurate.steps.curating.clusters import (
+    Clustered,
+    cluster_counts,
+    make_clusters,
+    published_clusters,
+    thin_clusters,
+)
 from wsicurate.steps.curating.comparison import evaluate
-from wsicurate.steps.curating.copies import clear_copies
+from wsicurate.steps.curating.copies import clear_copies, no_copies
 from wsicurate.steps.curating.draw import Draw, draw
 from wsicurate.steps.curating.earlier import finished_curation
 from wsicurate.steps.curating.inputs import Inputs, gather_inputs
 from wsicurate.steps.curating.manifest_table import manifest_table
 from wsicurate.steps.curating.pool import DamagedSlides, Scratch, describe, vectors_on_disk
+from wsicurate.steps.curating.published import join_published
 from wsicurate.steps.curating.quality import clear_lists, clear_quality, retrieve
 from wsicurate.steps.curating.work import Work
 from wsicurate.store.bytestore import ByteStore
@@ -116,7 +123,8 @@ def curate(
     Raises:
         ConfigError: if a setting is wrong.
         StoreNotFoundError, StoreFormatError: if there is no store.
-        EmbeddingMissingError: if encoder or evaluation_encoder did not embed every slide that reads back.
+        EmbeddingMissingError: if encoder or evaluation_encoder did not embed every slide that reads back. With
+            ``config.clusters_from`` vectors are needed only by what compares patches.
         CorruptStoreError: if no slide reads back, or one of an evaluation store does not.
         CurationError: if more is asked than the patches can give; the message says what.
         ManifestError: if a curation of this name is there with other inputs or settings, or ``keep`` is of another
@@ -176,7 +184,9 @@ def _curated(
         scratch.clear()  # of a run that was killed
         while True:
             try:
-                vectors = vectors_on_disk(inputs.store, config.encoder, scratch, "vectors")
+                vectors = None
+                if inputs.encoder is not None:
+                    vectors = vectors_on_disk(inputs.store, config.encoder, scratch, "vectors")
                 document = _Curation(inputs, vectors, ours, stages, scratch, executor, progress).work()
                 break
             except DamagedSlides as error:
@@ -212,7 +222,7 @@ class _Curation:
     """One curation on its way from inputs to manifest."""
 
     inputs: Inputs
-    vectors: NDArray[np.float16]
+    vectors: NDArray[np.float16] | None
     bytes: ByteStore
     stages: Stages
     scratch: Scratch
@@ -230,7 +240,7 @@ class _Curation:
     def work(self) -> dict[str, Any]:
         """All stages, then manifest and record."""
         vectors = self.vectors
-        self._say(f"curating {len(self.pool):,} patches of {len(self.pool.keys):,} slides by {self.config.encoder}")
+        self._say(f"curating {len(self.pool):,} patches of {len(self.pool.keys):,} slides {self._by}")
         self.notes += [f"{key} is left out: {reason}" for key, reason in self.inputs.left_out.items()]
         self.facts["quality"] = clear_quality(self.inputs, self.ledger, self.notes)
         listed = clear_lists(self.inputs, self.ledger, self.facts)
@@ -243,10 +253,21 @@ class _Curation:
             say=self._say,
             count=self._count,
         )
-        self.facts["copies"] = clear_copies(self.inputs, self.ledger, vectors, listed, work)
-        clustered = make_clusters(self.inputs, self.ledger, vectors, work, self.device, self.facts)
-        thin_clusters(self.inputs, self.ledger, vectors, clustered, work, self.facts)
-        retrieve(self.inputs, self.ledger, vectors, clustered, self.scratch, self.facts)
+        published = None
+        if self.inputs.published is not None:  # before copies: a patch without a cluster cannot stand for a copy
+            published = join_published(self.inputs, self.ledger, work, self.facts)
+        if vectors is None:
+            self.facts["copies"] = no_copies(self.inputs, self.notes)
+        else:
+            self.facts["copies"] = clear_copies(self.inputs, self.ledger, vectors, listed, work)
+        if published is not None:
+            clustered = published_clusters(published, self.ledger)
+        else:
+            assert vectors is not None
+            clustered = make_clusters(self.inputs, self.ledger, vectors, work, self.device, self.facts)
+        if vectors is not None:
+            thin_clusters(self.inputs, self.ledger, vectors, clustered, work, self.facts)
+            retrieve(self.inputs, self.ledger, vectors, clustered, self.scratch, self.facts)
         drawn = self._draw(vectors, clustered)
         evaluation = evaluate(self.inputs, drawn, self.scratch, self._say) if self.config.evaluate else None
         return self._write(clustered, drawn, evaluation)
@@ -269,8 +290,14 @@ class _Curation:
                 raise CurationError(
                     f"{self.config.keep} keeps {kept:,} patches and --budget is {budget:,}; raise it to {kept:,}"
                 )
-        elif (finest := cluster_counts(self.config, left)[0]) > left:
+        elif self.inputs.published is None and (finest := cluster_counts(self.config, left)[0]) > left:
             raise CurationError(f"--clusters asks for {finest:,} clusters of {left:,} patches; ask for fewer")
+
+    @property
+    def _by(self) -> str:
+        if self.inputs.published is None:
+            return f"by {self.config.encoder}"
+        return f"by the clusters of {self.inputs.published.path.name}"
 
     def _say(self, sentence: str) -> None:
         self.progress(Progress(slides_done=0, slides_total=len(self.pool.keys), note=sentence))
@@ -279,7 +306,7 @@ class _Curation:
         slides = len(self.pool.keys)
         self.progress(Progress(slides_done=0, slides_total=slides, stage=stage, stage_done=done, stage_total=total))
 
-    def _draw(self, vectors: NDArray[np.float16], clustered: Clustered) -> Draw:
+    def _draw(self, vectors: NDArray[np.float16] | None, clustered: Clustered) -> Draw:
         """The draw, with its decisions."""
         self._say("drawing to the budget")
         drawn = draw(self.inputs, self.ledger, vectors, clustered.clusters, clustered.similarity)
@@ -309,6 +336,6 @@ class _Curation:
             "evaluation": evaluation,
             "versions": versions(),
         }
-        table = manifest_table(inputs, self.ledger, clustered.clusters)
+        table = manifest_table(inputs, self.ledger, clustered.ids)
         write_curation(self.bytes, self.config.name, table, document, clustered.arrays)
         return document

@@ -23,7 +23,8 @@ class RunReport:
 
     Attributes:
         tiled: report of `tile`.
-        embedded: reports of `embed`, of the selection encoder and of the evaluation encoder.
+        embedded: reports of `embed`, of the selection encoder and of the evaluation encoder; published clusters may
+            need neither.
         curated: report of `curate`.
     """
 
@@ -83,17 +84,18 @@ def run(
         arch=curate_config.arch,
         slides=curate_config.slides,
     )
-    configs = [selection_encoder]
+    configs = [] if curate_config.use_of_vectors == "none" else [selection_encoder]
     if curate_config.evaluation_encoder:
         configs.append(
             dataclasses.replace(selection_encoder, encoder=curate_config.evaluation_encoder, weights=None, arch=None)
         )
     embedded = [embed(store, config, executor=executor, progress=progress) for config in configs]
     # What embed made of a path or an id is the name of the vectors in the store.
+    names = [report.encoder for report in embedded]
     curate_config = dataclasses.replace(
         curate_config,
-        encoder=embedded[0].encoder,
-        evaluation_encoder=embedded[1].encoder if len(embedded) > 1 else None,
+        encoder=curate_config.encoder if curate_config.use_of_vectors == "none" else names[0],
+        evaluation_encoder=names[-1] if curate_config.evaluation_encoder else None,
     )
     curated = curate(store, curate_config, executor=executor, progress=progress)
     return RunReport(tiled=tiled, embedded=embedded, curated=curated)

@@ -41,7 +41,7 @@ _FIELDS = {
     "fingerprint": str,
     "settings": Mapping[str, Any],
     "inputs": Mapping[str, str],
-    "encoder": Mapping[str, Any],
+    "encoder": Mapping[str, Any] | None,
     "evaluation_encoder": Mapping[str, Any] | None,
     "budget": int,
     "counts": Mapping[str, int],

@@ -19,6 +19,7 @@ from wsicurate.curation.ledger import Ledger
 from wsicurate.errors import CurationError
 from wsicurate.steps.curating.inputs import Inputs
 from wsicurate.steps.curating.pool import digest_of
+from wsicurate.steps.curating.published import Published
 from wsicurate.steps.curating.work import Work
 
 #: Curves of kept share are drawn at these cosine distances.
@@ -30,16 +31,19 @@ class Clustered:
     """The patches of a curation in clusters.
 
     Attributes:
-        clustering: fitted.
+        clustering: fitted; None where others made the clusters.
         arrays: what is stored of it.
-        clusters: int32, (n, L), finest first; -1 where a clustering without centroids was not fitted on the patch.
+        clusters: int32, (n, L), finest first; -1 where a clustering without centroids was not fitted on the patch, or
+            published clusters have none for it.
         similarity: float32, (n,), cosine to the finest centroid; None without centroids.
+        ids: int32, (n, L): what the manifest calls the clusters: published ones as their file does, ours by number.
     """
 
-    clustering: Clustering
+    clustering: Clustering | None
     arrays: Arrays
     clusters: NDArray[np.int32]
     similarity: NDArray[np.float32] | None
+    ids: NDArray[np.int32]
 
 
 def cluster_counts(config: CurateConfig, patches: int) -> tuple[int, ...]:
@@ -91,7 +95,24 @@ def make_clusters(
         own, similarity = clusters, None
         clusters = np.full((len(vectors), own.shape[1]), -1, dtype=np.int32)
         clusters[rows] = own
-    return Clustered(clustering=clustering, arrays=arrays, clusters=clusters, similarity=similarity)
+    return Clustered(clustering=clustering, arrays=arrays, clusters=clusters, similarity=similarity, ids=clusters)
+
+
+def published_clusters(published: Published, ledger: Ledger) -> Clustered:
+    """The clusters of a file for the draw.
+
+    Raises:
+        CurationError: if no patch is left.
+    """
+    if not ledger.left.any():
+        raise CurationError(f"no patch is left to choose from: {ledger.counts()}; loosen the filters")
+    return Clustered(
+        clustering=None,
+        arrays=published.arrays,
+        clusters=published.nested.clusters,
+        similarity=None,
+        ids=published.ids,
+    )
 
 
 def _fitted(

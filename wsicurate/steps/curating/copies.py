@@ -38,7 +38,7 @@ def clear_copies(
 
     Args:
         inputs: of the curation.
-        ledger: what was decided; copies of what is low in quality are not looked for.
+        ledger: what was decided; copies of what is low in quality, or in no cluster, are not looked for.
         vectors: (n, d), of the selection encoder.
         listed: bool, (n,): patches of listed patients.
         work: what it works with.
@@ -47,7 +47,7 @@ def clear_copies(
         Facts for the record.
     """
     facts: dict[str, Any] = {"rule": inputs.config.copies}
-    pool = ~ledger.is_("low_quality")
+    pool = ~(ledger.is_("low_quality") | ledger.is_("no_cluster"))
     if inputs.config.copies == "confirmed":
         facts |= _confirmed(inputs, ledger, pool, vectors, listed, work)
     elif inputs.config.copies == "dinov2":
@@ -55,6 +55,19 @@ def clear_copies(
     if inputs.config.leakage_threshold is not None:
         facts["leakage by similarity"] = _similar(inputs, ledger, vectors, inputs.config.leakage_threshold, work)
     return facts
+
+
+def no_copies(inputs: Inputs, notes: list[str]) -> dict[str, Any]:
+    """Facts for the record where the store has no vectors, and a note of what was not looked for, if it was wanted."""
+    if inputs.config.copies == "none":
+        return {"rule": "none"}
+    encoder = inputs.config.encoder
+    notes.append(
+        f"copies were not looked for, of excluded patients neither: the store has no vectors by {encoder}, and "
+        f"--clusters-from needs none. After wsicurate embed STORE --encoder {encoder} they are; "
+        "--copies none says that they need not be"
+    )
+    return {"rule": "none", "note": f"not looked for: there are no vectors by {encoder}"}
 
 
 def _similar(
@@ -224,6 +237,7 @@ def _calibrated(
 ) -> tuple[Calibration | None, str]:
     """The calibration of the candidates' threshold; or None, and why the encoder cannot be asked."""
     config = inputs.config
+    assert inputs.encoder is not None  # copies are looked for where there are vectors
     depends = {
         "version": __version__,
         "encoder": [inputs.encoder.weights_hash, inputs.encoder.preprocessing, inputs.encoder.pooling],

@@ -50,7 +50,7 @@ class Draw:
 def draw(
     inputs: Inputs,
     ledger: Ledger,
-    vectors: NDArray[np.float16],
+    vectors: NDArray[np.float16] | None,
     clusters: NDArray[np.int32],
     similarity: NDArray[np.float32] | None,
 ) -> Draw:
@@ -59,7 +59,7 @@ def draw(
     Args:
         inputs: of the curation.
         ledger: what was decided so far.
-        vectors: (n, d), of the selection encoder.
+        vectors: (n, d), of the selection encoder; None where published clusters need none.
         clusters: int32, (n, L), finest first.
         similarity: float32, (n,), to the finest centroid; None where there are no centroids.
 

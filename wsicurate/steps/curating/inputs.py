@@ -31,6 +31,7 @@ from wsicurate.steps.curating.pool import (
     table_digest,
     vectors_hashes,
 )
+from wsicurate.steps.curating.published_file import PublishedFile
 from wsicurate.steps.curating.sound import sound_part
 from wsicurate.store.embeddings import EmbeddingRecord
 from wsicurate.store.manifest import Curation
@@ -41,6 +42,9 @@ from wsicurate.validation import plain_settings
 
 #: What makes vectors comparable.
 _IDENTITY = ("weights_hash", "preprocessing", "pooling", "dim")
+
+#: What a record calls the content of the published clusters.
+_CLUSTERS = "the published clusters"
 
 #: Settings that do not change what comes out.
 _NOT_SETTINGS = frozenset({"name", "workers", "overwrite", "slides"})
@@ -55,7 +59,7 @@ class Inputs:
         store: the store.
         pool: its patches.
         encoder, evaluation_encoder: the embeddings of the selection and evaluation encoders; no evaluation encoder, no
-            evaluation.
+            evaluation. With published clusters there may be no selection encoder either.
         no_evaluation_encoder: why there is no evaluation encoder, where that is known; else empty.
         labels: classes, or None.
         listed: lines of the list of what must not be in the subset.
@@ -65,6 +69,7 @@ class Inputs:
         kept_rows: bool, (n,): the patches that it selected; none where there is no such curation.
         left_out: slides that the store holds and the pool does not, because they do not read back: why, by key.
         clustering: that makes the clusters, not fitted.
+        published: the clusters that others made, in whose place none are made; or None.
         settings: of the curation, as plain values.
         vectors: hash of each slide's vectors.
         depends_on: a fingerprint of each thing besides the settings that the manifest depends on, by its name.
@@ -76,7 +81,7 @@ class Inputs:
     config: CurateConfig
     store: Store
     pool: Pool
-    encoder: EmbeddingRecord
+    encoder: EmbeddingRecord | None
     evaluation_encoder: EmbeddingRecord | None
     no_evaluation_encoder: str
     labels: Labels | None
@@ -87,6 +92,7 @@ class Inputs:
     kept_rows: NDArray[np.bool_]
     left_out: Mapping[str, str]
     clustering: FoundClustering
+    published: PublishedFile | None
     settings: Mapping[str, Any]
     vectors: Mapping[str, str]
     depends_on: Mapping[str, str]
@@ -94,9 +100,9 @@ class Inputs:
     version: str
 
     @property
-    def encoder_facts(self) -> dict[str, Any]:
+    def encoder_facts(self) -> dict[str, Any] | None:
         """What the record says of the encoder, its licence included."""
-        return _facts(self.encoder)
+        return None if self.encoder is None else _facts(self.encoder)
 
     @property
     def evaluation_encoder_facts(self) -> dict[str, Any] | None:
@@ -119,20 +125,22 @@ def gather_inputs(path: Path, config: CurateConfig, damaged: Mapping[str, str] |
     """
     clustering = find_clustering(config.clustering)
     _refuse_without_centroids(config, clustering)
-    store, left_out = sound_part(
-        open_store(path, slides=[Path(folder) for folder in config.slides], skip_damaged=True), config, damaged
-    )
+    published = None if config.clusters_from is None else PublishedFile(Path(config.clusters_from))
+    whole = open_store(path, slides=[Path(folder) for folder in config.slides], skip_damaged=True)
+    with_vectors = _uses_vectors(whole, config)
+    store, left_out = sound_part(whole, config, damaged, with_vectors=with_vectors)
     pool = gather_pool(store)
-    encoder = embedding_identity(store, config.encoder)
+    encoder = embedding_identity(store, config.encoder) if with_vectors else None
     evaluation_encoder, no_evaluation_encoder = _evaluation_encoder(store, config, encoder)
     labels = None if config.labels is None else labels_of(pool, config.labels)
     evaluation_stores = [
         _other_store(store, Path(folder), encoder, "--evaluation-sets") for folder in config.evaluation_sets
     ]
     seeds = None if config.seeds is None else _other_store(store, Path(config.seeds), encoder, "--seeds")
-    kept = None if config.keep is None else _kept(store, config, encoder, clustering)
+    clusters_hash = None if published is None else published.content_hash()
+    kept = None if config.keep is None else _kept(store, config, encoder, clustering, clusters_hash)
     settings = _settings(config, clustering)
-    vectors = vectors_hashes(store, config.encoder)
+    vectors = vectors_hashes(store, config.encoder) if with_vectors else {}
     parts: dict[str, Any] = {
         "the vectors": vectors,
         "the evaluation encoder's vectors": {}
@@ -146,6 +154,8 @@ def gather_inputs(path: Path, config: CurateConfig, damaged: Mapping[str, str] |
         "the seeds": None if seeds is None else vectors_hashes(seeds, config.encoder),
         "the curation that is kept": None if kept is None else kept.run["fingerprint"],
     }
+    if clusters_hash is not None:  # a record without published clusters stays as it always was
+        parts[_CLUSTERS] = clusters_hash
     depends_on = {name: fingerprint_of({name: part}) for name, part in parts.items()}
     return Inputs(
         config=config,
@@ -162,12 +172,20 @@ def gather_inputs(path: Path, config: CurateConfig, damaged: Mapping[str, str] |
         kept_rows=_kept_rows(pool, kept, left_out),
         left_out=left_out,
         clustering=clustering,
+        published=published,
         settings=settings,
         vectors=vectors,
         depends_on=depends_on,
         fingerprint=fingerprint_of(settings, depends_on),
         version=__version__,
     )
+
+
+def _uses_vectors(store: Store, config: CurateConfig) -> bool:
+    """Whether vectors of the selection encoder are used; where they may be there or not, one slide's are enough."""
+    if config.use_of_vectors == "where there":
+        return any(config.encoder in slide.encoders for slide in store.slides.values())
+    return config.use_of_vectors == "needed"
 
 
 def _refuse_without_centroids(config: CurateConfig, found: FoundClustering) -> None:
@@ -232,7 +250,7 @@ def _settings(config: CurateConfig, clustering: FoundClustering) -> dict[str, An
 
 
 def _evaluation_encoder(
-    store: Store, config: CurateConfig, encoder: EmbeddingRecord
+    store: Store, config: CurateConfig, encoder: EmbeddingRecord | None
 ) -> tuple[EmbeddingRecord | None, str]:
     """The evaluation encoder: the one that was asked for, else another encoder of the store; and why there is none.
 
@@ -250,18 +268,19 @@ def _evaluation_encoder(
         problem = ""
         for name in store.encoders:
             try:
-                found = None if name == config.encoder else embedding_identity(store, name)
+                is_ours = encoder is not None and name == config.encoder
+                found = None if is_ours else embedding_identity(store, name)
             except DAMAGE as error:
                 problem = str(error)
                 continue
-            if found is not None and found.weights_hash != encoder.weights_hash:
+            if found is not None and (encoder is None or found.weights_hash != encoder.weights_hash):
                 return found, ""
         return None, problem
     try:
         evaluation_encoder = embedding_identity(store, config.evaluation_encoder)
     except DAMAGE as error:
         return None, str(error)
-    if evaluation_encoder.weights_hash == encoder.weights_hash:
+    if encoder is not None and evaluation_encoder.weights_hash == encoder.weights_hash:
         raise CurationError(
             f"--evaluation-encoder {config.evaluation_encoder} has the weights of {config.encoder}, the selection "
             "encoder, and cannot evaluate it: name another encoder"
@@ -269,13 +288,14 @@ def _evaluation_encoder(
     return evaluation_encoder, ""
 
 
-def _other_store(store: Store, path: Path, encoder: EmbeddingRecord, option: str) -> Store:
+def _other_store(store: Store, path: Path, encoder: EmbeddingRecord | None, option: str) -> Store:
     """A second store whose vectors can be compared with ours.
 
     Raises:
         CurationError: if it holds no patch, was embedded otherwise, or has another resolution.
         CorruptStoreError: if a slide of it does not read back: what is not compared would not be found.
     """
+    assert encoder is not None  # `use_of_vectors` says so
     other = open_store(path, skip_damaged=True)
     if other.damaged:
         key, reason = next(iter(other.damaged.items()))
@@ -302,13 +322,31 @@ def _numbers(values: set[float]) -> str:
     return ", ".join(f"{value:g}" for value in sorted(values))
 
 
-def _kept(store: Store, config: CurateConfig, encoder: EmbeddingRecord, clustering: FoundClustering) -> Curation:
+def _kept(
+    store: Store,
+    config: CurateConfig,
+    encoder: EmbeddingRecord | None,
+    clustering: FoundClustering,
+    clusters_hash: str | None,
+) -> Curation:
     """The curation that is kept.
 
     Raises:
-        ManifestError: if it was made by other vectors, or by another clustering.
+        ManifestError: if it was made by other vectors, by another clustering, or of other published clusters.
     """
     kept = store.curation(str(config.keep))
+    theirs_from = kept.run["settings"].get("clusters_from")
+    if config.clusters_from is not None:
+        hashed = None if clusters_hash is None else fingerprint_of({_CLUSTERS: clusters_hash})
+        if kept.run.get("depends_on", {}).get(_CLUSTERS) != hashed:
+            has = "clusters of its own" if theirs_from is None else f"the clusters of {theirs_from}"
+            raise ManifestError(
+                f"--keep {config.keep} has {has}, and not those of {Path(config.clusters_from).name} as it is now; "
+                "keep one that was made of the same file"
+            )
+        return kept
+    if theirs_from is not None or encoder is None:
+        raise ManifestError(f"--keep {config.keep} has the clusters of {theirs_from}; give --clusters-from that file")
     theirs = kept.run["encoder"]
     for name in _IDENTITY:
         if theirs.get(name) != getattr(encoder, name):

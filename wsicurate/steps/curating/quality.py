@@ -146,6 +146,7 @@ def retrieve(
         if config.retrieve_cap is not None:
             rows = rows[: config.retrieve_cap]
     else:
+        assert clustered.clustering is not None  # settings that ask for it are refused
         of_seeds, _ = clustered.clustering.assign(seeds, device="cpu")
         cap = {} if config.retrieve_cap is None else {"cap": config.retrieve_cap}
         rows = retrieve_by_cluster(

@@ -13,16 +13,22 @@ from wsicurate.store.store import Store
 
 
 def sound_part(
-    store: Store, config: CurateConfig, damaged: Mapping[str, str] | None
+    store: Store, config: CurateConfig, damaged: Mapping[str, str] | None, *, with_vectors: bool = True
 ) -> tuple[Store, Mapping[str, str]]:
     """The store without the slides that do not read back, and why each of these does not.
 
     Attributes are read of every slide; vectors and patches only of those that an earlier curation of this name had to
     leave out. The vectors of the others are read when they are laid out.
 
+    Args:
+        store: open.
+        config: settings.
+        damaged: slides that are known not to read back: why, by key.
+        with_vectors: whether slides must have vectors of the selection encoder.
+
     Raises:
         CorruptStoreError: if not one slide is left.
-        EmbeddingMissingError: if a slide that reads back was not embedded.
+        EmbeddingMissingError: if a slide that reads back was not embedded, and must be.
     """
     left_out = {**store.damaged, **(damaged or {})}
     found = None if config.overwrite else _earlier(store, config.name)
@@ -32,14 +38,15 @@ def sound_part(
         if key in left_out:
             continue
         try:
-            if config.encoder in slide.encoders:
-                _ = slide.embedding_record(config.encoder), slide.labels, slide.names
+            if not with_vectors or config.encoder in slide.encoders:
+                _ = slide.embedding_record(config.encoder) if with_vectors else None, slide.labels, slide.names
                 if not len(slide) == len(slide.xy) == len(slide.quality):
                     raise CorruptStoreError(
                         f"{len(slide.xy)} places and {len(slide.quality)} scores for {len(slide)} patches; tile again"
                     )
                 if key in suspects:
-                    sound_vectors(store, key, config.encoder)
+                    if with_vectors:
+                        sound_vectors(store, key, config.encoder)
                     if reason := undecodable(slide):
                         raise CorruptStoreError(reason)
             else:
