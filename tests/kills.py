@@ -26,11 +26,10 @@ import numpy as np
 
 from tests.conftest import tree
 from tests.store.curation_record import RECORD
-from wsicurate.config import EmbedConfig, ImportConfig, MaterialiseConfig, TileConfig
+from wsicurate.config import EmbedConfig, ExportConfig, ImportConfig, MaterialiseConfig, TileConfig
 from wsicurate.engine import slide_run
 from wsicurate.engine.tidy import tidy
 from wsicurate.errors import LeaseLostError
-from wsicurate.export_config import ExportConfig
 from wsicurate.opening import open_store
 from wsicurate.steps.check import check
 from wsicurate.steps.embed import embed

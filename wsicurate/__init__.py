@@ -11,11 +11,10 @@ TYPE_CHECKING = False  # as of typing, which takes longer to import than all the
 if TYPE_CHECKING:
     from typing import Any
 
-    from wsicurate.config import EmbedConfig, ImportConfig, MaterialiseConfig, TileConfig
+    from wsicurate.config import EmbedConfig, ExportConfig, ImportConfig, MaterialiseConfig, TileConfig
     from wsicurate.embedding.encoders import load_encoder
     from wsicurate.embedding.networks.attention import attention_maps, pca_rgb
     from wsicurate.errors import SlideError, StoreError, WsicurateError
-    from wsicurate.export_config import ExportConfig
     from wsicurate.opening import open_store
     from wsicurate.slides.base import Slide
     from wsicurate.slides.opening import open_slide
@@ -47,7 +46,7 @@ _HOMES = {
     "Curation": "store.manifest",
     "EmbedConfig": "config",
     "EmbedReport": "steps.embed",
-    "ExportConfig": "export_config",
+    "ExportConfig": "config",
     "ExportReport": "steps.export",
     "GroundTruth": "synthetic.ground_truth",
     "ImportConfig": "config",

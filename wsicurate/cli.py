@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from wsicurate.command import Command
-from wsicurate.config import CurateConfig, EmbedConfig, ImportConfig, MaterialiseConfig, TileConfig
-from wsicurate.export_config import ExportConfig
+from wsicurate.config import CurateConfig, EmbedConfig, ExportConfig, ImportConfig, MaterialiseConfig, TileConfig
 from wsicurate.options import Given, made, with_options
 
 app = typer.Typer(

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from tests.conftest import tree
 from wsicurate.cli import app
-from wsicurate.config import EmbedConfig, TileConfig
+from wsicurate.config import EmbedConfig, ExportConfig, TileConfig
 from wsicurate.errors import (
     ConfigError,
     CorruptStoreError,
@@ -24,7 +24,6 @@ from wsicurate.errors import (
     StoreNotFoundError,
     StoreWriteError,
 )
-from wsicurate.export_config import ExportConfig
 from wsicurate.formats.exports.webdataset import WebDataset
 from wsicurate.opening import open_store
 from wsicurate.steps.embed import embed

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from wsicurate.config import ExportConfig
 from wsicurate.engine.progress import Progress, ProgressCallback, no_progress
 from wsicurate.errors import ConfigError, CorruptStoreError, EmbeddingMissingError, NothingToDoError
-from wsicurate.export_config import ExportConfig
 from wsicurate.formats.exports.base import DamagedSlideError, Format, Images, exported_columns
 from wsicurate.formats.exports.find import find_format
 from wsicurate.opening import open_store

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsicurate.export_config import ExportConfig
+from wsicurate.config import ExportConfig
 from wsicurate.opening import open_store
 from wsicurate.steps.export import ExportReport, export
 from wsicurate.store.slide_patches import SlidePatches

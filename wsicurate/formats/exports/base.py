@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from wsicurate.config import ExportConfig
 from wsicurate.errors import ConfigError, CorruptStoreError, SlideError, StoreFormatError, in_words
-from wsicurate.export_config import ExportConfig
 from wsicurate.formats.exports.classes import check_column
 from wsicurate.formats.exports.images import encoded_images
 from wsicurate.formats.exports.slide_names import names_of_slides, require_one_mpp

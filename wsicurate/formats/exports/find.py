@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from wsicurate.export_config import ExportFormat
+from wsicurate.config.export import ExportFormat
 from wsicurate.formats.exports.base import Format
 
 _CLASSES: dict[ExportFormat, str] = {

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wsicurate.config import ExportConfig
 from wsicurate.errors import (
     CorruptStoreError,
     EmbeddingMissingError,
@@ -16,7 +17,6 @@ from wsicurate.errors import (
     StoreFormatError,
     in_words,
 )
-from wsicurate.export_config import ExportConfig
 from wsicurate.formats.exports.base import Batch, DamagedSlideError, Format, Images, Piece, exported_columns
 from wsicurate.store.chosen import ChosenPatches, choose, chosen_tables
 from wsicurate.store.embeddings import read_embedding_record

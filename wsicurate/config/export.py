@@ -1,4 +1,4 @@
-"""The settings of ``wsicurate export``, as those of the other steps are in `config`."""
+"""The settings of ``wsicurate export``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from wsicurate.config import CurationName, Encoder, Quality
+from wsicurate.config.fields import CurationName, Encoder, Quality
 from wsicurate.validation import Text, between, validate
 
 #: Formats by name; `wsicurate.formats.exports.find` has the classes.
