@@ -76,7 +76,7 @@ def test_tests_declare_what_they_import_besides() -> None:
     wanted = imported(REPOSITORY / "tests") - own - OPTIONAL
     extra = declared("options.extras_require", "dev")
     assert wanted <= extra, f"not declared: {sorted(wanted - extra)}"
-    used = imported(REPOSITORY / "tests") | imported(REPOSITORY / "benchmarks")
+    used = set.union(*(imported(REPOSITORY / name) for name in ("tests", "benchmarks", "examples")))
     assert extra - TOOLS <= used | {"pandas", "polars", "duckdb"}, (
         "declared, and not imported; the README uses the last"
     )

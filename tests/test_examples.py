@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 from PIL import Image
 
 from tests.conftest import REPOSITORY
-from wsicurate import check, open_store
+from wsicurate import check, curate, embed, import_patches, open_store
+from wsicurate.config import CurateConfig, EmbedConfig, ImportConfig
 
 EXAMPLES = REPOSITORY / "examples"
 
@@ -49,6 +51,53 @@ def test_train_your_own_loop(curated_store: Path) -> None:
     lines = run("train_your_own_loop.py", curated_store, "half").splitlines()
     losses = [float(line.rpartition(" ")[2]) for line in lines]
     assert len(losses) == 2 and losses[1] < losses[0]
+
+
+TINY = ("--epochs", 4, "--batch", 8, "--depth", 1, "--global-px", 32, "--local-px", 16, "--every", 1)
+
+
+@pytest.mark.slow
+def test_pretrain_dino(curated_store: Path, tmp_path: Path) -> None:
+    """It learns; killed and run again it ends in the same weights; they embed."""
+    printed = run("pretrain_dino.py", curated_store, "half", "-o", tmp_path / "whole", *TINY)
+    losses = [float(line.rpartition(" ")[2]) for line in printed.splitlines() if line.startswith("epoch ")]
+    assert len(losses) == 4 and (tmp_path / "whole" / "loss.png").stat().st_size > 10_000
+    command = [sys.executable, EXAMPLES / "pretrain_dino.py", curated_store, "half", "-o", tmp_path / "killed", *TINY]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen(list(map(str, command)), env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("epoch 1"):
+        assert process.poll() is None
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "killed" / "teacher.safetensors").exists()
+    assert "going on after" in run("pretrain_dino.py", curated_store, "half", "-o", tmp_path / "killed", *TINY)
+    for name in ("teacher.safetensors", "untrained.safetensors", "config.json"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+    store = Path(shutil.copytree(curated_store, tmp_path / "patches.zarr"))
+    report = embed(store, EmbedConfig(encoder=str(tmp_path / "killed" / "teacher.safetensors"), workers=1))
+    assert report.exit_status == 0
+    assert open_store(store).vectors("teacher").shape == (len(open_store(store)), 192)
+
+
+@pytest.mark.slow
+def test_knn_accuracy(rng: np.random.Generator, tmp_path: Path) -> None:
+    """Red and blue patches are told apart by their colours."""
+    tints = {"red": (180, 60, 60), "blue": (60, 60, 180)}
+    noise = rng.integers(-40, 40, (40, 64, 64, 3))
+    images = {
+        f"{name}/{number}.png": (noise[number] + tint).astype(np.uint8)
+        for index, (name, tint) in enumerate(tints.items())
+        for number in range(20 * index, 20 * index + 20)
+    }
+    write_images(tmp_path / "patches", images)
+    store = tmp_path / "patches.zarr"
+    import_patches(tmp_path / "patches", store, ImportConfig(layout="label", workers=1))
+    embed(store, EmbedConfig(encoder="stain-texture", workers=1))
+    settings = {"max_pen": 1.0, "max_dark": 1.0, "min_focus": 0.0, "min_tissue": 0.0, "max_blank": 1.0}
+    curate(store, CurateConfig(encoder="stain-texture", budget=1.0, copies="none", evaluate=False, **settings))
+    printed = run("knn_accuracy.py", store, "default", "stain-texture")
+    assert printed.splitlines() == ["40 labelled patches, chance 0.500", "stain-texture: balanced 10-NN accuracy 1.000"]
 
 
 @pytest.mark.slow
