@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from wsicurate.config import TileConfig
 from wsicurate.opening import open_store
 from wsicurate.pixels.jpeg import decode_jpeg
-from wsicurate.pretraining import PatchDataset, PatchStream
+from wsicurate.pretraining import PatchDataset, PatchStream, collate
 from wsicurate.steps.tile import tile
 from wsicurate.store.checksums import seal
 from wsicurate.store.manifest import write_curation
@@ -133,7 +133,7 @@ def random_batches(dataset: Any) -> Batches:
     while True:
         indices = random.integers(0, len(dataset), BATCH).tolist()
         items = dataset.__getitems__(indices) if hasattr(dataset, "__getitems__") else [dataset[i] for i in indices]
-        yield images_of(default_collate(items))
+        yield images_of(collate(items) if isinstance(items[0], dict) else default_collate(items))
 
 
 def sequential(stream: Any) -> Batches:
@@ -240,7 +240,7 @@ def workers(store: Path, rounds: int) -> None:
         for number, speeds in found.items():
             indices = np.random.default_rng(0).integers(0, len(dataset), 3 * READ).tolist()
             loader = DataLoader(
-                dataset, batch_size=BATCH, sampler=indices, num_workers=number, multiprocessing_context="fork"
+                dataset, BATCH, sampler=indices, num_workers=number, collate_fn=collate, multiprocessing_context="fork"
             )
             batches = iter(loader)
             for _ in range(4):
@@ -348,7 +348,7 @@ def first_batch(store: Path, where: str) -> None:
     began = time.perf_counter()
     dataset = PatchDataset(store, "half", columns=("cluster_2",)) if where == "curation" else PatchDataset(store)
     indices = np.random.default_rng(0).integers(0, len(dataset), BATCH).tolist()
-    default_collate(dataset.__getitems__(indices))
+    collate(dataset.__getitems__(indices))
     seconds = time.perf_counter() - began
     rows = len(dataset) * (2 if where == "curation" else 1)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from tests.damage import flip
 from wsicurate.config import TileConfig
 from wsicurate.errors import ConfigError, CorruptStoreError, ManifestError, NothingToDoError, StoreNotFoundError
 from wsicurate.opening import open_store
-from wsicurate.pretraining import PatchDataset
+from wsicurate.pretraining import PatchDataset, collate
 from wsicurate.steps.tile import tile
 from wsicurate.store.slide_patches import SlidePatches
 
@@ -54,6 +54,25 @@ def test_a_batch_is_its_items(curated_store: Path, threads: int) -> None:
         alone = dataset[index]
         assert torch.equal(item["image"], alone["image"]) and item["cluster_2"] == alone["cluster_2"]
     assert dataset.__getitems__([]) == []
+
+
+def test_batches_without_a_copy(curated_store: Path) -> None:
+    dataset = PatchDataset(curated_store, "half", columns=("cluster_2",))
+    items = dataset.__getitems__([9, 2, 5, 2])
+    batch, copied = collate(items), default_collate(items)
+    assert batch.keys() == copied.keys() and all(torch.equal(batch[name], copied[name]) for name in batch)
+    assert batch["image"].data_ptr() == items[0]["image"].data_ptr()
+    assert batch["image"].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_what_does_not_lie_in_one_piece_is_copied(curated_store: Path) -> None:
+    dataset = PatchDataset(curated_store, "half")
+    items = dataset.__getitems__([9, 2, 5, 2])
+    others = [items[::-1], items[:2], [dataset[3], dataset[4]], [dataset[3]], [items[0], dataset[2]]]
+    for some in [*others, PatchDataset(curated_store, "half", transform=halved).__getitems__([0, 1])]:
+        assert torch.equal(collate(some)["image"], default_collate(some)["image"])
+    loader = DataLoader(dataset, batch_size=5, num_workers=1, collate_fn=collate)
+    assert torch.equal(next(iter(loader))["image"], default_collate(dataset.__getitems__([0, 1, 2, 3, 4]))["image"])
 
 
 def test_batches_are_read_in_the_order_of_the_disk(curated_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

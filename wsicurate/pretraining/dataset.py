@@ -25,7 +25,8 @@ class PatchDataset(Dataset[Item]):
 
     An item is a dictionary: ``image``, a uint8 tensor (3, px, px), RGB, or what ``transform`` makes of it; ``index``;
     and an integer or float for each of ``columns``. The default collate function of a `DataLoader` makes batches of
-    them. Batches are read in the order in which their patches lie on the disk (`__getitems__`, which the loader calls).
+    them, `wsicurate.pretraining.collate` without copying the pixels. Batches are read in the order in which their
+    patches lie on the disk (`__getitems__`, which the loader calls).
 
     It works with any way to start workers, in threads, and can be pickled at any time: a pickle says where the stores
     are, what was chosen and how, and no more. Workers that are forked share the rows with the process that made it.

@@ -15,6 +15,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from wsicurate.errors import ConfigError
 from wsicurate.pretraining.dataset import Item, stores_of, transformed
 from wsicurate.pretraining.patches import Patches
+from wsicurate.pretraining.ranks import place_among_ranks
 from wsicurate.store.items import SHARD_ITEMS
 from wsicurate.store.store import Store
 
@@ -107,24 +108,6 @@ class PatchStream(IterableDataset[Item]):
         for name in self._columns:
             item[name] = self.patches.column(name)[index].item()
         return item
-
-
-def place_among_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """Number of this process and of all of them: as given, as `torch.distributed` says, or the only one.
-
-    Raises:
-        ConfigError: if only one of the two is given, or they do not fit.
-    """
-    if (rank is None) != (world_size is None):
-        raise ConfigError(f"rank is {rank!r} and world_size {world_size!r}; give both, or neither")
-    if rank is None or world_size is None:
-        distributed = torch.distributed
-        if distributed.is_available() and distributed.is_initialized():
-            return distributed.get_rank(), distributed.get_world_size()
-        return 0, 1
-    if not 0 <= rank < world_size:
-        raise ConfigError(f"rank is {rank!r} of {world_size!r} processes; ranks count from 0 to world_size - 1")
-    return rank, world_size
 
 
 def _share(number: int, part: int, parts: int) -> tuple[int, int]:

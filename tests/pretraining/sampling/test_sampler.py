@@ -113,8 +113,8 @@ def test_another_dataset_or_setting_cannot_go_on(curated: PatchDataset, dataset:
         ({"batch_size": 8, "by": "focus"}, "the column 'focus' holds float32; balance over a column of texts"),
         ({"batch_size": 8, "by": "shape"}, "shape"),
         ({"batch_size": 8, "max_slides": 1}, "max_slides is 1; give a whole number, at least 2"),
-        ({"batch_size": 8, "rank": 2, "world_size": 2}, "rank is 2; give a whole number from 0 to 1"),
-        ({"batch_size": 8, "rank": 0, "world_size": 0}, "world_size is 0"),
+        ({"batch_size": 8, "rank": 2, "world_size": 2}, "rank is 2 of 2 processes; ranks count from 0"),
+        ({"batch_size": 8, "rank": 0, "world_size": 0}, "rank is 0 of 0 processes"),
         ({"batch_size": 1, "rank": 0, "world_size": 10_000}, "patches are chosen for 10,000 processes"),
     ],
 )  # fmt: skip

@@ -11,11 +11,6 @@ from wsicurate.errors import ConfigError
 from wsicurate.pretraining.sampling.settings import differences
 
 
-def are_distributed() -> bool:
-    """Whether `torch.distributed` is initialised in this process."""
-    return distributed.is_available() and distributed.is_initialized()
-
-
 def require_agreement(rank: int, settings: Mapping[str, Any], group: Any = None) -> None:
     """Compare the settings of all processes of a group; each must call it.
 

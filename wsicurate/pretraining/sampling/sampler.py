@@ -12,7 +12,8 @@ from torch.utils.data import Sampler
 
 from wsicurate.errors import ConfigError
 from wsicurate.pretraining.dataset import PatchDataset
-from wsicurate.pretraining.sampling.agreement import are_distributed, require_agreement
+from wsicurate.pretraining.ranks import are_distributed, place_among_ranks
+from wsicurate.pretraining.sampling.agreement import require_agreement
 from wsicurate.pretraining.sampling.schedule import Epoch, batch_sizes, stratified, uniform
 from wsicurate.pretraining.sampling.settings import BatchSettings, differences
 from wsicurate.pretraining.sampling.strata import stratify
@@ -60,7 +61,7 @@ class BalancedBatchSampler(Sampler[list[int]]):
         world_size: int | None = None,
     ) -> None:
         self.settings = BatchSettings(batch_size, by, seed, batches, max_slides)
-        self.rank, self.world_size = _process(rank, world_size)
+        self.rank, self.world_size = place_among_ranks(rank, world_size)
         self.dataset = dataset
         self._strata = stratify(dataset.patches, by)
         self._batch = batch_size * self.world_size
@@ -178,20 +179,3 @@ class BalancedBatchSampler(Sampler[list[int]]):
                 f"{by} has {needed:,} values, and a batch has {self._batch:,} patches, too few for one of each; give "
                 f"{', or '.join(ways)}"
             )
-
-
-def _process(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """Which process this is, and of how many.
-
-    Raises:
-        ConfigError: if there is no such process.
-    """
-    if world_size is None:
-        world_size = distributed.get_world_size() if are_distributed() else 1
-    if rank is None:
-        rank = distributed.get_rank() if are_distributed() else 0
-    if isinstance(world_size, bool) or not isinstance(world_size, int) or world_size < 1:
-        raise ConfigError(f"world_size is {world_size!r}; give the number of processes, at least 1")
-    if isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank < world_size:
-        raise ConfigError(f"rank is {rank!r}; give a whole number from 0 to {world_size - 1}")
-    return rank, world_size
