@@ -116,14 +116,15 @@ def reading(store: Path, place: Path, rounds: int) -> None:
         print(f"  {name:36s} {median:7,.0f} patches/s   ours is {ours / median:5.2f}x")
 
 
-def speed(batches: Batches) -> float:
-    """Patches a second, without the first batch."""
-    first = next(batches)
-    assert first.dtype == torch.uint8 and first.shape[1] == 3, (first.dtype, first.shape)
+def speed(batches: Batches, wanted: int = READ) -> float:
+    """Patches a second, without the first four batches, which workers make while they start."""
+    for _ in range(4):
+        first = next(batches)
+        assert first.shape[1] == 3, first.shape
     began, read = time.perf_counter(), 0
     for batch in batches:
         read += len(batch)
-        if read >= READ:
+        if read >= wanted:
             break
     return read / (time.perf_counter() - began)
 
@@ -142,7 +143,8 @@ def sequential(stream: Any) -> Batches:
 
 
 def images_of(batch: Any) -> torch.Tensor:
-    return batch["image"] if isinstance(batch, dict) else batch
+    images = batch["image"] if isinstance(batch, dict) else batch
+    return images[0] if isinstance(images, list | tuple) else images
 
 
 class Files(Dataset[torch.Tensor]):
@@ -234,22 +236,36 @@ def write_peers(store: Path, place: Path) -> list[Path]:
 
 
 def workers(store: Path, rounds: int) -> None:
-    dataset = PatchDataset(store)
-    found: dict[int, list[float]] = {1: [], 2: []}
-    for _ in range(rounds):
-        for number, speeds in found.items():
-            indices = np.random.default_rng(0).integers(0, len(dataset), 3 * READ).tolist()
-            loader = DataLoader(
-                dataset, BATCH, sampler=indices, num_workers=number, collate_fn=collate, multiprocessing_context="fork"
-            )
-            batches = iter(loader)
-            for _ in range(4):
-                next(batches)
-            began = time.perf_counter()
-            read = sum(len(batch["image"]) for batch in batches)
-            speeds.append(read / (time.perf_counter() - began))
-    one, two = (statistics.median(found[number]) for number in (1, 2))
-    print(f"\nWorkers of a DataLoader: one {one:,.0f}, two {two:,.0f} patches/s: {two / one:.2f}x")
+    """One and two workers, and threads instead of workers.
+
+    A worker hands a batch of pixels over in shared memory, from a thread of its own: one worker keeps more than a core
+    busy already where nothing but decoding is to be done.
+    """
+    from wsicurate.pretraining.views import dino
+
+    ways: dict[str, Callable[[int], Batches]] = {
+        "threads in one process": lambda number: random_batches(PatchDataset(store, threads=number)),
+        "workers": lambda number: from_workers(PatchDataset(store), number),
+        "workers, DINO multi-crop": lambda number: from_workers(PatchDataset(store, transform=dino()), number),
+    }
+    print("\nOne and two")
+    for name, make in ways.items():
+        found: dict[int, list[float]] = {1: [], 2: []}
+        wanted = 512 if "DINO" in name else READ
+        for _ in range(rounds):
+            for number, speeds in found.items():
+                speeds.append(speed(make(number), wanted))
+        one, two = (statistics.median(speeds) for speeds in found.values())
+        print(f"  {name:26s} one {one:7,.0f}, two {two:7,.0f} patches/s: {two / one:.2f}x")
+
+
+def from_workers(dataset: PatchDataset, number: int) -> Batches:
+    indices = np.random.default_rng(0).integers(0, len(dataset), 4 * READ).tolist()
+    loader = DataLoader(
+        dataset, BATCH, sampler=indices, num_workers=number, collate_fn=collate, multiprocessing_context="fork"
+    )
+    for batch in loader:
+        yield images_of(batch)
 
 
 def views(store: Path) -> None:
