@@ -15,7 +15,6 @@ import argparse
 import io
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -367,11 +366,17 @@ def first_batch(store: Path, where: str) -> None:
     collate(dataset.__getitems__(indices))
     seconds = time.perf_counter() - began
     rows = len(dataset) * (2 if where == "curation" else 1)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    memory = peak_memory()
     print(
         f"\n{len(dataset.patches.slides):,} slides, {rows:,} rows, {len(dataset):,} patches of {where}: "
         f"the first batch after {seconds:.2f} s (imports not counted), {memory:.2f} GiB"
     )
+
+
+def peak_memory() -> float:
+    """The most that this process held, GiB; `getrusage` would count what its parent held when it was forked."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 2**20
 
 
 def cpu() -> str:

@@ -14,6 +14,7 @@ from wsicurate.errors import ConfigError, ManifestError
 from wsicurate.store.layout import slide_key
 from wsicurate.store.manifest import Curation
 from wsicurate.store.patch_table import patch_table
+from wsicurate.store.slide_patches import SlidePatches
 from wsicurate.store.store import Store
 from wsicurate.store.where import Where
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 #: What is chosen of a manifest unless a condition says otherwise.
 SELECTED = "decision == 'selected'"
+
+#: Slides whose rows of the store's table are in memory at once.
+_SLIDES = 256
 
 #: The columns that say which patch a row is.
 _PLACE = ("slide_id", "mpp", "row")
@@ -82,12 +86,18 @@ def choose(
     if curation is None:
         if not set(wanted) <= set(_PLACE):
             _require_columns(wanted, store.columns(), f"the table of {store.path}")
-        parts = iter([store.table(wanted)])
+        parts = _tables(list(store.slides.values()), wanted)
     else:
         found = store.curation(curation)
         _require_columns(wanted, found.columns(), f"the manifest of {curation} in {store.path}")
         parts = _manifest_parts(store, found, wanted)
     return _collected(_masked(parts, condition), tuple(dict.fromkeys(columns)))
+
+
+def _tables(slides: Sequence[SlidePatches], columns: Sequence[str]) -> Iterator[pa.Table]:
+    """The store's table, some slides at a time."""
+    for begin in range(0, len(slides) or 1, _SLIDES):
+        yield patch_table(slides[begin : begin + _SLIDES], columns)
 
 
 def _manifest_parts(store: Store, curation: Curation, columns: Sequence[str]) -> Iterator[pa.Table]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -42,8 +43,8 @@ def known_fields(cls: Any, values: Any, name: str) -> Any:
     """
     if not isinstance(values, dict):
         raise CorruptStoreError(f"{name}: its attributes are a {type(values).__name__}, not an object")
-    hints = typing.get_type_hints(cls)
-    known = {item.name: values[item.name] for item in dataclasses.fields(cls) if item.name in values}
+    hints = _hints(cls)
+    known = {key: values[key] for key in hints if key in values}
     for key, value in known.items():
         if not fits(value, hints[key]):
             raise CorruptStoreError(f"{name}: its field {key!r} cannot be {value!r}"[:300])
@@ -51,6 +52,13 @@ def known_fields(cls: Any, values: Any, name: str) -> Any:
         return cls(**known)
     except TypeError as error:
         raise CorruptStoreError(f"{name}: {in_words(error)}") from error
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    """The type of each field of a dataclass."""
+    hints = typing.get_type_hints(cls)
+    return {item.name: hints[item.name] for item in dataclasses.fields(cls)}
 
 
 def require(
@@ -82,7 +90,7 @@ def require(
 
 def fits(value: Any, hint: Any) -> bool:
     """Whether a value read from JSON is of a type; numbers must be finite."""
-    origin, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
+    origin, inner = _parts(hint)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, part) for part in inner)
     if hint is Any:
@@ -98,3 +106,9 @@ def fits(value: Any, hint: Any) -> bool:
     if origin is float:
         return isinstance(value, int | float) and abs(value) < math.inf
     return isinstance(value, origin)
+
+
+@functools.cache
+def _parts(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """What a type is made of: ``Mapping[str, int]`` of `Mapping`, and str and int."""
+    return typing.get_origin(hint) or hint, typing.get_args(hint)
