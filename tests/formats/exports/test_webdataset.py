@@ -11,7 +11,11 @@ import pytest
 import webdataset
 
 from tests.formats.exports.exported import careless_library, exported, wanted
+from wsicurate.config import ExportConfig
+from wsicurate.formats.exports.base import Images
 from wsicurate.formats.exports.webdataset import Header
+from wsicurate.opening import open_store
+from wsicurate.steps.exporting.plan import Plan
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +64,17 @@ def test_the_library_decodes_the_pixels_of_the_store(curated_store: Path, folder
         decoded = list(webdataset.WebDataset(shards, shardshuffle=False).decode("rgb8").to_tuple("jpg", "json"))
     for (image, record), patch in zip(decoded, wanted(curated_store), strict=True):
         assert np.abs(image.astype(int) - patch.pixels).max() <= 2 and record["row"] == patch.row  # another decoder
+
+
+def test_lines_are_the_records(curated_store: Path) -> None:
+    opened = open_store(curated_store)
+    for curation in (None, "half"):
+        config = ExportConfig(curation=curation)
+        plan = Plan(opened, config, Images.of(opened.record, config))
+        for _, piece in plan.pieces(plan.everything()):
+            for batch in piece.batches:
+                lines = [json.dumps(record, ensure_ascii=False, separators=(",", ":")) for record in batch.records()]
+                assert batch.json_texts() == lines and lines
 
 
 def test_headers_are_those_of_the_standard_library(folder: Path) -> None:

@@ -8,6 +8,7 @@ depend on nothing but the patches of its piece, their columns and the settings.
 from __future__ import annotations
 
 import errno
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -147,6 +148,12 @@ class Batch:
         columns = [plain_values(self.table[name]) for name in names]
         px = self.slide.record.patch_px
         return [{**dict(zip(names, row, strict=True)), "patch_px": px} for row in zip(*columns, strict=True)]
+
+    def json_texts(self) -> list[str]:
+        """`records`, each as JSON in one line; column by column, which takes a third of the time."""
+        columns = [_json_column(name, self.table[name]) for name in self.table.column_names]
+        last = f'"patch_px":{self.slide.record.patch_px}}}'
+        return ["{" + ",".join(row) + "," + last for row in zip(*columns, strict=True)]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -298,3 +305,20 @@ def plain_values(column: Any) -> list[Any]:
         values = np.round(column.to_numpy().astype(np.float64), 6)
         return [None if value != value else value for value in values.tolist()]
     return list(column.to_pylist())
+
+
+def _json_column(name: str, column: Any) -> list[str]:
+    """``"name":value`` for each value of a column; a text that comes again is encoded once."""
+    import pyarrow as pa
+
+    prefix = f"{_to_json(name)}:"
+    column = column.combine_chunks()
+    if pa.types.is_string(column.type):
+        column = column.dictionary_encode()
+    if pa.types.is_dictionary(column.type):
+        texts = [*(prefix + _to_json(value) for value in column.dictionary.to_pylist()), f"{prefix}null"]
+        return [texts[code] for code in column.indices.fill_null(-1).to_pylist()]
+    return [prefix + text for text in _to_json(plain_values(column))[1:-1].split(",")]  # numbers hold no comma
+
+
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

@@ -5,7 +5,6 @@ Headers are those of POSIX ustar with nothing in them that depends on when, wher
 
 from __future__ import annotations
 
-import json
 import tarfile
 from collections.abc import Iterator
 
@@ -28,10 +27,10 @@ class WebDataset(Format):
 
     def _parts(self, piece: Piece) -> Iterator[bytes]:
         image, facts, size = Header(self.images.suffix), Header("json"), 0
-        encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
         for batch in piece.batches:
-            for number, (data, record) in enumerate(zip(batch.images(), batch.records(), strict=True), batch.first):
-                text = encode(record).encode()
+            samples = zip(batch.images(), batch.json_texts(), strict=True)
+            for number, (data, line) in enumerate(samples, batch.first):
+                text = line.encode()
                 parts = image.of(number, len(data)), data, padding(len(data)), facts.of(number, len(text)), text
                 sample = b"".join([*parts, padding(len(text))])
                 size += len(sample)

@@ -38,6 +38,9 @@ _SCRATCH = f"{_FOLDER}/scratch"
 #: Version of the record's form.
 _FORMAT = 1
 
+#: Bytes that are hashed and written at once, at least.
+_PART_BYTES = 2**20
+
 #: Bytes that are read at once to compare a file with its record.
 _BLOCK_BYTES = 2**24
 
@@ -270,7 +273,7 @@ class Work:
 
         def counted() -> Iterator[bytes]:
             nonlocal size
-            for part in parts:
+            for part in in_blocks(parts):
                 check()
                 state.update(part)
                 size += len(part)
@@ -341,6 +344,19 @@ class Work:
         for name in self._bytes.children(_FOLDER):
             if not name.startswith("lease-"):
                 self._bytes.delete(f"{_FOLDER}/{name}")
+
+
+def in_blocks(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in parts of a megabyte or more, the last apart: hashing these lets other threads work."""
+    waiting: list[bytes] = []
+    size = 0
+    for part in parts:
+        waiting.append(part)
+        size += len(part)
+        if size >= _PART_BYTES:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    yield b"".join(waiting)
 
 
 def _head(identity: Identity) -> dict[str, Any]:
