@@ -66,7 +66,9 @@ MAY_IMPORT = {
 LIBRARIES = {
     "zarr": {"store"},
     "faiss": {"curation"},
-    "sklearn": {"curation"},
+    "sklearn": {"curation", "report"},
+    "altair": {"report"},
+    "jinja2": {"report"},
     "timm": {"embedding.networks"},
     "transformers": {"embedding.networks"},
     "h5py": {"formats"},

@@ -21,16 +21,18 @@ PACKAGES = {
     "openslide": "openslide-python",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
+    "vl_convert": "vl-convert-python",
 }
 
 #: Declared, and not imported: the library that openslide-python binds.
 BINARIES = {"openslide-bin"}
 
-#: Imported where they are installed, and else said to be missing; glymur comes with tiatoolbox, the last three with
-#: anndata and spatialdata.
+#: Imported where they are installed, and else said to be missing; glymur comes with tiatoolbox, geopandas to
+#: shapely with anndata and spatialdata, markupsafe with jinja2.
 OPTIONAL = {
     *("glymur", "tiatoolbox", "transformers"),
     *("anndata", "litdata", "spatialdata", "geopandas", "pandas", "shapely"),
+    *("altair", "jinja2", "markupsafe", "vl-convert-python", "umap"),
 }
 
 #: Imported by `wsicurate.testing`, for those who test with it.
@@ -76,7 +78,7 @@ def test_tests_declare_what_they_import_besides() -> None:
     wanted = imported(REPOSITORY / "tests") - own - OPTIONAL
     extra = declared("options.extras_require", "dev")
     assert wanted <= extra, f"not declared: {sorted(wanted - extra)}"
-    used = set.union(*(imported(REPOSITORY / name) for name in ("tests", "benchmarks", "examples")))
+    used = set.union(*(imported(REPOSITORY / name) for name in ("tests", "benchmarks", "examples", "wsicurate")))
     assert extra - TOOLS <= used | {"pandas", "polars", "duckdb"}, (
         "declared, and not imported; the README uses the last"
     )

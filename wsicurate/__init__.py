@@ -11,7 +11,7 @@ TYPE_CHECKING = False  # as of typing, which takes longer to import than all the
 if TYPE_CHECKING:
     from typing import Any
 
-    from wsicurate.config import EmbedConfig, ExportConfig, ImportConfig, MaterialiseConfig, TileConfig
+    from wsicurate.config import EmbedConfig, ExportConfig, ImportConfig, MaterialiseConfig, ReportConfig, TileConfig
     from wsicurate.embedding.encoders import load_encoder
     from wsicurate.embedding.networks.attention import attention_maps, pca_rgb
     from wsicurate.errors import SlideError, StoreError, WsicurateError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from wsicurate.steps.imports import ImportReport, import_patches
     from wsicurate.steps.info import info
     from wsicurate.steps.materialise import MaterialiseReport, materialise
+    from wsicurate.steps.report import PageReport, write_report
     from wsicurate.steps.run import RunReport, run
     from wsicurate.steps.tile import TileReport, tile
     from wsicurate.store.manifest import Curation
@@ -53,6 +54,8 @@ _HOMES = {
     "ImportReport": "steps.imports",
     "MaterialiseConfig": "config",
     "MaterialiseReport": "steps.materialise",
+    "PageReport": "steps.report",
+    "ReportConfig": "config",
     "RunReport": "steps.run",
     "Slide": "slides.base",
     "SlideError": "errors",
@@ -81,6 +84,7 @@ _HOMES = {
     "run": "steps.run",
     "tile": "steps.tile",
     "write_cohort": "synthetic.cohort",
+    "write_report": "steps.report",
     "write_slide": "synthetic.slide",
 }
 
@@ -98,6 +102,8 @@ __all__ = [
     "ImportReport",
     "MaterialiseConfig",
     "MaterialiseReport",
+    "PageReport",
+    "ReportConfig",
     "RunReport",
     "Slide",
     "SlideError",
@@ -127,6 +133,7 @@ __all__ = [
     "run",
     "tile",
     "write_cohort",
+    "write_report",
     "write_slide",
 ]
 

@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from wsicurate.command import Command
-from wsicurate.config import CurateConfig, EmbedConfig, ExportConfig, ImportConfig, MaterialiseConfig, TileConfig
+from wsicurate.config import (
+    CurateConfig,
+    EmbedConfig,
+    ExportConfig,
+    ImportConfig,
+    MaterialiseConfig,
+    ReportConfig,
+    TileConfig,
+)
 from wsicurate.options import Given, made, with_options
 
 app = typer.Typer(
@@ -27,12 +35,13 @@ Patches = Annotated[
 ]
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="The store's folder.")]
 Output = Annotated[
-    Path, typer.Option("-o", "--output", metavar="STORE", help="Folder to write, made if it is not there.")
+    Path, typer.Option("-o", "--output", metavar="STORE", help="Where to write; made if it is not there.")
 ]
 Destination = Annotated[
     Path,
-    typer.Option("-o", "--output", metavar="DIR", help="Folder to write, made if it is not there."),
+    typer.Option("-o", "--output", metavar="DIR", help="Where to write; made if it is not there."),
 ]
+Page = Annotated[Path, typer.Option("-o", "--output", metavar="HTML", help="Where to write; made if it is not there.")]
 Recipe = Annotated[
     str | None,
     typer.Option(help="Published settings by name (wsicurate recipes), or from a TOML file.", show_default=False),
@@ -165,6 +174,18 @@ def materialise(store: StorePath, output: Output, *, given: Given) -> None:
         report = run(store, output, config, progress=display)
     show_materialised(report)
     raise typer.Exit(report.exit_status)
+
+
+@app.command()
+@with_options(given=ReportConfig)
+def report(store: StorePath, output: Page, *, given: Given) -> None:
+    """Write one HTML page about a store and a curation: what was kept, what was not and why, and whether it helps."""
+    from wsicurate.console.stores import show_page
+    from wsicurate.steps.report import write_report
+
+    found = write_report(store, output, made(ReportConfig, given))
+    show_page(found)
+    raise typer.Exit(found.exit_status)
 
 
 @app.command("run")

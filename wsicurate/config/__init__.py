@@ -9,6 +9,7 @@ from wsicurate.config.export import ExportConfig
 from wsicurate.config.fields import MPP_RANGE, check_mpp, is_plausible_mpp
 from wsicurate.config.imports import ImportConfig
 from wsicurate.config.materialise import MaterialiseConfig
+from wsicurate.config.report import ReportConfig
 from wsicurate.config.tile import TileConfig
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "ExportConfig",
     "ImportConfig",
     "MaterialiseConfig",
+    "ReportConfig",
     "TileConfig",
     "check_mpp",
     "is_plausible_mpp",

@@ -32,7 +32,7 @@ class ExportConfig:
 
     Attributes:
         to: format that is written; docs/export.md says who reads which.
-        curation: name of the curation whose patches are taken. None means all patches of the store.
+        curation: name of the curation to use. None means all patches of the store.
         where: condition on the columns of the manifest, or of the store's table without a curation, that chooses the
             patches, such as "decision == 'selected' and site == 'A1'". None means those that the curation selected.
         encoder: encoder of the patches, by a name that wsicurate encoders lists or that its vectors have in the store;

@@ -16,7 +16,7 @@ class MaterialiseConfig:
     """Settings of ``wsicurate materialise``.
 
     Attributes:
-        curation: name of the curation whose patches are taken. None means all patches of the store, of which ``where``
+        curation: name of the curation to use. None means all patches of the store, of which ``where``
             chooses.
         where: condition on the columns of the manifest, or of the store's table without a curation, that chooses the
             patches, such as "decision == 'selected' and site == 'A1'". None means those that the curation selected.

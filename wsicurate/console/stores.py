@@ -13,6 +13,7 @@ from wsicurate.console.terminal import coloured, duration, out
 if TYPE_CHECKING:
     from wsicurate.steps.check import CheckReport
     from wsicurate.steps.info import StoreInfo
+    from wsicurate.steps.report import PageReport
 
 
 def show_checked(report: CheckReport) -> None:
@@ -78,3 +79,17 @@ def show_info(summary: StoreInfo) -> None:
         console.print(f"last run: {run['verb']}, {run['ended']}, {duration(run['seconds'])}")
         for slide in bad:
             console.print(f"{slide['status']} {slide['name']} ({slide['reason']}): {slide['message']}")
+
+
+def show_page(report: PageReport) -> None:
+    """What a page says first, and where it is."""
+    console = out()
+    for line in report.verdict:
+        console.print(line, markup=False)
+    for key, why in report.left_out.items():
+        console.print(f"left out {key}: {why}", markup=False)
+    console.print(
+        f"{report.slides:,} slides and {report.clusters:,} clusters are shown in {report.path} "
+        f"({report.bytes / 1e6:,.1f} MB, {duration(report.seconds)})",
+        markup=False,
+    )

@@ -1,0 +1,1 @@
+"""What a report says: each module gathers one part of the page from a store."""
