@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import shutil
 from pathlib import Path
@@ -21,9 +23,11 @@ from wsicurate.steps.curate import CurateReport, curate
 from wsicurate.steps.demo import write_truth_labels
 from wsicurate.steps.embed import embed
 from wsicurate.steps.tile import tile
+from wsicurate.store import leases
 from wsicurate.store.layout import curation_work_path
 from wsicurate.store.leases import Leases
 from wsicurate.store.local_bytes import LocalBytes
+from wsicurate.store.owners import Owner
 
 ENCODERS = ("stain-texture", "filter-bank")
 
@@ -138,13 +142,22 @@ def test_done_is_done_and_other_settings_are_named(store: Path) -> None:
 
 
 def test_one_run_at_a_time(store: Path) -> None:
-    leases = Leases(LocalBytes(store))
-    leases.acquire(curation_work_path("default"))
+    held = Leases(LocalBytes(store), renewal_s=0.1)
+    held.acquire(curation_work_path("default"))
     try:
         with pytest.raises(LeaseLostError, match="is being made by process"):
             run(store, evaluate=False)
     finally:
-        leases.close()
+        held.close()
+
+
+def test_a_run_that_died_on_another_machine_is_taken_over(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "EXPIRY_S", 0.3)
+    elsewhere = Owner(host="node12", machine="0123456789ab", pid=1, started="1")
+    value = json.dumps({"token": "theirs", "beat": 0, "owner": dataclasses.asdict(elsewhere)}).encode()
+    LocalBytes(store).put(f"{curation_work_path('default')}/lease-000001", [value])
+    assert run(store, evaluate=False).status == "curated"
+    assert not (store / ".wsicurate").exists()
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from wsicurate.steps.embed import embed
 from wsicurate.steps.export import export
 from wsicurate.steps.exporting.destination import MARK, Destination
 from wsicurate.steps.tile import tile
-from wsicurate.store.leases import Leases
+from wsicurate.store import leases
 from wsicurate.store.local_bytes import LocalBytes
 
 SHARDS = ExportConfig(curation="half", shard_patches=8)
@@ -249,10 +249,9 @@ def test_a_full_disk_is_said_and_what_is_finished_stays(
     same_but_mark(tmp_path / "out", undisturbed)
 
 
-def test_one_run_at_a_time(curated_store: Path, tmp_path: Path) -> None:
+def test_one_run_at_a_time(curated_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "RENEWAL_S", 0.1)
     with Destination(tmp_path / "out").work():
-        leases = Leases(LocalBytes(tmp_path / "out"))
-        assert leases is not None
         with pytest.raises(LeaseLostError, match="is being written by .*; wait for it, or choose another folder"):
             export(curated_store, tmp_path / "out", SHARDS)
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -45,6 +46,17 @@ def foreign_lease(store: MemoryBytes, owner: Owner, beat: int = 0, generation: i
 
 
 ELSEWHERE = Owner(host="other", machine="0123456789ab", pid=1, started="1")
+
+
+def test_a_claim_waits_until_the_holder_is_seen_to_live_or_to_be_dead(store: MemoryBytes) -> None:
+    foreign_lease(store, ELSEWHERE)
+    claimant = Leases(store, expiry_s=0.3)
+    threading.Timer(0.1, lambda: foreign_lease(store, ELSEWHERE, beat=1)).start()
+    assert claimant.claim("work") == Holder(ELSEWHERE)
+    began = time.monotonic()
+    assert isinstance(claimant.claim("work"), Lease)
+    assert 0.2 < time.monotonic() - began < 5
+    claimant.close()
 
 
 def test_one_holds_the_other_waits(store: MemoryBytes, runs: tuple[Leases, Leases, Clock]) -> None:

@@ -160,7 +160,7 @@ def curate(
         _tidy(inputs.store, config.name)
         return report("unchanged", *found)
     leases = Leases(inputs.store.bytes)
-    lease = leases.acquire(work)
+    lease = leases.claim(work)  # a run that died on another machine is dead when its lease was not renewed for a while
     if isinstance(lease, Holder):
         raise LeaseLostError(
             f"the curation {config.name} is being made by {lease}; wait for it, or choose another --name"

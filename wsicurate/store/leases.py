@@ -30,6 +30,8 @@ from wsicurate.store.owners import Owner, this_process
 EXPIRY_S = 60.0
 RENEWAL_S = 10.0
 
+_POLL_S = 0.1
+
 _NAME = re.compile(r"lease-([0-9]{6,9})")
 
 
@@ -127,6 +129,23 @@ class Leases:
             self._held[folder] = lease
         self._start_renewing()
         return lease
+
+    def claim(self, folder: str) -> Lease | Holder:
+        """Take the lease on ``folder`` as soon as its holder is dead, or say who has it and was seen to be alive.
+
+        Waits for `EXPIRY_S` at most: until the holder renews its lease, gives it back, or proves to be dead.
+
+        Raises:
+            StoreWriteError: if the store cannot be written.
+        """
+        first_seen: bytes | None = None
+        while isinstance(found := self.acquire(folder), Holder):
+            value = self._value_at(Lease(folder, self._generation(folder), ""))
+            first_seen = first_seen or value
+            if value is not None and value != first_seen:
+                return found
+            time.sleep(min(_POLL_S, self._expiry_s / 4))
+        return found
 
     def release(self, lease: Lease) -> None:
         """Give a lease back, and remove those that it superseded. Does nothing if it was taken over."""

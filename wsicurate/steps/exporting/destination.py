@@ -193,14 +193,14 @@ class Destination:
         """Hold the folder and write to it.
 
         Raises:
-            LeaseLostError: if another run exports to it.
+            LeaseLostError: if another run exports to it, and was seen to be alive.
             StoreWriteError: if it cannot be written.
         """
         with explained(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
         lower_stale_fences(self.bytes, WORK)  # of runs that were killed as they ended
         leases = Leases(self.bytes)
-        lease = leases.acquire(_FOLDER)
+        lease = leases.claim(_FOLDER)
         if isinstance(lease, Holder):
             raise LeaseLostError(f"{self.root} is being written by {lease}; wait for it, or choose another folder")
         try:

@@ -201,7 +201,7 @@ def _import(
         )
     if config.dry_run:
         return outcome("planned")
-    lease = leases.acquire(work_path(slide.key))
+    lease = leases.claim(work_path(slide.key))
     if isinstance(lease, Holder):
         raise PatchImportError(f"{slide.key} is being worked on by {lease}; run again when that is done")
     try:

@@ -30,7 +30,6 @@ _KEPT_FACTS = ("settings", "encoder", "evaluation_encoder", "budget", "versions"
 
 #: How long another run that writes the same manifest is waited for, and how often it is looked for, seconds.
 _PATIENCE_S = 60.0
-_POLL_S = 0.2
 
 #: What became of the manifest: ``own``: the new store has another curation of this name, which stays.
 CarriedStatus = Literal["carried", "unchanged", "own"]
@@ -95,10 +94,9 @@ def _lease(leases: Leases, name: str) -> Lease:
         LeaseLostError: if it keeps it for longer than that.
     """
     began = time.monotonic()
-    while isinstance(lease := leases.acquire(curation_work_path(name)), Holder):
+    while isinstance(lease := leases.claim(curation_work_path(name)), Holder):
         if time.monotonic() - began > _PATIENCE_S:
             raise LeaseLostError(f"the curation {name} is held by {lease}; run again when it has finished")
-        time.sleep(_POLL_S)
     return lease
 
 
