@@ -197,7 +197,9 @@ class Export(Tile):
                 try:
                     export(self.parent, store / to, ExportConfig(to=to, shard_patches=16))
                     break
-                except LeaseLostError:  # of the other process, which stopped, or overtaken by it: called again, as advised
+                except (
+                    LeaseLostError
+                ):  # of the other process, which stopped, or overtaken by it: called again, as advised
                     time.sleep(0.02)
 
 

@@ -121,6 +121,7 @@ def test_decontaminate(images: list[np.ndarray], tmp_path: Path) -> None:
     assert len(clean) > 30
 
 
+@pytest.mark.slow
 def test_slurm_array(small_slides: Path, tmp_path: Path) -> None:
     """Two jobs at once fill one store."""
     binary = tmp_path / "bin" / "wsicurate"

@@ -23,6 +23,7 @@ def test_every_group_has_a_page() -> None:
     assert set(re.findall(r"`wsicurate\.(\w+)` \|", index)) == set(get_args(Group))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_examples_run(page: Path, tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(), flags=re.MULTILINE | re.DOTALL)

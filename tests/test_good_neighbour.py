@@ -155,6 +155,7 @@ def curated(small_slides: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return store
 
 
+@pytest.mark.slow
 def test_scripts_end_well(curated: Path) -> None:
     assert ends(curated, 4) == [0] * 4
 

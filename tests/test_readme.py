@@ -30,16 +30,8 @@ def test_there_are_blocks_of_both_kinds() -> None:
     assert len(BLOCKS) >= 6
 
 
-#: Blocks that take long; no other depends on them.
-SLOW = ("../shared/data/patches", "wsicurate run ")
-
-NUMBERS = [
-    pytest.param(number, marks=pytest.mark.slow if any(word in code for word in SLOW) else ())
-    for number, (_, code) in enumerate(BLOCKS)
-]
-
-
-@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_block_runs(folder: Path, number: int) -> None:
     language, code = BLOCKS[number]
     if "../shared/data" in code and not SHARED.is_dir():

@@ -135,7 +135,9 @@ def embedded(small_slides: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return store
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(
+    "verb", [pytest.param(verb, marks=pytest.mark.slow if verb == "curate" else ()) for verb in VERBS]
+)
 def test_four_threads_give_the_bytes_of_a_pool(
     verb: str, embedded: Path, stores: dict[str, Path], small_slides: Path, tmp_path: Path
 ) -> None:

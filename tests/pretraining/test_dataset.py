@@ -112,7 +112,9 @@ def test_stores_are_numbered_through(curated_store: Path, tmp_path: Path) -> Non
     assert np.array_equal(two.column("patient"), np.tile(one.column("patient"), 2))
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "context", ["fork", *(pytest.param(context, marks=pytest.mark.slow) for context in ("spawn", "forkserver"))]
+)
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_workers_of_every_kind_give_the_same(curated_store: Path, context: str) -> None:
     dataset = PatchDataset(curated_store, "half", columns=("cluster_1",), transform=halved)
@@ -168,6 +170,7 @@ def test_coordinates_are_cut_from_the_slides(small_slides: Path, tmp_path: Path)
     assert torch.equal(again[5]["image"], stored[5]["image"])
 
 
+@pytest.mark.slow
 def test_slides_that_moved_are_found_in_workers_too(small_slides: Path, tmp_path: Path) -> None:
     shutil.copytree(small_slides, tmp_path / "slides")
     tile([tmp_path / "slides"], tmp_path / "none.zarr", TileConfig(codec="none", workers=1))
@@ -219,6 +222,7 @@ def test_a_damaged_patch_is_named(own: Path) -> None:
         list(DataLoader(dataset, batch_size=16, num_workers=1))
 
 
+@pytest.mark.slow
 def test_a_store_that_changed_is_refused_where_a_pickle_is_opened(own: Path, small_slides: Path) -> None:
     dataset = PatchDataset(own)
     data = pickle.dumps(dataset)

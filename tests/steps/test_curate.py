@@ -105,6 +105,7 @@ def test_pandas_polars_and_duckdb_open_the_manifest(store: Path) -> None:
     assert pd.read_parquet(report.manifest)["selected"].sum() == report.selected
 
 
+@pytest.mark.slow
 def test_the_same_bytes_whatever_the_workers_and_interruptions(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,6 +304,7 @@ def test_without_a_judge_there_is_no_proof_and_the_record_says_so(embedded: Path
     assert "give --evaluation-encoder" in report.run["evaluation"]["reason"]
 
 
+@pytest.mark.slow
 def test_new_slides_are_drawn_without_undoing_earlier_choices(small_slides: Path, tmp_path: Path) -> None:
     slides, store = tmp_path / "slides", tmp_path / "a.zarr"
     slides.mkdir()

@@ -251,9 +251,9 @@ def test_a_full_disk_is_said_and_what_is_finished_stays(
 
 def test_one_run_at_a_time(curated_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "RENEWAL_S", 0.1)
-    with Destination(tmp_path / "out").work():
-        with pytest.raises(LeaseLostError, match="is being written by .*; wait for it, or choose another folder"):
-            export(curated_store, tmp_path / "out", SHARDS)
+    words = "is being written by .*; wait for it, or choose another folder"
+    with Destination(tmp_path / "out").work(), pytest.raises(LeaseLostError, match=words):
+        export(curated_store, tmp_path / "out", SHARDS)
 
 
 def test_the_command(curated_store: Path, tmp_path: Path) -> None:

@@ -396,6 +396,7 @@ def test_an_interrupted_import_goes_on(images: WriteImages, tmp_path: Path) -> N
     assert written and stored(tmp_path / "s.zarr") == stored(tmp_path / "t.zarr")
 
 
+@pytest.mark.slow
 def test_a_store_of_tiled_and_imported_patches(images: WriteImages, small_slides: Path, tmp_path: Path) -> None:
     folder = images("A/a.png", "B/b.png")
     store = tmp_path / "s.zarr"

@@ -14,6 +14,8 @@ from wsicurate.opening import open_store
 from wsicurate.steps.check import check
 from wsicurate.steps.tile import TileReport, tile
 
+pytestmark = pytest.mark.slow
+
 
 def outcomes(report: TileReport) -> dict[str, tuple[str, str]]:
     return {outcome.name: (outcome.status, outcome.reason) for outcome in report.outcomes}

@@ -111,7 +111,7 @@ def test_killed_at_twenty_random_moments(
     ("number", "status"),
     [
         pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
-        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
     ],
 )
@@ -147,6 +147,7 @@ def test_asked_to_end_it_says_so_and_leaves_no_lease(
     assert check(store, workers=1).problems == []
 
 
+@pytest.mark.slow
 def test_two_runs_fill_one_store_together(
     demo_slides: Path, tmp_path: Path, undisturbed: tuple[dict[str, bytes], float]
 ) -> None:
@@ -161,6 +162,7 @@ def test_two_runs_fill_one_store_together(
     assert not (store / ".wsicurate").exists()
 
 
+@pytest.mark.slow
 def test_the_survivor_of_two_runs_takes_over(
     demo_slides: Path, tmp_path: Path, undisturbed: tuple[dict[str, bytes], float]
 ) -> None:

@@ -371,6 +371,7 @@ class Surprising(ThreadPoolExecutor):
         return super().submit(function, *args, **keywords)
 
 
+@pytest.mark.slow
 def test_a_slide_that_vanishes_or_changes_half_way(tmp_path: Path, paint: Paint) -> None:
     for number, name in enumerate(("a", "b", "c")):
         paint(f"slides/{name}.svs", seed=41 + number)
@@ -546,6 +547,7 @@ def test_overwrite_repairs_what_is_damaged_and_leaves_the_rest(small_slides: Pat
     assert check(store).problems == []
 
 
+@pytest.mark.slow
 def test_a_linked_slide_folder_fails_alone_and_is_not_emptied(small_slides: Path, tmp_path: Path) -> None:
     store, outside = tmp_path / "a.zarr", tmp_path / "outside"
     tile(small_slides, store, QUICK)

@@ -122,6 +122,7 @@ def test_a_fault_is_noticed(fault: str, test: str, tmp_path: Path) -> None:
     assert isinstance(caught.value, AssertionError | ValueError)  # CurationError and ConfigError are ValueErrors
 
 
+@pytest.mark.slow
 def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
     text = (REPOSITORY / "docs" / "extending" / "clusterings.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)

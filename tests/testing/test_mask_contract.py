@@ -103,6 +103,7 @@ def test_a_fault_is_noticed(fault: str, test: str) -> None:
     assert isinstance(caught.value, expected) or "pickle" in type(caught.value).__name__.lower()
 
 
+@pytest.mark.slow
 def test_the_example_runs_as_it_stands(tmp_path: Any) -> None:
     text = (REPOSITORY / "docs" / "extending" / "masks.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)

@@ -23,6 +23,7 @@ def iou(mask: np.ndarray, reference: np.ndarray) -> float:
     return float((resized & reference).sum() / (resized | reference).sum())
 
 
+@pytest.mark.slow
 def test_real_sections_against_their_reference_and_spots(sections: Path) -> None:
     """TIAToolbox's Otsu reaches a mean IoU of .89 and at worst .61 on sections like these (DATA.md)."""
     overlaps = []

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from PIL import Image
 
 from wsicurate.slides.opening import open_slide
@@ -98,6 +99,7 @@ def test_no_patches_have_no_scores() -> None:
     assert Scorer().scores().shape == (0, 4)
 
 
+@pytest.mark.slow
 def test_blue_stain_and_red_cells_are_no_pen(shared: Path) -> None:
     """Strongly blue sections (her2st) lost nine of ten patches to a rule that took any blue for ink."""
     for path in sorted((shared / "sections").glob("*.jpg"))[:2]:

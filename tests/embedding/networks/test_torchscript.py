@@ -296,6 +296,7 @@ def test_operators() -> None:
         assert not is_allowed(name), name
 
 
+@pytest.mark.slow
 def test_known_by_content_whatever_the_name(tmp_path: Path) -> None:
     path = script(Good(), tmp_path / "x.ts.pt")
     assert weight_file(path) == "torchscript" and find_preset(str(path)).kind == "torchscript"
@@ -312,6 +313,7 @@ def test_known_by_content_whatever_the_name(tmp_path: Path) -> None:
     assert load_encoder(str(tmp_path / "e.toml"), input_px=64).dim == 5
 
 
+@pytest.mark.slow
 def test_what_never_ends_is_stopped(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TRIAL_S", 6.0)
     with pytest.raises(EncoderError, match="was still running on its first image after 6 s"):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import pytest
 import spatialdata
 from spatialdata.transformations import get_transformation
 
@@ -63,6 +64,7 @@ def test_shapes_over_the_overview(curated_store: Path, tmp_path: Path) -> None:
         assert found.attrs["tile_spec"]["tiles"]["base_downsample"] * 256 == pitch
 
 
+@pytest.mark.slow
 def test_the_same_bytes_each_time(curated_store: Path, tmp_path: Path) -> None:
     for to in ("anndata", "spatialdata"):
         found = []

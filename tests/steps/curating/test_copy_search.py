@@ -134,6 +134,7 @@ def test_pairs_beyond_the_bound_are_unchecked_and_stay(planted: tuple[Store, Gro
     assert done[-1] == (20, 20)
 
 
+@pytest.mark.slow
 def test_copies_of_the_evaluation_store_leak_with_their_group(
     planted: tuple[Store, GroundTruth], tmp_path: Path
 ) -> None:

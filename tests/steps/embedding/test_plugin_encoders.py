@@ -74,7 +74,7 @@ def store(small_slides: Path, tmp_path: Path) -> Path:
     return tmp_path / "s.zarr"
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_descriptor_embeds_and_another_version_is_a_difference(site: Path, store: Path, workers: int) -> None:
     embed(store, EmbedConfig(encoder="colours", workers=workers))
     opened = open_store(store)
@@ -106,6 +106,7 @@ def test_a_network_embeds_with_its_own_facts(site: Path, store: Path, tmp_path: 
         load_encoder("stripes", pooling="class")
 
 
+@pytest.mark.slow
 def test_it_selects_and_finds_copies(site: Path, store: Path) -> None:
     embed(store, EmbedConfig(encoder="colours", workers=1))
     report = curate(

@@ -40,6 +40,7 @@ def quick(slides: Path) -> ImportConfig:
 XY = np.array([[700, 900], [33, 17], [701, 333], [500, 900], [33, 17], [2900, 0], [-1, 5]])
 
 
+@pytest.mark.slow
 def test_patches_are_those_of_the_slide(slides: Path, quick: ImportConfig, tmp_path: Path) -> None:
     write_h5(tmp_path / "patches" / "slide_patches.h5", {**TRIDENT, **SIZE}, XY)
     for codec in ("zstd", "none", "jpeg"):

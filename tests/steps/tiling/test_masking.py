@@ -58,6 +58,7 @@ class Second(Coloured):
         return self.give() if self.calls == 2 else super().__call__(overview, mpp)
 
 
+@pytest.mark.slow
 def test_objects_work_in_processes_and_are_recorded(small_slides: Path, tmp_path: Path) -> None:
     masks = {}
     for mask in (Coloured(), ColouredTiles()):
