@@ -49,6 +49,7 @@ def test_what_qupath_reads(curated_store: Path, tmp_path: Path) -> None:
 
 
 def test_where_they_lie_must_be_known(tmp_path: Path, rng: np.random.Generator) -> None:
+    pytest.importorskip("spatialdata", reason="spatialdata, which needs a newer NumPy than we do, is not installed")
     (tmp_path / "cells").mkdir()
     for number in range(3):
         pixels = rng.integers(0, 256, (256, 256, 3), dtype=np.uint8)
