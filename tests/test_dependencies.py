@@ -14,6 +14,7 @@ from tests.conftest import REPOSITORY
 #: Packages by the names of their modules, where these differ.
 PACKAGES = {
     "PIL": "pillow",
+    "axe_core_python": "axe-core-python",
     "cv2": "opencv-python-headless",
     "faiss": "faiss-cpu",
     "google_crc32c": "google-crc32c",

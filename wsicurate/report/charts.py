@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wsicurate.report.slide_maps import COLOURS
-
-if TYPE_CHECKING:
-    pass
 
 #: Differences that are farther from 0, in halves of their interval, are drawn here.
 _FARTHEST = 8.0
@@ -140,7 +137,7 @@ def intervals(name: str, title: str, comparisons: Sequence[Mapping[str, Any]], e
     x = altair.X(
         "low:Q", title="worse | better", scale=altair.Scale(domain=[-edge, edge]), axis=altair.Axis(labels=False)
     )
-    zero = altair.Chart().mark_rule(color=_INK, strokeDash=[3, 3]).encode(x=altair.datum(0))
+    zero = altair.Chart().mark_rule(color=_INK, strokeDash=[3, 3], aria=False).encode(x=altair.datum(0))
     marks = altair.layer(
         zero,
         base.mark_rule(strokeWidth=2).encode(x=x, x2="high:Q"),
@@ -170,7 +167,7 @@ def embedding(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], method:
         return altair.Chart(_data(values), width=620, height=460).mark_circle(size=34, opacity=0.8)
 
     title = f"Map of {len(rows):,} patches by their vectors ({method})"
-    present = [name for name in COLOURS if any(row[columns[0]] == name for row in rows)]
+    present = sorted(name for name in COLOURS if any(row[columns[0]] == name for row in rows))  # as Vega orders them
     fixed = altair.Scale(domain=present, range=[hex_colour(name) for name in present])
     still = points([{key: value for key, value in row.items() if key != "image"} for row in rows]).encode(
         **axes, color=altair.Color(f"{columns[0]}:N", title=None, scale=fixed if present else altair.Undefined)
@@ -183,7 +180,7 @@ def embedding(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], method:
         .transform_calculate(group="datum[colour]")
         .encode(
             **axes,
-            color=altair.Color("group:N", title=None),
+            color=altair.Color("group:N", title=None, scale=altair.Scale(range=_colours_by(columns[0], present))),
             tooltip=[altair.Tooltip(f"{name}:N") for name in ("image", *columns)],
         )
         .add_params(by)
@@ -191,3 +188,13 @@ def embedding(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], method:
     )
     svg: str = drawn("map", title, still).svg
     return Chart("map", title, specified(moving), svg)
+
+
+def _colours_by(decision: str, present: Sequence[str]) -> list[Any]:
+    """The colours of what is chosen: those of the decisions where it is the decision, else the categories'."""
+    import altair
+
+    own = [hex_colour(name) for name in present] or _CATEGORIES
+    number = max(len(own), len(_CATEGORIES))
+    pairs = [(own[place % len(own)], _CATEGORIES[place % len(_CATEGORIES)]) for place in range(number)]
+    return [altair.expr(f"colour === {decision!r} ? {mine!r} : {other!r}") for mine, other in pairs]
