@@ -37,6 +37,10 @@ _EQUAL = (ast.Eq, ast.Is)
 _UNEQUAL = (ast.NotEq, ast.IsNot)
 
 
+#: Most levels of a condition.
+_DEEPEST = 100
+
+
 class Where:
     """A condition, parsed once and computed on any number of tables.
 
@@ -57,6 +61,7 @@ class Where:
             self._tree = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise self._refuse(text, getattr(error, "msg", None) or str(error)) from None
+        self._check_depth()
         self._check(self._tree)
         self.columns = tuple(sorted({node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name)}))
 
@@ -108,6 +113,14 @@ class Where:
                 f"{name} and {value!r}", f"the column holds {kind}, which cannot be compared so"
             ) from error
         return np.concatenate([np.empty(0, bool), *found])
+
+    def _check_depth(self) -> None:
+        """Refuse what is nested so deeply that looking at it would exhaust the stack."""
+        level: list[ast.AST] = [self._tree]
+        for _ in range(_DEEPEST):
+            level = [child for node in level for child in ast.iter_child_nodes(node)]
+        if level:
+            raise self._refuse(f"{self.text[:40]}...", "it is nested too deeply")
 
     def _check(self, node: ast.expr) -> None:
         """Refuse what is not part of the language."""

@@ -11,6 +11,9 @@ import pytest
 
 from tests.formats.exports.exported import Patch, careless_library, exported, name_of, wanted
 
+#: anndata asks pandas for an option that the newest pandas does not like.
+pytestmark = pytest.mark.filterwarnings("ignore:The 'future.infer_string' option")
+
 
 @pytest.fixture
 def spatialdata() -> ModuleType:
