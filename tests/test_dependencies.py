@@ -33,7 +33,7 @@ BINARIES = {"openslide-bin"}
 OPTIONAL = {
     *("glymur", "tiatoolbox", "transformers"),
     *("anndata", "litdata", "spatialdata", "geopandas", "pandas", "shapely"),
-    *("altair", "jinja2", "markupsafe", "vl-convert-python", "umap"),
+    *("markupsafe", "umap"),
 }
 
 #: Imported by `wsicurate.testing`, for those who test with it.

@@ -33,9 +33,10 @@ def show_demo(report: DemoReport) -> None:
         "Two of the seven files are deliberately invalid: one has no resolution metadata, one is damaged. Look at"
     )
     for path, what in (
-        (report.slide_sheet, "the slides, with the patches that were taken"),
-        (report.patch_sheet, "a sample of the patches"),
-        (report.subset_sheet, "a sample of those that were selected"),
+        (
+            report.report,
+            "the report, a page for your browser: slides, reasons, copies, clusters, a map, the evaluation",
+        ),
         (report.curated.manifest, "the manifest: Parquet, one row per patch, with a reason for each left behind"),
         (report.store, "the store: wsicurate info, wsicurate check, or zarr.open_group"),
         (report.slides, "the slides and their ground truth"),

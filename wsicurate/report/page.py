@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from wsicurate.errors import ConfigError
 from wsicurate.report.charts import Chart, hex_colour
 from wsicurate.report.slide_maps import COLOURS
 
@@ -131,16 +130,6 @@ class Page:
     encoder: str = ""
     command: str = ""
     made: str = ""
-
-
-def require_libraries() -> None:
-    """Raise `ConfigError` unless what draws the page is installed."""
-    try:
-        import altair  # noqa: F401
-        import jinja2  # noqa: F401
-        import vl_convert  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(f'report needs {error.name}; run: pip install "wsicurate[report]"') from error
 
 
 def rendered(page: Page) -> str:

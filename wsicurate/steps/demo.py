@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wsicurate.config import CurateConfig, EmbedConfig, TileConfig
+from wsicurate.config import CurateConfig, EmbedConfig, ReportConfig, TileConfig
 from wsicurate.engine.progress import ProgressCallback, no_progress
 from wsicurate.errors import ConfigError, StoreWriteError, WsicurateError, in_words
 from wsicurate.opening import open_store
-from wsicurate.report.sheets import patch_sheet, slide_sheet
 from wsicurate.steps.check import CheckReport, check
 from wsicurate.steps.curate import CurateReport, curate
 from wsicurate.steps.embed import embed
+from wsicurate.steps.report import write_report
 from wsicurate.steps.tile import TileReport, tile
 from wsicurate.store.store import Store
 from wsicurate.synthetic.cohort import CohortSlide, write_cohort
@@ -36,7 +36,7 @@ class DemoReport:
         slides: folder of the cohort.
         store: the patch store.
         labels: ground truth of the patches, a CSV.
-        slide_sheet, patch_sheet, subset_sheet: pictures of slides, of patches, of the chosen patches.
+        report: the page that shows what came out, an HTML file.
         tiled: report of `tile`.
         curated: report of `curate`.
         checked: report of `check`.
@@ -45,9 +45,7 @@ class DemoReport:
     slides: Path
     store: Path
     labels: Path
-    slide_sheet: Path
-    patch_sheet: Path
-    subset_sheet: Path
+    report: Path
     tiled: TileReport
     curated: CurateReport
     checked: CheckReport
@@ -121,7 +119,7 @@ def demo(
     say: Callable[[str], None] = lambda message: None,
     progress: ProgressCallback = no_progress,
 ) -> DemoReport:
-    """Make a small cohort of synthetic slides, tile, embed and curate it, check the store and draw what came out.
+    """Make a small cohort of synthetic slides, tile, embed and curate it, check the store and report what came out.
 
     Args:
         folder: where everything goes; slides, patches and vectors that are there already are kept.
@@ -159,19 +157,13 @@ def demo(
     curated = curate(store, config, progress=progress)
     say("Checking every array, checksum and patch")
     checked = check(store, workers=workers)
-    opened = open_store(store)
-    sheets = [folder / name for name in ("slides.png", "patches.png", "subset.png")]
-    with _written(folder):
-        slide_sheet(opened, sheets[0], columns=3)
-        patch_sheet(opened, sheets[1])
-        patch_sheet(opened, sheets[2], among=opened.curation(config.name).manifest()["selected"].to_numpy())
+    say("Writing the report, a page to look at")
+    page = write_report(store, folder / "report.html", ReportConfig(curation=config.name)).path
     return DemoReport(
         slides=slides,
         store=store,
         labels=labels,
-        slide_sheet=sheets[0],
-        patch_sheet=sheets[1],
-        subset_sheet=sheets[2],
+        report=page,
         tiled=tiled,
         curated=curated,
         checked=checked,

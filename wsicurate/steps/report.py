@@ -10,7 +10,7 @@ from wsicurate._version import __version__
 from wsicurate.config.report import ReportConfig
 from wsicurate.errors import ConfigError
 from wsicurate.opening import open_store
-from wsicurate.report.page import Page, rendered, require_libraries
+from wsicurate.report.page import Page, rendered
 from wsicurate.steps.reporting.contents import page_of
 from wsicurate.store.file_system import explained
 from wsicurate.store.store import Store
@@ -53,7 +53,7 @@ def write_report(store: str | Path, output: str | Path, config: ReportConfig | N
         config: settings.
 
     Raises:
-        ConfigError: if a setting is wrong, a library is missing, or there are several curations and none is named.
+        ConfigError: if a setting is wrong, or there are several curations and none is named.
         StoreNotFoundError, StoreFormatError, CorruptStoreError: if the store cannot be opened.
         ManifestError: if there is no such curation, or the store does not hold any more what it was made from.
         StoreWriteError: if the page cannot be written.
@@ -61,7 +61,6 @@ def write_report(store: str | Path, output: str | Path, config: ReportConfig | N
     began = time.monotonic()
     config = require_settings(config, ReportConfig)
     path, page_path = require_path("store", store).absolute(), require_path("output", output).absolute()
-    require_libraries()
     opened = open_store(path, slides=config.slides, skip_damaged=True)
     name = _curation(opened, config)
     if page_path.is_dir():
