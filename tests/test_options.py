@@ -34,6 +34,7 @@ def test_every_option_has_a_help_of_one_sentence() -> None:
         assert not re.search(r"[.!?]\s|  |`|\bNone\b", words), f"{verb} {name}: {words!r}"
     assert verbs == {
         *("tile", "import", "embed", "curate", "export", "materialise", "report", "run", "check", "demo", "encoders"),
+        *("info", "doctor"),
     }
 
 

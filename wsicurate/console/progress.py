@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar on a terminal, plain lines otherwise."""
+"""Progress on standard error: a bar on a terminal; otherwise a line a minute, and one for each slide that failed or was skipped."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from wsicurate.engine.progress import Progress, SlideOutcome
 
 
-#: Without a terminal, a line is printed at least this often while patches are cut, seconds.
-_LINE_EVERY_S = 15.0
+#: Without a terminal, a line is printed at once and then this often, seconds: a day's log can be read.
+_LINE_EVERY_S = 60.0
 
 
 class ProgressDisplay:
@@ -29,7 +29,7 @@ class ProgressDisplay:
         self._bar: Bar | None = None
         self._task: TaskID | None = None
         self._began = time.monotonic()
-        self._last_line = self._began
+        self._last_line = self._began - 2 * _LINE_EVERY_S
         self._stage = ""
         self._stage_began = (self._began, 0)
 
@@ -60,7 +60,6 @@ class ProgressDisplay:
     def __call__(self, progress: Progress) -> None:
         """Take news from the step."""
         if progress.note:
-            self._last_line = time.monotonic()
             self._console.print(progress.note)
         if progress.outcome is not None:
             self._outcome(progress, progress.outcome)
@@ -97,12 +96,9 @@ class ProgressDisplay:
             self._console.print(f"{self._verb}: {counts} {left}".rstrip())
 
     def _outcome(self, progress: Progress, outcome: SlideOutcome) -> None:
-        if self._bar is None:
-            self._last_line = time.monotonic()
-            place = f"[{progress.slides_done}/{progress.slides_total}]"
-            self._console.print(f"{place} {outcome.name}: {_in_words(outcome)}")
-        elif outcome.status in ("skipped", "failed") or outcome.warnings:
-            self._console.print(f"{outcome.name}: {_in_words(outcome)}")
+        if outcome.status in ("skipped", "failed") or outcome.warnings:
+            place = f"[{progress.slides_done}/{progress.slides_total}] " if self._bar is None else ""
+            self._console.print(f"{place}{outcome.name}: {_in_words(outcome)}")
 
 
 def _to_come(progress: Progress) -> float:

@@ -16,7 +16,7 @@ from wsicurate.cores import usable_cores
 from wsicurate.embedding.encoders import preset_of
 from wsicurate.embedding.networks.hub import require_weights
 from wsicurate.embedding.presets import Preset
-from wsicurate.engine.progress import ProgressCallback, SlideOutcome, Status, no_progress
+from wsicurate.engine.progress import Progress, ProgressCallback, SlideOutcome, Status, no_progress
 from wsicurate.engine.run_records import write_run
 from wsicurate.errors import NothingToDoError, WsicurateError, with_name
 from wsicurate.opening import SlidePixels
@@ -117,7 +117,7 @@ def embed(
         raise NothingToDoError(f"the store {path} holds no slide; tile some: wsicurate tile SLIDES -o {path}")
     preset = preset_of(config)
     source = SlidePixels([Path(folder) for folder in config.slides])
-    engine, notes, input_px = _engine(preset, path, config, executor)
+    engine, notes, input_px = _engine(preset, path, config, executor, progress)
     try:
         run = EmbedRun(path, record, records, damaged, config, engine, source, progress)
         warnings = _misfits(preset, [slide.mpp for slide in run.slides.values()], record.patch_px, input_px)
@@ -152,7 +152,7 @@ def _path(value: Path | str | None) -> Path | None:
 
 
 def _engine(
-    preset: Preset, path: Path, config: EmbedConfig, executor: Executor | None
+    preset: Preset, path: Path, config: EmbedConfig, executor: Executor | None, progress: ProgressCallback
 ) -> tuple[Engine, list[str], int | None]:
     """What will do the work, what to say about it, and the size of the images that it sees."""
     workers = config.workers or usable_cores()
@@ -161,6 +161,7 @@ def _engine(
         return DescriptorEngine(preset, path, slides, workers, executor), [], None
     if config.weights is None:
         require_weights(preset)
+    progress(Progress(slides_done=0, slides_total=0, note=f"loading torch and {preset.name}"))
     from wsicurate.embedding.networks.inference import Inference
     from wsicurate.embedding.networks.models import load_model
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from wsicurate._version import __version__
 from wsicurate.config.report import ReportConfig
+from wsicurate.engine.progress import ProgressCallback, no_progress
 from wsicurate.errors import ConfigError
 from wsicurate.opening import open_store
 from wsicurate.report.page import Page, rendered
 from wsicurate.steps.reporting.contents import page_of
 from wsicurate.store.file_system import explained
 from wsicurate.store.store import Store
-from wsicurate.validation import require_path, require_settings
+from wsicurate.validation import require_callables, require_path, require_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +45,20 @@ class PageReport:
         return 3 if self.left_out else 0
 
 
-def write_report(store: str | Path, output: str | Path, config: ReportConfig | None = None) -> PageReport:
+def write_report(
+    store: str | Path,
+    output: str | Path,
+    config: ReportConfig | None = None,
+    *,
+    progress: ProgressCallback = no_progress,
+) -> PageReport:
     """Write a page about a store, and about a curation of it; one file, nothing of it is loaded from elsewhere.
 
     Args:
         store: the store's folder.
         output: the HTML file; one that is there is replaced when the new one is whole.
         config: settings.
+        progress: called from this thread as work goes on.
 
     Raises:
         ConfigError: if a setting is wrong, or there are several curations and none is named.
@@ -60,12 +68,13 @@ def write_report(store: str | Path, output: str | Path, config: ReportConfig | N
     """
     began = time.monotonic()
     config = require_settings(config, ReportConfig)
+    require_callables(progress=progress)
     path, page_path = require_path("store", store).absolute(), require_path("output", output).absolute()
     opened = open_store(path, slides=config.slides, skip_damaged=True)
     name = _curation(opened, config)
     if page_path.is_dir():
         raise ConfigError(f"{page_path} is a folder; name a file, such as {page_path / 'report.html'}")
-    page = page_of(opened, name, config, _command(path, page_path, config, name))
+    page = page_of(opened, name, config, _command(path, page_path, config, name), progress)
     return _written(page, page_path, opened, began)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wsicurate.config import CurateConfig, EmbedConfig, TileConfig
 from wsicurate.engine.progress import ProgressCallback, no_progress
 from wsicurate.errors import NothingToDoError
+from wsicurate.opening import open_store
 from wsicurate.steps.curate import CurateReport, curate
 from wsicurate.steps.embed import EmbedReport, embed
 from wsicurate.steps.tile import TileReport, tile
@@ -77,25 +79,59 @@ def run(
     if not tiled.patches:
         reasons = sorted({outcome.reason for outcome in tiled.outcomes if outcome.reason})
         raise NothingToDoError(f"no patch came out of the slides ({', '.join(reasons)}); there is nothing to curate")
-    selection_encoder = dataclasses.replace(
-        embed_config or EmbedConfig(workers=curate_config.workers),
-        encoder=curate_config.encoder,
-        weights=curate_config.weights,
-        arch=curate_config.arch,
-        slides=curate_config.slides,
-    )
-    configs = [] if curate_config.use_of_vectors == "none" else [selection_encoder]
-    if curate_config.evaluation_encoder:
-        configs.append(
-            dataclasses.replace(selection_encoder, encoder=curate_config.evaluation_encoder, weights=None, arch=None)
-        )
-    embedded = [embed(store, config, executor=executor, progress=progress) for config in configs]
-    # What embed made of a path or an id is the name of the vectors in the store.
-    names = [report.encoder for report in embedded]
-    curate_config = dataclasses.replace(
-        curate_config,
-        encoder=curate_config.encoder if curate_config.use_of_vectors == "none" else names[0],
-        evaluation_encoder=names[-1] if curate_config.evaluation_encoder else None,
-    )
+    embedded, curate_config = _embedded(store, curate_config, embed_config, executor, progress)
     curated = curate(store, curate_config, executor=executor, progress=progress)
     return RunReport(tiled=tiled, embedded=embedded, curated=curated)
+
+
+def embed_missing(
+    store: str | Path, config: CurateConfig, *, progress: ProgressCallback = no_progress
+) -> tuple[list[EmbedReport], CurateConfig]:
+    """Embed what `curate` wants and the store lacks.
+
+    Args:
+        store: the store's folder.
+        config: settings of `curate`; vectors that all slides have are left alone.
+        progress: called from this thread as work goes on.
+
+    Returns:
+        A report for each encoder that was at work, and the settings with the names that the vectors have now.
+
+    Raises:
+        Exception: whatever `embed` and `open_store` raise.
+    """
+    there = set(open_store(store, skip_damaged=True).encoders)
+    return _embedded(store, config, None, None, progress, there=there)
+
+
+def _embedded(
+    store: str | Path,
+    config: CurateConfig,
+    embed_config: EmbedConfig | None,
+    executor: Executor | None,
+    progress: ProgressCallback,
+    *,
+    there: Set[str] = frozenset(),
+) -> tuple[list[EmbedReport], CurateConfig]:
+    """Embed by the selection and the evaluation encoder, unless theirs are ``there``; what embed made of a path or an
+    id is the name of the vectors in the store.
+    """
+    selection = dataclasses.replace(
+        embed_config or EmbedConfig(workers=config.workers),
+        encoder=config.encoder,
+        weights=config.weights,
+        arch=config.arch,
+        slides=config.slides,
+    )
+    wanted = {} if config.use_of_vectors == "none" else {"encoder": selection}
+    if config.evaluation_encoder:
+        wanted["evaluation_encoder"] = dataclasses.replace(
+            selection, encoder=config.evaluation_encoder, weights=None, arch=None
+        )
+    reports = {
+        field: embed(store, each, executor=executor, progress=progress)
+        for field, each in wanted.items()
+        if each.encoder not in there
+    }
+    names: dict[str, Any] = {field: report.encoder for field, report in reports.items()}
+    return list(reports.values()), dataclasses.replace(config, **names)

@@ -180,7 +180,8 @@ def embedding_identity(store: Store, encoder: str) -> EmbeddingRecord:
         there = ", ".join(store.encoders) or "none"
         raise EmbeddingMissingError(
             f"{len(missing)} of {len(store.slides)} slides of {store.path}, such as {missing[0]}, have no embedding by "
-            f"{encoder!r} (of all slides: {there}); run: wsicurate embed {store.path} --encoder {encoder}"
+            f"{encoder!r} (of all slides: {there}); run: wsicurate embed {store.path} --encoder {encoder}, or "
+            "curate with --embed-missing"
         )
     records = {key: slide.embedding_record(encoder) for key, slide in store.slides.items()}
     first = next(iter(records.values()))

@@ -60,7 +60,7 @@ def sound_part(
             raise EmbeddingMissingError(
                 f"{len(missing)} of {len(store.slides)} slides of {store.path}, such as {key}, have no embedding by "
                 f"{config.encoder!r} (of all slides: {there}); run: wsicurate embed {store.path} --encoder "
-                f"{config.encoder}"
+                f"{config.encoder}, or curate with --embed-missing"
             )
         left_out[key] = reason
     sound = store.without(left_out)

@@ -9,6 +9,7 @@ from typing import Any
 from wsicurate._version import __version__
 from wsicurate.config.report import ReportConfig
 from wsicurate.decisions import DECISIONS
+from wsicurate.engine.progress import Progress, ProgressCallback
 from wsicurate.report.charts import Chart, intervals
 from wsicurate.report.page import Figure, Page, SlidePart, as_texts
 from wsicurate.report.pictures import data_uri
@@ -22,14 +23,18 @@ from wsicurate.steps.reporting.reasons import reasons_of
 from wsicurate.store.store import Store
 
 
-def page_of(store: Store, curation: str | None, config: ReportConfig, command: str) -> Page:
+def page_of(store: Store, curation: str | None, config: ReportConfig, command: str, progress: ProgressCallback) -> Page:
     """Gather a page; raises as `wsicurate.steps.report.write_report`."""
     decided = Decided.of(store, curation)
     run: Mapping[str, Any] = {} if decided is None else decided.run
     evaluation = run.get("evaluation")
     charts: dict[str, Chart] = {}
     shown = sorted(store.slides.values(), key=len, reverse=True)[: config.max_slides]
-    slides = [_slide(slide, decided) for slide in shown]
+    slides = []
+    for number, slide in enumerate(shown):
+        progress(_drawn("slides", number, len(shown)))
+        slides.append(_slide(slide, decided))
+    progress(_drawn("clusters and the map", 0, 1))
     clusters, more, level, sizes = clusters_of(store, decided, config)
     found = [sizes, map_of(store, decided, config)]
     compared = [one for one in (evaluation or {}).get("comparisons", ()) if one["low"] is not None]
@@ -38,6 +43,7 @@ def page_of(store: Store, curation: str | None, config: ReportConfig, command: s
         if own:
             found.append(intervals(name, f"{name}: the subset beside random draws of its size", own, EXPLAINED))
     charts = {chart.name: chart for chart in found if chart is not None}
+    progress(_drawn("copies", 0, 1))
     copies, copies_note = copies_of(store, decided, config)
     missing: Counter[str] = Counter()
     for slide in store.slides.values():
@@ -72,6 +78,10 @@ def page_of(store: Store, curation: str | None, config: ReportConfig, command: s
         command=command,
         made=f"Made by wsicurate {__version__}.",
     )
+
+
+def _drawn(what: str, done: int, total: int) -> Progress:
+    return Progress(slides_done=0, slides_total=0, stage=f"{what} drawn", stage_done=done, stage_total=total)
 
 
 def _verdict(store: Store, decided: Decided | None, evaluation: Mapping[str, Any] | None) -> list[str]:

@@ -1,0 +1,1 @@
+"""The parts of `doctor`: the machine, readers and codecs, the hub, the place of the store."""
