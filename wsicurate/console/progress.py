@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar on a terminal; otherwise a line a minute, and one for each slide that failed or was skipped."""
+"""Progress on standard error: a bar on a terminal; else a line a minute, and each slide that failed or was skipped."""
 
 from __future__ import annotations
 
