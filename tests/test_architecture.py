@@ -17,11 +17,13 @@ PACKAGE = Path(wsicurate.__file__).parent
 
 GROUND = {
     "pixels",
+    "colours",
     "config",
     "cores",
     "decisions",
     "errors",
     "files",
+    "html_tables",
     "plugins",
     "tables",
     "toml_files",
@@ -37,7 +39,9 @@ MAY_IMPORT = {
     "config": {"errors", "validation"},
     "validation": {"errors"},
     "toml_files": {"errors"},
+    "colours": set[str](),
     "cores": set[str](),
+    "html_tables": set[str](),
     "decisions": set[str](),
     "plugins": {"errors"},
     "files": set[str](),
@@ -47,6 +51,7 @@ MAY_IMPORT = {
     **dict.fromkeys(KERNELS, GROUND),
     "store": GROUND,
     "report": {"store", *GROUND},
+    "plots": {"report", "store", "curation", "embedding", *GROUND},
     "formats": {"store", "slides", *GROUND},
     "engine": {"store", "streams", *GROUND},
     "opening": {"store", "slides", "tiling", *GROUND},
@@ -59,7 +64,7 @@ MAY_IMPORT = {
     "command": {"console", "streams", *GROUND},
     "cli": {"command", "console", "steps", "options", *GROUND},
     "__main__": {"cli", "streams"},
-    "__init__": {"steps", "store", "opening", *KERNELS, *GROUND},
+    "__init__": {"steps", "store", "opening", "plots", *KERNELS, *GROUND},
 }
 
 #: Heavy or special libraries, and the only places that may import them.
@@ -69,6 +74,7 @@ LIBRARIES = {
     "sklearn": {"curation", "report"},
     "altair": {"report"},
     "jinja2": {"report"},
+    "matplotlib": {"plots"},
     "timm": {"embedding.networks"},
     "transformers": {"embedding.networks"},
     "h5py": {"formats"},
@@ -177,7 +183,7 @@ def test_public_names_are_sorted_and_there() -> None:
 
 
 def test_nothing_heavy_is_loaded_by_the_import_or_the_help() -> None:
-    heavy = "{'numpy', 'zarr', 'openslide', 'cv2', 'torch', 'pyarrow', 'pydicom', 'PIL', 'faiss', 'sklearn', 'timm', 'h5py'}"
+    heavy = "{'numpy', 'zarr', 'openslide', 'cv2', 'torch', 'pyarrow', 'pydicom', 'PIL', 'faiss', 'sklearn', 'timm', 'h5py', 'matplotlib'}"
     for code in ("import wsicurate", "import wsicurate.cli"):
         script = f"{code}; import sys; found = {heavy} & set(sys.modules); assert not found, found"
         subprocess.run([sys.executable, "-c", script], check=True)

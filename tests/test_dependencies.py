@@ -33,7 +33,7 @@ BINARIES = {"openslide-bin"}
 OPTIONAL = {
     *("glymur", "tiatoolbox", "transformers"),
     *("anndata", "litdata", "spatialdata", "geopandas", "pandas", "shapely"),
-    *("markupsafe", "umap"),
+    *("markupsafe", "umap", "matplotlib"),
 }
 
 #: Imported by `wsicurate.testing`, for those who test with it.

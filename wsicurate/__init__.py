@@ -11,9 +11,11 @@ TYPE_CHECKING = False  # as of typing, which takes longer to import than all the
 if TYPE_CHECKING:
     from typing import Any
 
+    from wsicurate import plots
     from wsicurate.config import EmbedConfig, ExportConfig, ImportConfig, MaterialiseConfig, ReportConfig, TileConfig
     from wsicurate.embedding.encoders import load_encoder
-    from wsicurate.embedding.networks.attention import attention_maps, pca_rgb
+    from wsicurate.embedding.networks.attention import attention_maps
+    from wsicurate.embedding.networks.token_colours import pca_rgb
     from wsicurate.errors import SlideError, StoreError, WsicurateError
     from wsicurate.opening import open_store
     from wsicurate.slides.base import Slide
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from wsicurate.synthetic.ground_truth import GroundTruth
     from wsicurate.synthetic.slide import write_slide
 
-#: Where each name lives.
+#: Where each name lives; ``plots`` is a module.
 _HOMES = {
     "Barcode": "slides.tcga",
     "CurateConfig": "config",
@@ -80,7 +82,8 @@ _HOMES = {
     "open_slide": "slides.opening",
     "open_store": "opening",
     "parse_barcode": "slides.tcga",
-    "pca_rgb": "embedding.networks.attention",
+    "pca_rgb": "embedding.networks.token_colours",
+    "plots": "plots",
     "run": "steps.run",
     "tile": "steps.tile",
     "write_cohort": "synthetic.cohort",
@@ -130,6 +133,7 @@ __all__ = [
     "open_store",
     "parse_barcode",
     "pca_rgb",
+    "plots",
     "run",
     "tile",
     "write_cohort",
@@ -143,7 +147,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'wsicurate' has no attribute {name!r}")
     import importlib
 
-    value = getattr(importlib.import_module(f"wsicurate.{_HOMES[name]}"), name)
+    module = importlib.import_module(f"wsicurate.{_HOMES[name]}")
+    value = module if _HOMES[name] == name else getattr(module, name)
     globals()[name] = value
     return value
 

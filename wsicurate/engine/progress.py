@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -52,6 +53,20 @@ class SlideOutcome:
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
     details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def outcome_facts(outcomes: Sequence[SlideOutcome]) -> dict[str, object]:
+    """What a notebook shows of a run's slides: how many of each status, and why some are not done."""
+    counts = Counter(outcome.status for outcome in outcomes)
+    return {
+        "slides": ", ".join(f"{count:,} {status}" for status, count in counts.items()) or "none",
+        "not done": [
+            f"{outcome.name}: {outcome.message or outcome.reason}"
+            for outcome in outcomes
+            if outcome.status in ("failed", "skipped")
+        ],
+        "warnings": [f"{outcome.name}: {warning}" for outcome in outcomes for warning in outcome.warnings],
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,13 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wsicurate.report.slide_maps import COLOURS
+from wsicurate.colours import CATEGORIES, COLOURS, hex_colour
 
 #: Differences that are farther from 0, in halves of their interval, are drawn here.
 _FARTHEST = 8.0
-
-#: The colours of Okabe and Ito (2008), which people with any colour vision tell apart.
-_CATEGORIES = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999"]
 
 #: Grey that is read on white and on black.
 _INK = "#808080"
@@ -33,11 +30,6 @@ class Chart:
     title: str
     spec: str
     svg: str
-
-
-def hex_colour(name: str) -> str:
-    """The colour of a decision as pages write it."""
-    return "#{:02x}{:02x}{:02x}".format(*COLOURS[name])
 
 
 def _data(values: Sequence[Mapping[str, Any]]) -> Any:
@@ -63,7 +55,7 @@ def specified(chart: Any) -> str:
         .configure_axis(labelColor=_INK, titleColor=_INK, gridColor="#80808040", domainColor=_INK, tickColor=_INK)
         .configure_legend(labelColor=_INK, titleColor=_INK)
         .configure_title(color=_INK)
-        .configure_range(category=_CATEGORIES)
+        .configure_range(category=list(CATEGORIES))
         .configure_header(labelColor=_INK, titleColor=_INK)
     )
     return str(looks.to_json(indent=None))

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from wsicurate.report.charts import Chart, hex_colour
-from wsicurate.report.slide_maps import COLOURS
+from wsicurate.colours import COLOURS, hex_colour
+from wsicurate.report.charts import Chart
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from wsicurate.colours import COLOURS
 from wsicurate.report.pictures import Pixels
 from wsicurate.store.slide_patches import SlidePatches
-
-#: Colours of decisions, RGB: those of Okabe and Ito (2008), which people with any colour vision tell apart.
-COLOURS: Mapping[str, tuple[int, int, int]] = {
-    "selected": (0, 114, 178),
-    "not_drawn": (153, 153, 153),
-    "over_cap": (204, 121, 167),
-    "not_retrieved": (86, 180, 233),
-    "redundant": (240, 228, 66),
-    "copy": (230, 159, 0),
-    "no_cluster": (120, 94, 60),
-    "leakage": (213, 94, 0),
-    "low_quality": (0, 0, 0),
-    "stored": (0, 158, 115),
-}
 
 
 def slide_map(slide: SlidePatches, decisions: NDArray[np.object_] | None, edge: int = 420) -> Pixels:

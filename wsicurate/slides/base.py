@@ -11,7 +11,13 @@ from typing import Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from wsicurate.errors import SlideError
+from wsicurate.html_tables import jpeg_html, table_html
+from wsicurate.pixels.jpeg import encode_jpeg
 from wsicurate.pixels.resample import resample_area
+
+#: Longer side of the picture that a notebook shows, and the pixels of the largest level that is read for it.
+_SHOWN_PX, _LARGEST_SHOWN_PX = 320, 16_000_000
 
 
 class DeclinedError(Exception):
@@ -279,6 +285,32 @@ class SlideBase:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _repr_html_(self) -> str:
+        full, metadata = self.levels[0], self.metadata
+        facts = {
+            "level 0": f"{full.width:,} x {full.height:,} px",
+            "levels": [f"{level.width:,} x {level.height:,} px ({level.downsample:.4g})" for level in self.levels[1:]],
+            "µm per pixel": "not stated" if metadata.mpp is None else f"{metadata.mpp[0]:.4g} x {metadata.mpp[1]:.4g}",
+            "objective": None if metadata.objective_power is None else f"{metadata.objective_power:g}x",
+            "format": metadata.vendor,
+            "reader": self.reader,
+            "warnings": metadata.warnings,
+        }
+        return table_html(self.name, facts, self._overview_html())
+
+    def _overview_html(self) -> str:
+        """A picture of the slide from its coarsest level; none where that is too large to read for it, or damaged."""
+        level = self.levels[-1]
+        if level.width * level.height > _LARGEST_SHOWN_PX:
+            return ""
+        try:
+            pixels = self.read(len(self.levels) - 1, 0, 0, level.width, level.height, allow_unscanned=True)
+        except SlideError:
+            return ""
+        shrink = max(1.0, max(level.width, level.height) / _SHOWN_PX)
+        height, width = max(1, round(level.height / shrink)), max(1, round(level.width / shrink))
+        return jpeg_html(encode_jpeg(resample_area(pixels, height, width), 85), f"overview of {self.name}")
 
     def _check_bounds(self, level: int, x: int, y: int, width: int, height: int, reduction: int = 1) -> None:
         """Raise the `ValueError` of `Slide.read`."""

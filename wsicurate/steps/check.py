@@ -13,6 +13,7 @@ from wsicurate.engine.progress import Progress, ProgressCallback, no_progress
 from wsicurate.engine.run_records import read_run
 from wsicurate.engine.workers import Crew
 from wsicurate.errors import CorruptStoreError
+from wsicurate.html_tables import table_html
 from wsicurate.opening import MovedSlides, SlidePixels, find_moved
 from wsicurate.store.committed import is_committed, read_slides
 from wsicurate.store.layout import (
@@ -67,6 +68,19 @@ class CheckReport:
     bytes: int
     leftovers: Sequence[str] = ()
     notes: Sequence[str] = ()
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "store": self.store,
+            "problems": [f"{problem.where}: {problem.what}" for problem in self.problems] or "none",
+            "slides": self.slides,
+            "patches": self.patches,
+            "size": f"{self.bytes / 1e6:,.1f} MB",
+            "in progress": self.in_progress,
+            "leftovers": self.leftovers,
+            "not checked": self.notes,
+        }
+        return table_html(type(self).__name__, facts)
 
     @property
     def exit_status(self) -> int:

@@ -28,6 +28,7 @@ from wsicurate.engine.progress import Progress, ProgressCallback, no_progress
 from wsicurate.engine.run_records import versions
 from wsicurate.engine.tidy import tidy
 from wsicurate.errors import CurationError, LeaseLostError, StoreWriteError
+from wsicurate.html_tables import table_html
 from wsicurate.steps.curating.clusters import (
     Clustered,
     cluster_counts,
@@ -46,6 +47,7 @@ from wsicurate.steps.curating.published import join_published
 from wsicurate.steps.curating.quality import clear_lists, clear_quality, retrieve
 from wsicurate.steps.curating.work import Work
 from wsicurate.store.bytestore import ByteStore
+from wsicurate.store.html import curation_html
 from wsicurate.store.layout import curation_work_path
 from wsicurate.store.leases import Holder, Lease, Leases
 from wsicurate.store.local_bytes import LocalBytes
@@ -78,6 +80,16 @@ class CurateReport:
     seconds: float
     left_out: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "store": self.store,
+            "status": self.status,
+            "left out": self.left_out,
+            "about it": self.notes,
+            "time": f"{self.seconds:,.1f} s",
+        }
+        return table_html(type(self).__name__, facts) + curation_html(self.name, self.run)
 
     @property
     def exit_status(self) -> int:

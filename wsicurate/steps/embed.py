@@ -16,9 +16,17 @@ from wsicurate.cores import usable_cores
 from wsicurate.embedding.encoders import preset_of
 from wsicurate.embedding.networks.hub import require_weights
 from wsicurate.embedding.presets import Preset
-from wsicurate.engine.progress import Progress, ProgressCallback, SlideOutcome, Status, no_progress
+from wsicurate.engine.progress import (
+    Progress,
+    ProgressCallback,
+    SlideOutcome,
+    Status,
+    no_progress,
+    outcome_facts,
+)
 from wsicurate.engine.run_records import write_run
 from wsicurate.errors import NothingToDoError, WsicurateError, with_name
+from wsicurate.html_tables import table_html
 from wsicurate.opening import SlidePixels
 from wsicurate.steps.embedding.engines import DescriptorEngine, Engine, NetworkEngine
 from wsicurate.steps.embedding.run import EmbedRun
@@ -57,6 +65,20 @@ class EmbedReport:
     warnings: Sequence[str] = ()
     seconds: float = 0.0
     forward_share: float | None = None
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "store": self.store,
+            "encoder": self.encoder,
+            "licence": self.licence,
+            "terms": self.terms,
+            "patches": self.patches,
+            **outcome_facts(self.outcomes),
+            "settings": self.settings,
+            "notes": [*self.notes, *self.warnings],
+            "time": f"{self.seconds:,.1f} s",
+        }
+        return table_html(type(self).__name__, facts)
 
     def count(self, *statuses: Status) -> int:
         """Number of slides with one of the statuses."""

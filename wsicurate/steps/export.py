@@ -14,6 +14,7 @@ from wsicurate.engine.progress import Progress, ProgressCallback, no_progress
 from wsicurate.errors import ConfigError, CorruptStoreError, EmbeddingMissingError, NothingToDoError
 from wsicurate.formats.exports.base import DamagedSlideError, Format, Images, exported_columns
 from wsicurate.formats.exports.find import find_format
+from wsicurate.html_tables import table_html
 from wsicurate.opening import open_store
 from wsicurate.steps.exporting.destination import Destination, FileRecord, Identity, PieceRecord, Work
 from wsicurate.steps.exporting.plan import Plan, fingerprint_of_inputs, still_damaged, unreadable_slides
@@ -51,6 +52,21 @@ class ExportReport:
     opened_by: str = ""
     left_out: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "folder": self.destination,
+            "format": self.to,
+            "status": self.status,
+            "patches": self.patches,
+            "slides": self.slides,
+            "files": f"{self.files:,} of {self.bytes / 1e6:,.1f} MB",
+            "images": self.images,
+            "opened by": self.opened_by,
+            "left out": self.left_out,
+            "time": f"{self.seconds:,.1f} s",
+        }
+        return table_html(type(self).__name__, facts)
 
     @property
     def exit_status(self) -> Literal[0, 3]:

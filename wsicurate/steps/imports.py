@@ -53,6 +53,10 @@ class ImportReport(TileReport):
     notes: Sequence[str] = ()
     dropped: Sequence[DroppedPatch] = ()
 
+    def _facts(self) -> dict[str, object]:
+        dropped = [f"{patch.name}: {patch.reason}" for patch in self.dropped]
+        return {**super()._facts(), "dropped": dropped, "notes": self.notes}
+
     @property
     def exit_status(self) -> Literal[0, 1, 3]:
         """0: all done. 1: nothing could be done. 3: done, but some patches were dropped or slides failed."""

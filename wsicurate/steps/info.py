@@ -11,6 +11,7 @@ from typing import Any
 
 from wsicurate.engine.run_records import read_run
 from wsicurate.errors import CorruptStoreError, ManifestError
+from wsicurate.html_tables import table_html
 from wsicurate.store.committed import is_committed, read_slides
 from wsicurate.store.embeddings import embedding_names
 from wsicurate.store.layout import CURATIONS, ROOT, RUNS, WORK, slide_path
@@ -48,6 +49,22 @@ class StoreInfo:
     encoders: Mapping[str, int]
     curations: Mapping[str, int]
     damaged: Mapping[str, str] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "patches": f"{self.patches:,} of {self.record.patch_px} px",
+            "slides": len(self.slides),
+            "size": f"{sum(self.bytes.values()) / 1e6:,.1f} MB",
+            "codec": self.record.codec,
+            "dropped": self.dropped,
+            "slides with vectors by": self.encoders,
+            "selected by curations": {
+                name: "cannot be read" if count < 0 else count for name, count in self.curations.items()
+            },
+            "unfinished": self.unfinished,
+            "damaged": self.damaged,
+        }
+        return table_html(str(self.path), facts)
 
     @property
     def patches(self) -> int:

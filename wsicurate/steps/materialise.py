@@ -53,6 +53,10 @@ class MaterialiseReport(TileReport):
     without_patches: int = 0
     notes: Sequence[str] = ()
 
+    def _facts(self) -> dict[str, object]:
+        own = {"taken from": self.parent, "curation": self.curation, "slides without patches": self.without_patches}
+        return {**super()._facts(), **own, "notes": self.notes}
+
     @property
     def is_unchanged(self) -> bool:
         """Whether everything was there already."""

@@ -10,6 +10,7 @@ from wsicurate._version import __version__
 from wsicurate.config.report import ReportConfig
 from wsicurate.engine.progress import ProgressCallback, no_progress
 from wsicurate.errors import ConfigError
+from wsicurate.html_tables import table_html
 from wsicurate.opening import open_store
 from wsicurate.report.page import Page, rendered
 from wsicurate.steps.reporting.contents import page_of
@@ -38,6 +39,18 @@ class PageReport:
     verdict: tuple[str, ...]
     left_out: dict[str, str]
     seconds: float
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "page": self.path,
+            "size": f"{self.bytes / 1e6:,.1f} MB",
+            "slides": self.slides,
+            "clusters": self.clusters,
+            "verdict": self.verdict,
+            "left out": self.left_out,
+            "time": f"{self.seconds:,.1f} s",
+        }
+        return table_html(type(self).__name__, facts)
 
     @property
     def exit_status(self) -> int:

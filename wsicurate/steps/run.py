@@ -34,6 +34,10 @@ class RunReport:
     embedded: Sequence[EmbedReport]
     curated: CurateReport
 
+    def _repr_html_(self) -> str:
+        embedded = "".join(report._repr_html_() for report in self.embedded)
+        return self.tiled._repr_html_() + embedded + self.curated._repr_html_()
+
     @property
     def exit_status(self) -> int:
         """0: all done. 3: done, but some slides failed, were skipped, or were left out."""

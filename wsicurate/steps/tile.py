@@ -12,9 +12,10 @@ from typing import Literal
 
 from wsicurate._version import __version__
 from wsicurate.config import TileConfig
-from wsicurate.engine.progress import ProgressCallback, SlideOutcome, Status, no_progress
+from wsicurate.engine.progress import ProgressCallback, SlideOutcome, Status, no_progress, outcome_facts
 from wsicurate.engine.run_records import write_run
 from wsicurate.errors import WsicurateError, with_name
+from wsicurate.html_tables import table_html
 from wsicurate.slides.discovery import PassedOver, search_slides
 from wsicurate.slides.names import safe_name
 from wsicurate.slides.table import SlideRow, read_slide_table
@@ -51,6 +52,20 @@ class TileReport:
     def patches(self) -> int:
         """Patches of all slides, those that were there before included."""
         return sum(outcome.patches for outcome in self.outcomes)
+
+    def _repr_html_(self) -> str:
+        return table_html(type(self).__name__, self._facts())
+
+    def _facts(self) -> dict[str, object]:
+        """What a notebook shows."""
+        return {
+            "store": self.store,
+            "patches": self.patches,
+            **outcome_facts(self.outcomes),
+            "rows of the table without a slide": [row.slide for row in self.unmatched],
+            "dry run": "yes: nothing was written" if self.dry_run else None,
+            "time": f"{self.seconds:,.1f} s",
+        }
 
     @property
     def exit_status(self) -> Literal[0, 1, 3]:

@@ -20,6 +20,7 @@ from wsicurate.errors import ConfigError, CorruptStoreError, ManifestError, Stor
 from wsicurate.store.arrays import read_array, read_metadata, to_json, write_array
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.checksums import CHECKSUM, UNSEALED, check_seal, digest, seal
+from wsicurate.store.html import curation_html
 from wsicurate.store.layout import CURATIONS, ROOT, slide_key
 from wsicurate.store.parquet import column_names, parquet_bytes, read_columns, read_parquet
 from wsicurate.store.schema import check_format, require
@@ -90,6 +91,9 @@ class Curation:
     run: Mapping[str, Any]
     _store: ByteStore
     _where: str
+
+    def _repr_html_(self) -> str:
+        return curation_html(self.name, self.run)
 
     def manifest(self) -> pa.Table:
         """The table of decisions, one row per patch of its inputs, in the order of the store's index when it was made.

@@ -15,6 +15,7 @@ from wsicurate.errors import CorruptStoreError, EmbeddingMissingError, StoreForm
 from wsicurate.store.arrays import attribute, read_array, read_metadata
 from wsicurate.store.bytestore import ByteStore
 from wsicurate.store.embeddings import EmbeddingRecord, embedding_names, read_embedding, read_embedding_record
+from wsicurate.store.html import slide_html
 from wsicurate.store.indexing import Index, rows_of
 from wsicurate.store.items import ItemArray
 from wsicurate.store.layout import slide_path
@@ -244,6 +245,15 @@ class SlidePatches:
         if self.images is None:
             raise StoreFormatError(f"{self.key} keeps coordinates alone (codec none)")
         return self.images.encoded(int(rows_of(row, len(self))[0]))[:-4]
+
+    def _repr_html_(self) -> str:
+        return slide_html(self.record, self._overview_shown(), self.encoders)
+
+    def _overview_shown(self) -> Patches | None:
+        try:
+            return self.overview
+        except CorruptStoreError:
+            return None
 
     def __repr__(self) -> str:
         return f"<SlidePatches {self.key}: {len(self):,} patches of {self.record.patch_px} px>"

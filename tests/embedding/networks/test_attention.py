@@ -9,9 +9,10 @@ import timm
 import torch
 
 from wsicurate.embedding.encoders import load_encoder
-from wsicurate.embedding.networks.attention import attention_maps, pca_rgb
+from wsicurate.embedding.networks.attention import attention_maps
 from wsicurate.embedding.networks.models import LoadedModel
 from wsicurate.embedding.networks.pooling import Pooled
+from wsicurate.embedding.networks.token_colours import pca_rgb
 from wsicurate.embedding.presets import Preset
 from wsicurate.errors import ConfigError, EncoderError
 

@@ -14,7 +14,7 @@ from wsicurate.embedding.presets import Preset
 from wsicurate.errors import EncoderUnavailableError
 
 
-class _Tokens(nn.Module):
+class TransformersTokens(nn.Module):
     """A model of transformers with the two calls that `Pooled` makes."""
 
     def __init__(self, model: Any) -> None:
@@ -62,4 +62,4 @@ def load_transformers(preset: Preset, weights: Path | None = None) -> tuple[nn.M
             f"{preset.name} cannot be loaded from {place}: {type(error).__name__}: {shortened(str(error))}"
         ) from error
     registers = int(getattr(model.config, "num_register_tokens", 0) or 0)
-    return Pooled(_Tokens(model), preset.pooling, 1 + registers), preset
+    return Pooled(TransformersTokens(model), preset.pooling, 1 + registers), preset
