@@ -67,7 +67,7 @@ def _squares(ax: Axes, corners: NDArray[np.int32], pitch: float, colour: str) ->
 
     square = np.array([(0, 0), (pitch, 0), (pitch, pitch), (0, pitch)])
     ax.add_collection(
-        PolyCollection(corners[:, None, :] + square, facecolors=colour, edgecolors=colour, alpha=0.45, linewidths=0.3),
+        PolyCollection(corners[:, None, :] + square, facecolors=colour, alpha=0.45, linewidths=0, antialiaseds=False),
         autolim=False,
     )
 
