@@ -20,7 +20,8 @@ def table_html(title: str, facts: Mapping[str, object], image: str = "") -> str:
         image: HTML that stands beside the table, such as `jpeg_html` gives.
     """
     rows = "".join(
-        f'<tr><th style="text-align:left">{html.escape(name)}</th><td style="text-align:left">{_cell(value)}</td></tr>'
+        f'<tr style="vertical-align:top"><th style="text-align:left;white-space:nowrap">{html.escape(name)}</th>'
+        f'<td style="text-align:left">{_cell(value)}</td></tr>'
         for name, value in facts.items()
         if value is not None and value != "" and value != [] and value != {} and value != ()
     )

@@ -1,4 +1,8 @@
-"""Where the class token of a vision transformer looks: the pictures of Chen and Krishnan 2022 (arXiv 2203.00585)."""
+"""Where the class token of a vision transformer looks: the pictures of Chen and Krishnan 2022 (arXiv 2203.00585).
+
+Colours go from 0, dark, to the number in each title, bright. The unit is the attention that each token of a patch had
+if all had the same: an untrained network stays near 1 everywhere, and where a head looks it is several times that.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,9 @@ _COLOUR_MAP = "inferno"
 
 #: Its brightest colour is this quantile of a map, so that one token does not darken all others.
 _BRIGHTEST = 0.995
+
+#: Grey of red, green and blue (ITU-R BT.601).
+_LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 
 def attention_map(
@@ -51,8 +58,10 @@ def attention_map(
     if head is not None and not 0 <= head < len(maps):
         raise ConfigError(f"head is {head}; the block has heads 0 to {len(maps) - 1}")
     ax = axes_or_new(ax, 4.0, 4.2)
-    _show(ax, pixels, maps.mean(axis=0) if head is None else maps[head])
-    ax.set_title(f"mean of {len(maps)} heads" if head is None else f"head {head}")
+    if head is None:
+        _show(ax, pixels, maps.mean(axis=0), f"mean of {len(maps)} heads")
+    else:
+        _show(ax, pixels, maps[head], f"head {head}")
     return ax
 
 
@@ -106,12 +115,15 @@ def attention_region(
 def _maps(
     encoder: Encoder, pixels: NDArray[np.uint8], layer: int, tile_px: int | None, overlapping: bool
 ) -> NDArray[np.float32]:
-    """Attention by head, (heads, rows, columns)."""
+    """Attention by head, (heads, rows, columns), in units of what each token had if all had the same."""
     from wsicurate.embedding.networks.attention import attention_maps, region_attention
 
     if tile_px is None:
-        return attention_maps(encoder, pixels, layer=layer)
-    return region_attention(encoder, pixels, tile_px=tile_px, layer=layer, overlapping=overlapping)
+        maps, tiles = attention_maps(encoder, pixels, layer=layer), 1
+    else:
+        maps = region_attention(encoder, pixels, tile_px=tile_px, layer=layer, overlapping=overlapping)
+        tiles = (pixels.shape[0] // tile_px) * (pixels.shape[1] // tile_px)
+    return np.asarray(maps * (maps[0].size // tiles), dtype=np.float32)
 
 
 def _panels(pixels: NDArray[np.uint8], maps: NDArray[np.float32], name: str, columns: int, inches: float) -> Figure:
@@ -122,23 +134,25 @@ def _panels(pixels: NDArray[np.uint8], maps: NDArray[np.float32], name: str, col
     show_pixels(axes.flat[0], pixels)
     axes.flat[0].set_title(name, fontsize="small")
     for ax, (head, found) in zip(axes.flat[1:], enumerate(maps), strict=False):
-        _show(ax, pixels, found)
-        ax.set_title(f"head {head}", fontsize="small")
+        _show(ax, pixels, found, f"head {head}")
     for ax in axes.flat[len(maps) + 1 :]:
         ax.set_axis_off()
     return figure
 
 
-def _show(ax: Axes, pixels: NDArray[np.uint8], found: NDArray[np.float32]) -> None:
-    """The pixels, and a map over them, from 0 to nearly its largest."""
-    show_pixels(ax, pixels)
+def _show(ax: Axes, pixels: NDArray[np.uint8], found: NDArray[np.float32], title: str) -> None:
+    """The pixels in grey, and a map over them, from 0 to nearly its largest, which the title says."""
+    ax.imshow(pixels @ _LUMINANCE, cmap="gray", vmin=0, vmax=255)
+    ax.set_axis_off()
     height, width = pixels.shape[:2]
+    largest = max(float(np.quantile(found, _BRIGHTEST)), 1e-12)
     ax.imshow(
         found,
         extent=(-0.5, width - 0.5, height - 0.5, -0.5),
         cmap=_COLOUR_MAP,
         vmin=0,
-        vmax=max(float(np.quantile(found, _BRIGHTEST)), 1e-12),
+        vmax=largest,
         alpha=0.6,
         interpolation="bilinear",
     )
+    ax.set_title(f"{title}, 0 to {largest:.2g}", fontsize="small")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsicurate.colours import COLOURS, hex_colour
+from wsicurate.errors import ConfigError
 from wsicurate.plots.axes import add_legend, axes_or_new
 from wsicurate.store.layout import slide_key
 from wsicurate.store.manifest import Curation
@@ -52,6 +53,8 @@ def _decisions(slide: SlidePatches, curation: Curation | None) -> NDArray[np.obj
     """The decision of each patch of a slide, texts; the manifest is read part by part."""
     if curation is None:
         return np.full(len(slide), "stored", dtype=object)
+    if slide.key not in curation.run["inputs"]:
+        raise ConfigError(f"the curation {curation.name} does not know the slide {slide.key}; give one of its store")
     curation.check_inputs({slide.key: slide.record.content_hash}, set(curation.run["inputs"]) - {slide.key})
     found: list[str] = []
     for part in curation.parts(["slide_id", "mpp", "decision"]):

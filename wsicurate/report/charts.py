@@ -186,7 +186,7 @@ def _colours_by(decision: str, present: Sequence[str]) -> list[Any]:
     """The colours of what is chosen: those of the decisions where it is the decision, else the categories'."""
     import altair
 
-    own = [hex_colour(name) for name in present] or _CATEGORIES
-    number = max(len(own), len(_CATEGORIES))
-    pairs = [(own[place % len(own)], _CATEGORIES[place % len(_CATEGORIES)]) for place in range(number)]
+    own = [hex_colour(name) for name in present] or list(CATEGORIES)
+    number = max(len(own), len(CATEGORIES))
+    pairs = [(own[place % len(own)], CATEGORIES[place % len(CATEGORIES)]) for place in range(number)]
     return [altair.expr(f"colour === {decision!r} ? {mine!r} : {other!r}") for mine, other in pairs]

@@ -300,12 +300,17 @@ class SlideBase:
         return table_html(self.name, facts, self._overview_html())
 
     def _overview_html(self) -> str:
-        """A picture of the slide from its coarsest level; none where that is too large to read for it, or damaged."""
-        level = self.levels[-1]
+        """A picture of the slide from the coarsest level that has as many pixels.
+
+        None where that is too large to be read for a picture, or damaged.
+        """
+        large = [index for index, level in enumerate(self.levels) if max(level.width, level.height) >= _SHOWN_PX]
+        index = large[-1] if large else 0
+        level = self.levels[index]
         if level.width * level.height > _LARGEST_SHOWN_PX:
             return ""
         try:
-            pixels = self.read(len(self.levels) - 1, 0, 0, level.width, level.height, allow_unscanned=True)
+            pixels = self.read(index, 0, 0, level.width, level.height, allow_unscanned=True)
         except SlideError:
             return ""
         shrink = max(1.0, max(level.width, level.height) / _SHOWN_PX)
