@@ -43,11 +43,13 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.tags: list[str] = []
         self.text = ""
+        self.described: list[str] = []
         self.feed(text)
         assert not self.open
 
     def handle_starttag(self, tag: str, attributes: Any) -> None:
         self.tags.append(tag)
+        self.described += [value for name, value in attributes if name in ("alt", "title")]
         if tag not in ("img", "br"):
             self.open.append(tag)
         else:
@@ -104,6 +106,7 @@ def test_a_slide_of_a_store_shows_its_overview(curated_store: Path) -> None:
     page = Page(slide._repr_html_())
     assert not {"script", "i"} & set(page.tags)
     assert HOSTILE in page.text and page.rows()["label"] == "<i>"
+    assert page.described == [f"overview of {HOSTILE}"] * 2
 
 
 def test_a_damaged_overview_is_said(tmp_path: Path, small_slides: Path) -> None:

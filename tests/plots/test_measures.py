@@ -81,6 +81,8 @@ def test_coverage_is_that_of_the_evaluation(store: Store, rng: np.random.Generat
     assert band.min() == pytest.approx(min(coverage(first), coverage(second)))
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "random"]
     np.testing.assert_allclose(ax.lines[1].get_xdata(), line.get_xdata())
+    chance = ax.collections[1].get_paths()[0].vertices[:, 1]
+    assert len(set(chance.tolist())) > 2  # two sizes, and the draws of one differ
     alone = plots.coverage_against_budget(vectors, {"all": [np.ones(n, dtype=bool)]}, random_draws=0)
     assert len(alone.lines) == 1 and alone.lines[0].get_ydata() == [100.0]
 
