@@ -40,7 +40,7 @@ OPTIONAL = {
 FOR_TESTS = {"pytest"}
 
 #: Tools of development, which nothing imports.
-TOOLS = {"mypy", "pre-commit", "pytest-xdist", "ruff"}
+TOOLS = {"ipykernel", "mypy", "nbclient", "nbmake", "pre-commit", "pytest-xdist", "ruff"}
 
 
 def declared(section: str, option: str) -> set[str]:
