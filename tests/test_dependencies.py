@@ -40,7 +40,10 @@ OPTIONAL = {
 FOR_TESTS = {"pytest"}
 
 #: Tools of development, which nothing imports.
-TOOLS = {"ipykernel", "mypy", "nbclient", "nbmake", "pre-commit", "pytest-xdist", "ruff"}
+TOOLS = {
+    *("ipykernel", "mypy", "nbclient", "nbmake", "pre-commit", "pytest-xdist", "ruff"),
+    *("furo", "myst-parser", "sphinx", "sphinx-copybutton"),
+}
 
 
 def declared(section: str, option: str) -> set[str]:
