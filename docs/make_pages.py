@@ -57,8 +57,8 @@ def commands() -> str:
     parts = [
         "# The commands\n\nOn two synthetic slides; `python docs/make_pages.py` wrote this page by running them. "
         "`wsicurate COMMAND --help` lists the options. All but `demo` and `recipes` take [`--json`](json.md); "
-        "`run` is `tile`, `embed` and `curate` in one; `import` takes what others cut; [`doctor`](doctor.md) looks at the "
-        "machine. "
+        "`run` is `tile`, `embed` and `curate` in one; `import` takes what others cut; [`doctor`](doctor.md) looks at "
+        "the machine. "
         "`wsicurate --install-completion` completes commands and options in your shell.\n"
     ]
     with tempfile.TemporaryDirectory() as name:

@@ -27,7 +27,7 @@ def folder(small_slides: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def test_there_are_blocks_of_both_kinds() -> None:
     assert {language for language, _ in BLOCKS} == {"sh", "python"}
-    assert len(BLOCKS) >= 6
+    assert len(BLOCKS) >= 5
 
 
 @pytest.mark.slow
