@@ -470,18 +470,6 @@ def test_the_command(store: Path, config: EmbedConfig) -> None:
     assert ended.exit_code == 0 and "tcga-brca-dino" in ended.stdout and "GPL-3.0" in ended.stdout
 
 
-def test_every_setting_is_an_option_of_the_same_name() -> None:
-    import re
-
-    from typer.testing import CliRunner
-
-    from wsicurate.cli import app
-
-    text = CliRunner().invoke(app, ["embed", "--help"]).output
-    options = {name.replace("-", "_") for name in re.findall(r"--([a-z][a-z-]+)", text)} - {"help"}
-    assert options == set(EmbedConfig.__dataclass_fields__)
-
-
 def test_the_record_of_a_slide_reads_back(store: Path, config: EmbedConfig) -> None:
     embed(store, config)
     key = next(iter(open_store(store).slides))

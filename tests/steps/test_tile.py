@@ -484,6 +484,7 @@ class Ending(ThreadPoolExecutor):
         return super().submit(function, *args, **keywords)
 
 
+@pytest.mark.slow
 def test_an_interrupted_overwrite_goes_on_and_ends(small_slides: Path, tmp_path: Path) -> None:
     store, other = tmp_path / "a.zarr", replace(QUICK, min_tissue=0.6, overwrite=True)
     tile(small_slides, store, QUICK)
@@ -587,6 +588,7 @@ def test_kinds_that_no_slide_has_are_no_success(small_slides: Path, tmp_path: Pa
     assert report.exit_status == 1
 
 
+@pytest.mark.slow
 def test_a_damaged_root_is_written_anew(small_slides: Path, tmp_path: Path) -> None:
     store = tmp_path / "a.zarr"
     tile(small_slides, store, QUICK)

@@ -135,6 +135,7 @@ def test_artefacts_show(paint: Paint) -> None:
     assert small[truth.pale & ~truth.pen].min(axis=1).mean() > small[plain].min(axis=1).mean() + 25
 
 
+@pytest.mark.slow
 def test_a_huge_slide_takes_seconds_and_megabytes(tmp_path: Path) -> None:
     huge = replace(SMALL, width=100_000, height=90_000, repeat_px=4_096)
     path = tmp_path / "huge.svs"

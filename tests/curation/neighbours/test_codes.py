@@ -48,6 +48,7 @@ def test_extreme_products_are_exact_without_torch(dimensions: int) -> None:
     np.testing.assert_array_equal(codes.products(some, others), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", ["AVX2", "AVX512_CORE"])
 def test_products_are_exact_on_processors_without_vnni(isa: str) -> None:
     """Their kernels for 8-bit products saturate at 16 bits; oneDNN takes them where it is told to."""

@@ -51,6 +51,7 @@ def test_tables_without_vectors(curated_store: Path, tmp_path: Path) -> None:
         assert table.X is None and len(table) == len(patches)
 
 
+@pytest.mark.slow
 def test_shapes_over_the_overview(curated_store: Path, tmp_path: Path, spatialdata: ModuleType) -> None:
     exported(curated_store, tmp_path / "out", "spatialdata", encoder="stain-texture")
     for name, patches in by_slide(curated_store).items():

@@ -31,6 +31,7 @@ def reads_of(store: Path) -> dict[str, Any]:
     return dict(slide["details"]["reads"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mpp", "tile_px"), [(0.25, 256), (0.5, 240), (0.25, 240)])
 def test_every_tile_is_decoded_once(mpp: float, tile_px: int, paint: Paint, tmp_path: Path) -> None:
     path, _ = paint(mpp=mpp, tile_px=tile_px, tissue=0.7)
@@ -58,6 +59,7 @@ def test_tiles_needed_counts_each_tile_once(rng: np.random.Generator) -> None:
     assert tiles_needed(grid, cells[:0], plan.downsample, (100, 70)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stated_px", [0, 1, 256])
 def test_tiles_that_nobody_counts_are_not_reckoned_from_what_the_file_says(
     stated_px: int, paint: Paint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

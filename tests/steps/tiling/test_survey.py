@@ -156,6 +156,7 @@ def test_a_damaged_survey_is_made_again(damage: str, verb: Verb, tmp_path: Path,
     assert len(looks) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["piece", "commit"])
 def test_a_survey_that_is_damaged_meanwhile_is_made_again(
     at: str, verb: Verb, tmp_path: Path, looks: list[str]
